@@ -1,0 +1,113 @@
+"""What a person can ask of `shoal cluster`: typed, frozen, checked; the one place for defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from shoal.errors import ConfigError
+
+DEFAULT_BACKBONE = "efficientnet_lite0"
+FEATURES = ("default", "map", "logits", "probabilities", "best")
+METHODS = ("auto", "kmeans", "learned")
+METRICS = ("cosine", "euclidean")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+RESIZES = ("crop", "squash")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterCounts:
+    """The numbers of clusters to look at: `auto` (found from the data) or the listed `values`, ascending."""
+
+    values: tuple[int, ...] = ()
+
+    @property
+    def is_auto(self) -> bool:
+        return not self.values
+
+    @property
+    def is_fixed(self) -> bool:
+        return len(self.values) == 1
+
+    @classmethod
+    def parse(cls, text: str | int) -> ClusterCounts:
+        """Read `auto`, `10`, `5-40` or `2-10,20-100:10,2000`.
+
+        Raises:
+            ConfigError: anything else, a count below 2, or a range that runs backwards.
+        """
+        spec = str(text).strip()
+        if spec == "auto":
+            return cls()
+        values: set[int] = set()
+        for piece in spec.split(","):
+            match = re.fullmatch(r"\s*(\d+)(?:-(\d+)(?::(\d+))?)?\s*", piece)
+            if match is None:
+                raise _clusters_error(spec)
+            first = int(match[1])
+            last = int(match[2] or first)
+            step = int(match[3] or 1)
+            if first < 2 or last < first or step < 1:
+                raise _clusters_error(spec)
+            values.update(range(first, last + 1, step))
+        return cls(tuple(sorted(values)))
+
+
+def _clusters_error(spec: str) -> ConfigError:
+    return ConfigError(
+        f"--clusters has value {spec!r}; expected 'auto', a number from 2 up, or ranges like 5-40 or 2-10,20-100:10"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """Everything `shoal cluster` was asked for. Fields mirror the command's options."""
+
+    source: tuple[str, ...] = field(metadata={"help": "folder, files, glob, manifest, table, tar or URI"})
+    clusters: str = "auto"
+    backbone: str = DEFAULT_BACKBONE
+    weights: str | None = None
+    features: str = "default"
+    method: str = "auto"
+    metric: str = "cosine"
+    device: str = "auto"
+    seed: int = 0
+    resize: str = "crop"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice("--features", self.features, FEATURES)
+        _check_choice("--method", self.method, METHODS)
+        _check_choice("--metric", self.metric, METRICS)
+        _check_choice("--device", self.device, DEVICES)
+        _check_choice("--resize", self.resize, RESIZES)
+        if not self.source:
+            raise ConfigError("SOURCE is empty; expected a folder, files, a glob, a manifest, a table, a tar or a URI")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"--seed has value {self.seed}; expected a whole number from 0 to 2^32 - 1")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit has value {self.limit}; expected a whole number from 1 up")
+        ClusterCounts.parse(self.clusters)
+
+    @property
+    def counts(self) -> ClusterCounts:
+        return ClusterCounts.parse(self.clusters)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "source": list(self.source)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ClusterConfig:
+        """Rebuild from `to_json`. Raises ConfigError on a key that this version does not know."""
+        known = {item.name for item in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"config has unknown key {unknown[0]!r}; expected only {', '.join(sorted(known))}")
+        return cls(**{**values, "source": tuple(values["source"])})
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{option} has value {value!r}; expected one of {', '.join(choices)}")

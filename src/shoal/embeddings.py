@@ -1,0 +1,79 @@
+"""The format of `embeddings/`: immutable parts of fixed id ranges, a manifest, memory-mapped reading.
+
+Row i of the whole is the image with id i; rows of images that are not `ok` are zeros. Values are raw (not
+normalised) features as the backbone gives them; readers normalise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.errors import RunError
+
+PART_ROWS = 1024
+
+Float32 = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingStore:
+    """Reads an `embeddings/` folder. Parts are memory-mapped when touched, never held."""
+
+    folder: Path
+    rows: int
+    dim: int
+    dtype: str
+    parts: tuple[str, ...]  # file names; part p holds ids p * PART_ROWS up to the next part's first
+
+    @classmethod
+    def open(cls, folder: Path) -> EmbeddingStore:
+        """Raises RunError if the embeddings are not finished."""
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise RunError(f"{folder} holds no finished embeddings; run the same shoal cluster again")
+        return cls(
+            folder, manifest["rows"], manifest["dim"], manifest["dtype"], tuple(part["file"] for part in manifest["parts"])
+        )
+
+    def part(self, number: int) -> npt.NDArray[Any]:
+        """One part as a read-only memory map, [rows of the part, dim]."""
+        mapped: npt.NDArray[Any] = np.load(self.folder / self.parts[number], mmap_mode="r")
+        return mapped
+
+    def read(self, ids: Ids) -> Float32:
+        """Rows of `ids`, in that order, as a new float32 array [len(ids), dim]."""
+        out = np.empty((len(ids), self.dim), dtype=np.float32)
+        part_of = ids // PART_ROWS
+        for number in np.unique(part_of):
+            wanted = np.flatnonzero(part_of == number)
+            out[wanted] = self.part(int(number))[ids[wanted] - number * PART_ROWS]
+        return out
+
+    def blocks(self, ids: Ids, size: int = 8192) -> Iterator[tuple[slice, Float32]]:
+        """Yield (slice into ids, rows) for consecutive blocks of `ids`."""
+        for start in range(0, len(ids), size):
+            where = slice(start, min(start + size, len(ids)))
+            yield where, self.read(ids[where])
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return None
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return manifest
+
+
+def normalise_rows(values: Float32) -> Float32:
+    """Scale each row to unit length in place (zero rows stay zero) and return the array."""
+    norms = np.sqrt(np.einsum("nd,nd->n", values, values))[:, None]
+    np.divide(values, norms, out=values, where=norms > 0)
+    return values

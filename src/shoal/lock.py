@@ -1,0 +1,87 @@
+"""One writer at a time: a lock file that names its owner, so that a dead owner's lock can be taken over."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import filelock
+import psutil
+
+from shoal import atomic
+from shoal.errors import RunLockedError
+
+GUARD_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process, named so that no other process at another time or on another machine has the same name."""
+
+    host: str
+    boot: str
+    pid: int
+    started: float  # seconds since the epoch
+
+    @classmethod
+    def this_process(cls) -> Owner:
+        return cls(socket.gethostname(), _boot_id(), os.getpid(), psutil.Process().create_time())
+
+    def is_alive(self) -> bool:
+        """True if the process runs, or may run: on another host nobody here can tell."""
+        if self.host != socket.gethostname():
+            return True
+        if self.boot != _boot_id():
+            return False
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.started) < 2.0
+        except psutil.NoSuchProcess:
+            return False
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs.
+
+    The lock belongs to this process alone: a forked child has another pid, so it neither holds nor releases it.
+
+    Raises:
+        RunLockedError: a living process, or one on another host, holds it.
+    """
+    me = Owner.this_process()
+    _acquire(path, me)
+    try:
+        yield
+    finally:
+        if os.getpid() == me.pid:
+            path.unlink(missing_ok=True)
+
+
+def _acquire(path: Path, me: Owner) -> None:
+    # The guard only covers the look at the owner and the writing of ours; it is never held during work.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(path.name + ".guard"), timeout=GUARD_SECONDS):
+        owner = _read_owner(path)
+        if owner is not None and owner.is_alive():
+            raise RunLockedError(
+                f"{path.parent} is being written by process {owner.pid} on {owner.host}; "
+                f"wait for it to end (if that process is gone for certain, delete {path})"
+            )
+        atomic.write_json(path, asdict(me))
+
+
+def _read_owner(path: Path) -> Owner | None:
+    try:
+        return Owner(**json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):  # none, or not a lock of ours: nobody holds it
+        return None
+
+
+def _boot_id() -> str:
+    linux = Path("/proc/sys/kernel/random/boot_id")
+    return linux.read_text().strip() if linux.exists() else f"{psutil.boot_time():.0f}"
