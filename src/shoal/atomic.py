@@ -13,13 +13,13 @@ from typing import Any
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yield a temporary path in the target's folder; on success it takes the target's place, on an error it is removed."""
+    """Yield a temporary path beside `target`; it takes the target's place on success and is removed on an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         _sync(temporary)
-        os.replace(temporary, target)
+        temporary.replace(target)
         sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)

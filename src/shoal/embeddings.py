@@ -40,7 +40,11 @@ class EmbeddingStore:
         if manifest is None:
             raise RunError(f"{folder} holds no finished embeddings; run the same shoal cluster again")
         return cls(
-            folder, manifest["rows"], manifest["dim"], manifest["dtype"], tuple(part["file"] for part in manifest["parts"])
+            folder,
+            manifest["rows"],
+            manifest["dim"],
+            manifest["dtype"],
+            tuple(part["file"] for part in manifest["parts"]),
         )
 
     def part(self, number: int) -> npt.NDArray[Any]:

@@ -108,7 +108,9 @@ class RunDir:
         """
         run = cls(Path(root))
         if not run.run_json.is_file():
-            raise RunError(f"{root} is not a Shoal run: it has no run.json (make one with: shoal cluster SOURCE --out {root})")
+            raise RunError(
+                f"{root} is not a Shoal run: it has no run.json (make one with: shoal cluster SOURCE --out {root})"
+            )
         run.read_state()
         return run
 
@@ -146,7 +148,9 @@ class RunDir:
         """Raise RunError unless every named stage is done."""
         for name in stages:
             if self.stage(name) is None:
-                raise RunError(f"{self.root} is unfinished: its stage {name!r} is not done; run the same shoal cluster again")
+                raise RunError(
+                    f"{self.root} is unfinished: its stage {name!r} is not done; run the same shoal cluster again"
+                )
 
     # -- tables -------------------------------------------------------------------------------------------------
 

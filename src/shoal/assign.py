@@ -1,0 +1,81 @@
+"""`shoal assign`: new images into the clusters of a finished run."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from shoal.errors import NoImagesError
+from shoal.images.sources import Source
+from shoal.model import Model
+from shoal.progress import Progress
+
+COLUMNS = ("path", "cluster", "confidence", "unknown", "unsure", "runner_up")
+
+
+@dataclass(frozen=True, slots=True)
+class AssignedImage:
+    """One new image: its nearest cluster, how sure that is (0 to 1), and whether it looks like none of them."""
+
+    path: str
+    cluster: int
+    confidence: float
+    unknown: bool
+    unsure: bool
+    runner_up: int
+
+
+@dataclass(slots=True)
+class AssignSummary:
+    """Counts of an assignment, and the images that could not be read, with reasons."""
+
+    assigned: int = 0
+    unknown: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def assign(model: Model, source: Source, summary: AssignSummary, progress: Progress) -> Iterator[AssignedImage]:
+    """Assign the images of `source`, in its order, filling `summary` on the way.
+
+    Raises:
+        NoImagesError: not one image could be read (after the last item).
+    """
+    items = list(source.items())
+    with progress.task("Assigning", len(items)) as task:
+        for newcomers in model.embed(items):
+            found = model.assign(newcomers)
+            for row, item in enumerate(newcomers.items):
+                summary.assigned += 1
+                summary.unknown += bool(found.unknown[row])
+                yield AssignedImage(
+                    path=item.path,
+                    cluster=int(found.cluster[row]),
+                    confidence=float(found.confidence[row]),
+                    unknown=bool(found.unknown[row]),
+                    unsure=bool(found.unsure[row]),
+                    runner_up=int(found.runner_up[row]),
+                )
+            summary.skipped += [(item.path, reason) for item, reason in newcomers.skipped]
+            task.advance(len(newcomers.items) + len(newcomers.skipped))
+    if summary.assigned == 0:
+        reasons = sorted({reason for _, reason in summary.skipped})
+        raise NoImagesError(f"no usable image in {source.identity}: {'; '.join(reasons[:3]) or 'it is empty'}")
+
+
+def write_csv(images: Iterable[AssignedImage], stream: TextIO) -> None:
+    """Write the images as CSV with the columns path, cluster, confidence, unknown, unsure, runner_up."""
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for image in images:
+        writer.writerow(
+            [
+                image.path,
+                image.cluster,
+                f"{image.confidence:.6f}",
+                str(image.unknown).lower(),
+                str(image.unsure).lower(),
+                image.runner_up,
+            ]
+        )

@@ -1,0 +1,1 @@
+"""From images to embeddings: backbones, the engines that run them, and the embedding stage."""

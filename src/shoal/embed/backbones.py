@@ -1,0 +1,198 @@
+"""Backbones as torch modules: the embedded one, and any timm model by name, giving the features asked for.
+
+This module imports torch and timm; everything on the warm path works from `EncoderSpec` alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from shoal.config import DEFAULT_BACKBONE
+from shoal.embed import weights as weight_files
+from shoal.embed.spec import EncoderSpec
+from shoal.errors import ConfigError, WeightsError
+from shoal.rundir import digest_file
+
+TOP_FEATURES = ("logits", "probabilities")
+
+
+class Encoder(nn.Module):
+    """A timm model that gives one row of features an image.
+
+    Input: float32 [n, 3, size, size], normalised. Output: float32 [n, dim]:
+    `default` the pooled last map, `map` the last map flattened in the order height, width, channel (the order of
+    the Keras networks of the transfer project), `logits` the classifier's output, `probabilities` its softmax, and
+    `best` the pooled features averaged over the image and its mirror image.
+    """
+
+    def __init__(self, model: nn.Module, features: str) -> None:
+        super().__init__()
+        self.model = model
+        self.features = features
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.features == "map":
+            last: Tensor = self.model.forward_features(images)  # type: ignore[operator]
+            if last.ndim == 4 and getattr(self.model, "output_fmt", "NCHW") != "NHWC":
+                last = last.permute(0, 2, 3, 1)  # [n, c, h, w] -> [n, h, w, c]
+            return last.flatten(1)
+        out: Tensor = self.model(images)
+        if self.features == "best":
+            out = (out + self.model(images.flip(-1))) / 2
+        return out.softmax(dim=1) if self.features == "probabilities" else out
+
+
+def build(backbone: str, features: str, resize: str, weights: Path | None) -> tuple[Encoder, EncoderSpec]:
+    """Build an encoder in eval mode and describe it.
+
+    Args:
+        backbone: the embedded backbone's name or any timm model's.
+        features: see `Encoder`.
+        resize: `crop` (the model's own preprocessing) or `squash`.
+        weights: file to read; None takes the hub's.
+
+    Raises:
+        ConfigError: timm knows no such model, or it has no such features.
+        WeightsError: the weights are missing, unreachable, or do not fit.
+    """
+    embedded = backbone == DEFAULT_BACKBONE
+    architecture = weight_files.EMBEDDED_ARCHITECTURE if embedded else backbone
+    _check_known(architecture, backbone)
+    from_hub = weights is None
+    model = _create(architecture, features, from_hub)
+    if weights is not None:
+        state = weight_files.read_state_dict(weights)
+        if embedded and weights.name == weight_files.EMBEDDED_FILE:
+            state = _in_order(state)
+        _load(model, _without_unused_top(state, model, features), backbone)
+    model.eval().requires_grad_(False)
+    encoder = Encoder(model, features).eval()
+    return encoder, _describe(encoder, backbone, architecture, resize, weights, from_hub)
+
+
+def _check_known(architecture: str, backbone: str) -> None:
+    base = architecture.split(".", 1)[0].removeprefix("hf_hub:").removeprefix("hf-hub:")
+    if architecture.startswith(("hf_hub:", "hf-hub:")) or timm.is_model(base):
+        return
+    near = difflib.get_close_matches(base, [DEFAULT_BACKBONE, *timm.list_models()], n=3)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    raise ConfigError(
+        f"--backbone has value {backbone!r}; expected {DEFAULT_BACKBONE} or a model that timm knows{hint}"
+    )
+
+
+def _create(architecture: str, features: str, from_hub: bool) -> nn.Module:
+    arguments: dict[str, Any] = {} if features in TOP_FEATURES else {"num_classes": 0}
+    if not from_hub:
+        model: nn.Module = timm.create_model(architecture, pretrained=False, **arguments)
+    else:
+        try:
+            model = timm.create_model(architecture, pretrained=True, **arguments)
+        except Exception as error:  # the hub client raises many kinds when there is no network
+            raise WeightsError(
+                f"the weights of {architecture!r} are not on this machine and could not be fetched from the hub "
+                f"({type(error).__name__}); fetch them where there is a network and pass --weights FILE"
+            ) from error
+    if features in TOP_FEATURES and int(getattr(model, "num_classes", 0)) == 0:
+        raise ConfigError(
+            f"--features has value {features!r}, but {architecture} has no classifier; expected default or map"
+        )
+    return model
+
+
+def _in_order(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the embedded file's tensors timm's names: both list the same tensors in the same order, the top last."""
+    names = list(timm.create_model(weight_files.EMBEDDED_ARCHITECTURE).state_dict())
+    if len(names) != len(tensors):
+        raise WeightsError(f"the embedded weights hold {len(tensors)} tensors; expected {len(names)}")
+    return dict(zip(names, tensors.values(), strict=True))
+
+
+def _without_unused_top(state: dict[str, Tensor], model: nn.Module, features: str) -> dict[str, Tensor]:
+    """Drop the classifier's tensors when the features do not use it."""
+    if features in TOP_FEATURES:
+        return state
+    wanted = model.state_dict()
+    top = model.pretrained_cfg.get("classifier", "")  # type: ignore[union-attr, operator]
+    heads = (top,) if isinstance(top, str) else tuple(top)
+    return {
+        name: tensor
+        for name, tensor in state.items()
+        if name in wanted or not any(head and name.startswith(f"{head}.") for head in heads)
+    }
+
+
+def _load(model: nn.Module, state: dict[str, Tensor], backbone: str) -> None:
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # shapes differ
+        raise WeightsError(f"the weights do not fit {backbone}: {str(error).splitlines()[-1].strip()[:200]}") from error
+    if missing or unexpected:
+        wrong = f"{len(missing)} tensors missing (first {missing[0]!r})" if missing else ""
+        extra = f"{len(unexpected)} not known (first {unexpected[0]!r})" if unexpected else ""
+        raise WeightsError(f"the weights do not fit {backbone}: {', '.join(part for part in (wrong, extra) if part)}")
+
+
+def _describe(
+    encoder: Encoder, backbone: str, architecture: str, resize: str, weights: Path | None, from_hub: bool
+) -> EncoderSpec:
+    model = encoder.model
+    data = resolve_model_data_config(model)
+    size = int(data["input_size"][1])
+    with torch.inference_mode():
+        dim = encoder(torch.zeros(1, 3, size, size)).shape[1]
+    if weights is None:
+        digest, source = _tensor_digest(model), "hub"
+    else:
+        digest = digest_file(weights)
+        source = "package" if weights.name == weight_files.EMBEDDED_FILE else f"file {weights.name}"
+    licence = weight_files.EMBEDDED_LICENCE if source == "package" else _hub_licence(model, from_hub)
+    return EncoderSpec(
+        backbone=backbone,
+        architecture=architecture,
+        features=encoder.features,
+        weights_sha256=digest,
+        weights_source=source,
+        licence=licence,
+        dim=int(dim),
+        size=size,
+        crop_fraction=float(data["crop_pct"]),
+        interpolation=data["interpolation"] if data["interpolation"] in ("bicubic", "bilinear") else "bicubic",
+        resize="squash" if resize == "squash" or data.get("crop_mode") == "squash" else "crop",
+        mean=_three(data["mean"]),
+        std=_three(data["std"]),
+    )
+
+
+def _hub_licence(model: nn.Module, from_hub: bool) -> str:
+    config: Any = model.pretrained_cfg
+    return str(config.get("license") or "unknown") if from_hub else "unknown"
+
+
+def _tensor_digest(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def rebuild(spec: EncoderSpec, weights: Path) -> tuple[Encoder, EncoderSpec]:
+    """Build the encoder that `spec` describes from its own saved tensors (`encoder.safetensors`)."""
+    model = _create(spec.architecture, spec.features, from_hub=False)
+    _load(model, weight_files.read_state_dict(weights), spec.backbone)
+    model.eval().requires_grad_(False)
+    return Encoder(model, spec.features).eval(), spec

@@ -1,0 +1,66 @@
+"""Converting an encoder for OpenVINO, and checking that what comes out is still the same encoder."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.embed.engines import BATCH, OpenVinoEngine, TorchEngine
+
+if TYPE_CHECKING:
+    from shoal.embed.backbones import Encoder
+    from shoal.embed.spec import EncoderSpec
+
+MEAN_SIMILARITY = 0.999
+LEAST_SIMILARITY = 0.99
+
+
+def convert(encoder: Encoder, spec: EncoderSpec, target: Path) -> None:
+    """Write `encoder` as an OpenVINO model that takes uint8 [BATCH, size, size, 3]. RuntimeError if it cannot."""
+    import openvino  # noqa: PLC0415  (cold start only)
+    import torch  # noqa: PLC0415
+    from openvino.preprocess import PrePostProcessor  # noqa: PLC0415
+
+    shape = (BATCH, 3, spec.size, spec.size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of Python control flow, which the check below covers
+        model = openvino.convert_model(encoder, example_input=torch.zeros(shape), input=[openvino.PartialShape(shape)])
+    steps = PrePostProcessor(model)
+    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    steps.input().preprocess().convert_element_type(openvino.Type.f32).mean([255 * mean for mean in spec.mean]).scale(
+        [255 * std for std in spec.std]
+    )
+    openvino.save_model(steps.build(), target, compress_to_fp16=False)
+
+
+def similarity(encoder: Encoder, spec: EncoderSpec, engine: OpenVinoEngine) -> tuple[float, float]:
+    """Mean and least cosine similarity of the engine's features to fp32 torch on made images."""
+    pixels = probe_images(spec.size)
+    expected = TorchEngine(encoder, spec, "cpu").infer(pixels)
+    found = engine.infer(pixels)
+    cosine = np.einsum("nd,nd->n", expected, found) / np.maximum(
+        np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1), 1e-12
+    )
+    return float(cosine.mean()), float(cosine.min())
+
+
+def is_faithful(mean: float, least: float) -> bool:
+    return mean >= MEAN_SIMILARITY and least >= LEAST_SIMILARITY
+
+
+def probe_images(size: int) -> npt.NDArray[np.uint8]:
+    """BATCH made images, [BATCH, size, size, 3]: coloured noise with the 1/f spectrum of natural images, seeded."""
+    generator = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
+    frequency[0, 0] = 1.0 / size
+    white = generator.standard_normal((BATCH, 3, size, size))
+    colours = np.einsum("cd,ndhw->nchw", generator.standard_normal((3, 3)), white)
+    smooth = np.fft.irfft2(np.fft.rfft2(colours) / frequency, s=(size, size))
+    spread = smooth.std(axis=(2, 3), keepdims=True)
+    pixels = np.clip(127.5 + 64.0 * smooth / spread, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))

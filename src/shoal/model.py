@@ -1,0 +1,59 @@
+"""A finished model, opened from a run or from a model folder: the encoder and the clusters it was fitted with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from shoal.cluster.model import Assignment, ClusterModel
+from shoal.embed.engines import Engine
+from shoal.embed.newcomers import Newcomers, embed_items
+from shoal.embed.prepared import ENCODER_WEIGHTS, PreparedEncoder, prepare_saved
+from shoal.embed.spec import EncoderSpec
+from shoal.errors import RunError
+from shoal.images.sources import Item
+from shoal.progress import Progress
+from shoal.rundir import RunDir
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An encoder ready to run, and clusters to assign to."""
+
+    prepared: PreparedEncoder
+    engine: Engine
+    clusters: ClusterModel
+
+    @classmethod
+    def open(cls, folder: str | Path, device: str = "auto", progress: Progress | None = None) -> Model:
+        """Open a run directory, or a model folder (a run's `model/`, wherever it was copied to).
+
+        Raises:
+            RunError: it is neither, or is unfinished or of a newer format.
+        """
+        root = model_folder(Path(folder))
+        try:
+            config = json.loads((root / "config.json").read_text(encoding="utf-8"))
+            spec = EncoderSpec.from_json(config["encoder"])
+        except (OSError, ValueError, KeyError) as error:
+            raise RunError(f"{root} holds no readable model: {error}") from error
+        prepared = prepare_saved(spec, root / ENCODER_WEIGHTS, progress or Progress())
+        return cls(prepared, prepared.engine(device), ClusterModel.load(root))
+
+    def embed(self, items: Iterable[Item]) -> Iterator[Newcomers]:
+        """Features of new images, a batch at a time."""
+        return embed_items(self.engine, self.prepared.spec, items)
+
+    def assign(self, newcomers: Newcomers) -> Assignment:
+        return self.clusters.assign(newcomers.features)
+
+
+def model_folder(folder: Path) -> Path:
+    """Where the model of a run or model folder lies."""
+    if (folder / ENCODER_WEIGHTS).is_file() and (folder / "config.json").is_file():
+        return folder
+    run = RunDir.open(folder)
+    run.require("embed", "cluster")
+    return run.model
