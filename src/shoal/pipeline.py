@@ -61,8 +61,8 @@ def clustering_stages() -> list[Stage]:
     ]
 
 
-def report_stages() -> list[Stage]:
-    """From clusters to what people see; matplotlib and openTSNE load only here."""
+def report_stages(again: bool = False) -> list[Stage]:
+    """From clusters to what people see; matplotlib and openTSNE load only here. `again`: even if nothing changed."""
     import shoal.evaluate.stage  # noqa: PLC0415
     import shoal.report.build  # noqa: PLC0415
     import shoal.report.map  # noqa: PLC0415
@@ -76,8 +76,14 @@ def report_stages() -> list[Stage]:
             _seed,
             lambda run: run.report / "index.html",
             ("index", "map", "evaluate"),
+            always=again,
         ),
     ]
+
+
+def default_name(config: ClusterConfig) -> str:
+    """The run directory's name when none is given: SOURCE-NAME.shoal, in the current folder."""
+    return f"{open_source(config.source).name}.shoal"
 
 
 def run(config: ClusterConfig, run_dir: RunDir, stages: Sequence[Stage], progress: Progress) -> dict[str, StageResult]:
@@ -113,7 +119,13 @@ def _run_stage(stage: Stage, config: ClusterConfig, run_dir: RunDir, progress: P
     inputs = [records[name]["digest"] for name in stage.after]
     key = digest_of(stage.name, STAGE_VERSION.get(stage.name, 1), stage.key(config), inputs)
     record = records.get(stage.name)
-    if record and record["state"] == "done" and record["key"] == key and not stage.always and stage.made(run_dir).exists():
+    if (
+        record
+        and record["state"] == "done"
+        and record["key"] == key
+        and not stage.always
+        and stage.made(run_dir).exists()
+    ):
         return StageResult(record["digest"], record["facts"])
     if record and record["key"] != key:
         records[stage.name] = {"state": "stale", "key": key}

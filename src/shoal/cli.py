@@ -1,0 +1,322 @@
+"""The command line: parse, call, print. Everything heavy is imported where it is used, so that help comes at once."""
+
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shoal import __version__
+from shoal.config import DEFAULT_BACKBONE, DEVICES, FEATURES, METHODS, METRICS, RESIZES, ClusterConfig
+from shoal.errors import ShoalError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="shoal")
+@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+def shoal(debug: bool) -> None:  # --debug may stand anywhere: main() takes it before click sees it
+    """Group images by what they show, without labels.
+
+    \b
+    Start here:
+      shoal demo                            see it work on real images
+      shoal cluster photos/                 cluster your own
+      shoal report photos.shoal --open      look at the result
+    """
+
+
+@shoal.command()
+@click.argument("source", nargs=-1, required=True)
+@click.option("--out", "out", type=click.Path(path_type=Path), help="Run directory.  [default: SOURCE-NAME.shoal]")
+@click.option("--clusters", default="auto", show_default=True, help="auto, 10, 5-40 or 2-10,20-100:10.")
+@click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, help="Embedded backbone, or any timm model.")
+@click.option("--weights", metavar="FILE", help="Weights file for the backbone (.safetensors, .pth, .pt, .bin).")
+@click.option(
+    "--features", type=click.Choice(FEATURES), default="default", show_default=True, help="What is taken from it."
+)
+@click.option("--method", type=click.Choice(METHODS), default="auto", show_default=True, help="How clusters are made.")
+@click.option("--metric", type=click.Choice(METRICS), default="cosine", show_default=True, help="What near means.")
+@click.option(
+    "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where the backbone runs."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same clusters.")
+@click.option("--resize", type=click.Choice(RESIZES), default="crop", show_default=True, help="Centre crop, or squash.")
+@click.option("--limit", type=int, metavar="N", help="Take only N images, spread over the source.")
+@click.option("--no-report", is_flag=True, help="Stop at the clusters: no map, no report.")
+def cluster(out: Path | None, no_report: bool, **options: Any) -> None:
+    """Cluster the images of SOURCE.
+
+    SOURCE is a folder, files, a quoted glob, a manifest (.txt, .csv, .parquet), a Parquet table with image bytes,
+    a WebDataset tar, or a URI such as s3://bucket/photos. The same command goes on where a killed one stopped, and
+    embeds only what is new when SOURCE has grown.
+
+    \b
+    Examples:
+      shoal cluster photos/
+      shoal cluster photos/ --clusters 10 --seed 1
+      shoal cluster 'scans/*.tif' --clusters 5-40 --out scans.shoal
+      shoal cluster products.csv --backbone resnet50 --weights resnet50.safetensors
+    """
+    from shoal import pipeline
+    from shoal.progress import TerminalProgress
+    from shoal.rundir import RunDir
+    from shoal.summary import cluster_summary
+
+    config = ClusterConfig(**options)
+    run_dir = RunDir(out or Path(pipeline.default_name(config)))
+    progress = TerminalProgress()
+    stages = pipeline.clustering_stages()
+    pipeline.run(config, run_dir, stages, progress)
+    if not no_report:
+        pipeline.run(config, run_dir, pipeline.report_stages(), progress)
+    click.echo(cluster_summary(run_dir))
+
+
+@shoal.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("source", nargs=-1, required=True)
+@click.option("--to", "target", type=click.Path(path_type=Path), help="CSV file to write.  [default: standard output]")
+@click.option(
+    "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where the backbone runs."
+)
+def assign(run: Path, source: tuple[str, ...], target: Path | None, device: str) -> None:
+    """Put new images into the clusters of RUN.
+
+    RUN is a run directory or its model folder. Each image gets its nearest cluster, a confidence from 0 to 1, and
+    `unknown` if it is farther from that cluster than the images it was made of.
+
+    \b
+    Examples:
+      shoal assign photos.shoal new-photos/ --to new.csv
+      shoal assign photos.shoal holiday.jpg
+    """
+    from shoal import atomic
+    from shoal.assign import AssignSummary, write_csv
+    from shoal.assign import assign as assign_images
+    from shoal.images.sources import open_source
+    from shoal.model import Model
+    from shoal.progress import TerminalProgress
+
+    progress = TerminalProgress()
+    opened = open_source(source)
+    model = Model.open(run, device, progress)
+    summary = AssignSummary()
+    images = assign_images(model, opened, summary, progress)
+    if target is None:
+        write_csv(images, sys.stdout)
+    else:
+        with atomic.replacing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            write_csv(images, file)
+    for path, reason in summary.skipped:
+        click.echo(f"skipped {path}: {reason}", err=True)
+    where = f" -> {target}" if target else ""
+    click.echo(
+        f"{summary.assigned:,} images assigned, {summary.unknown:,} of them unknown, "
+        f"{len(summary.skipped):,} skipped{where}",
+        err=True,
+    )
+
+
+@shoal.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("image")
+@click.option("-n", "count", type=click.IntRange(1), default=20, show_default=True, help="How many.")
+@click.option(
+    "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where the backbone runs."
+)
+def similar(run: Path, image: str, count: int, device: str) -> None:
+    """List the images of RUN nearest to IMAGE, nearest first.
+
+    \b
+    Example:
+      shoal similar photos.shoal cat.jpg -n 5
+    """
+    from shoal.progress import TerminalProgress
+    from shoal.rundir import RunDir
+    from shoal.similar import similar as find
+
+    click.echo("similarity  cluster  path")
+    for found in find(RunDir.open(run), image, count, device, TerminalProgress()):
+        click.echo(f"{found.similarity:10.4f}  {found.cluster:7d}  {found.path}")
+
+
+@shoal.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("dest", type=click.Path(path_type=Path), required=False)
+@click.option("--to", "kind", required=True, help="folders, csv, parquet, imagefolder, fiftyone or labelstudio.")
+@click.option("--mode", default="copy", show_default=True, help="For folders: copy, link or move.")
+@click.option(
+    "--layout", default="long", show_default=True, help="For csv: long (a row an image) or wide (a column a cluster)."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+def export(run: Path, dest: Path, kind: str, mode: str, layout: str, dry_run: bool) -> None:
+    """Write the clusters of RUN out to DEST, for people or other programs.
+
+    Nothing that lies at DEST is overwritten. A move keeps a journal in DEST; `shoal undo DEST` puts every file back.
+
+    \b
+    Examples:
+      shoal export photos.shoal --to folders sorted/ --dry-run
+      shoal export photos.shoal --to folders sorted/ --mode link
+      shoal export photos.shoal --to csv clusters.csv --layout wide
+    """
+    from shoal.export import export as write_out
+    from shoal.rundir import RunDir
+
+    result = write_out(RunDir.open(run), kind, dest, mode=mode, dry_run=dry_run, layout=layout, say=click.echo)
+    click.echo(result.summary())
+
+
+@shoal.command()
+@click.argument("dest", type=click.Path(path_type=Path))
+def undo(dest: Path) -> None:
+    """Put back every file that `shoal export --mode move` moved to DEST.
+
+    \b
+    Example:
+      shoal undo sorted/
+    """
+    from shoal.export import undo as put_back
+
+    click.echo(put_back(dest).summary())
+
+
+@shoal.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--labels", metavar="folders|FILE", help="Parent folders, or a CSV/Parquet file with path and label.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def evaluate(run: Path, labels: str | None, as_json: bool) -> None:
+    """Compare the clusters of RUN with labels: ACC, NMI, ARI, purity and a table of clusters.
+
+    \b
+    Examples:
+      shoal evaluate cifar.shoal
+      shoal evaluate photos.shoal --labels folders --json
+      shoal evaluate photos.shoal --labels truth.csv
+    """
+    import json
+
+    from shoal.evaluate.evaluate import evaluate as compare
+    from shoal.evaluate.evaluate import write
+    from shoal.rundir import RunDir
+
+    run_dir = RunDir.open(run)
+    run_dir.require("cluster")
+    result = compare(run_dir, labels)
+    write(run_dir, result)
+    click.echo(json.dumps(result.to_json()) if as_json else result.text())
+
+
+@shoal.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--open", "show", is_flag=True, help="Open it in the browser.")
+@click.option("--all-k", is_flag=True, help="Also write a silhouette picture for every number of clusters looked at.")
+def report(run: Path, show: bool, all_k: bool) -> None:
+    """Write the report of RUN (again), and say where it is.
+
+    \b
+    Examples:
+      shoal report photos.shoal --open
+      shoal report photos.shoal --all-k
+    """
+    from shoal import pipeline
+    from shoal.progress import TerminalProgress
+    from shoal.rundir import RunDir
+
+    run_dir = RunDir.open(run)
+    run_dir.require("index", "embed", "neighbours", "cluster")
+    config = ClusterConfig.from_json(run_dir.read_state()["asked"])
+    pipeline.run(config, run_dir, pipeline.report_stages(again=True), TerminalProgress())
+    if all_k:
+        from shoal.report.build import figures_for_k
+
+        written = figures_for_k(run_dir)
+        click.echo(f"{len(written)} silhouette pictures in {run_dir.report}")
+    page = run_dir.report / "index.html"
+    click.echo(str(page))
+    if show:
+        click.launch(page.absolute().as_uri())
+
+
+@shoal.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("demo.shoal"), show_default=True, help="Run directory."
+)
+@click.option("--clusters", default="10", show_default=True, help="As for shoal cluster.")
+@click.option("--open", "show", is_flag=True, help="Open the report in the browser.")
+def demo(out: Path, clusters: str, show: bool) -> None:
+    """Cluster real images that come with Shoal, and compare with their labels.
+
+    2,000 photographs of clothes (Fashion-MNIST, MIT licence); needs no network.
+    """
+    from shoal import pipeline
+    from shoal.demo import demo_images
+    from shoal.evaluate.evaluate import evaluate as compare
+    from shoal.progress import TerminalProgress
+    from shoal.rundir import RunDir
+    from shoal.summary import cluster_summary
+
+    run_dir = RunDir(out)
+    config = ClusterConfig(source=(str(demo_images()),), clusters=clusters)
+    progress = TerminalProgress()
+    pipeline.run(config, run_dir, [*pipeline.clustering_stages(), *pipeline.report_stages()], progress)
+    click.echo(compare(run_dir, None).text())
+    click.echo(cluster_summary(run_dir))
+    if show:
+        click.launch((run_dir.report / "index.html").absolute().as_uri())
+
+
+@shoal.command()
+def doctor() -> None:
+    """Say what is installed, which engine and device will be used, and what is missing."""
+    from shoal.doctor import findings
+
+    found = findings()
+    for well, line in found:
+        click.echo(f"{'ok  ' if well else 'FAIL'}  {line}")
+    if not all(well for well, _ in found):
+        raise SystemExit(1)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `shoal` command; exits with 0 done, 1 failed, 2 wrong request, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        status = shoal.main(words, prog_name="shoal", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        raise SystemExit(0) from None
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        code, line = _explain(error)
+        click.echo(f"shoal: {' '.join(line.split())}", err=True)
+        raise SystemExit(code) from None
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and the one line for the person."""
+    match error:
+        case ShoalError():
+            return error.exit_code, str(error)
+        case click.UsageError():
+            return 2, error.format_message() + (f" (see: {error.ctx.command_path} --help)" if error.ctx else "")
+        case click.ClickException():
+            return 1, error.format_message()
+        case click.Abort() | KeyboardInterrupt():
+            return INTERRUPTED, "interrupted; the same command goes on from here"
+        case OSError():
+            return 1, str(error)
+        case _:
+            return 1, f"unexpected {type(error).__name__}: {error} (please report it; --debug shows where)"

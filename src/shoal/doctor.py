@@ -1,0 +1,69 @@
+"""`shoal doctor`: what is installed, and which engine and device will be used."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from shoal.embed.engines import cpu_count, cpu_precision, resolve_device
+from shoal.embed.prepared import cache_folder
+from shoal.embed.weights import embedded_file
+from shoal.errors import WeightsError
+
+REQUIRED = (
+    "numpy",
+    "pyarrow",
+    "pillow",
+    "pillow-heif",
+    "simplejpeg",
+    "openvino",
+    "torch",
+    "torchvision",
+    "timm",
+    "openTSNE",
+)
+OPTIONAL = {
+    "s3fs": "s3:// sources",
+    "gcsfs": "gs:// sources",
+    "adlfs": "az:// sources",
+    "fiftyone": "opening FiftyOne exports",
+}
+
+
+def findings() -> list[tuple[bool, str]]:
+    """What was looked at: (is it well, one line)."""
+    found = [(True, f"Shoal {metadata.version('shoal')}, Python {platform.python_version()}, {platform.platform()}")]
+    found.append((True, f"{cpu_count()} cores; CPU engine: openvino {cpu_precision()}"))
+    found.append((True, f"device that --device auto takes: {resolve_device('auto')}"))
+    found += [_package(name) for name in REQUIRED]
+    found.append(_weights())
+    found.append((True, f"prepared encoders: {_prepared()}"))
+    found += [(True, _extra(module, purpose)) for module, purpose in OPTIONAL.items()]
+    return found
+
+
+def _package(name: str) -> tuple[bool, str]:
+    try:
+        return True, f"{name} {metadata.version(name)}"
+    except metadata.PackageNotFoundError:
+        return False, f"{name} is missing: pip install {name}"
+
+
+def _weights() -> tuple[bool, str]:
+    try:
+        path = embedded_file()
+    except WeightsError as error:
+        return False, str(error)
+    return True, f"embedded backbone's weights: {path} ({path.stat().st_size / 2**20:.1f} MiB)"
+
+
+def _prepared() -> str:
+    folder: Path = cache_folder()
+    ready = [entry for entry in folder.iterdir() if (entry / "spec.json").is_file()] if folder.is_dir() else []
+    return f"{len(ready)} in {folder}" + ("" if ready else " (the first run makes one)")
+
+
+def _extra(module: str, purpose: str) -> str:
+    return f"{module}: {'installed' if importlib.util.find_spec(module) else 'not installed'} ({purpose}; optional)"
