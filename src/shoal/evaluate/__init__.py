@@ -1,0 +1,1 @@
+"""How well clusters agree with labels; the only reader of labels."""

@@ -1,0 +1,46 @@
+"""The evaluate stage: when a source brought labels, compare the clusters with them for the report."""
+
+from __future__ import annotations
+
+import json
+
+from shoal.config import ClusterConfig
+from shoal.errors import RequestError
+from shoal.evaluate.labels import SOURCE
+from shoal.progress import Progress
+from shoal.rundir import RunDir, StageResult, digest_file
+
+
+def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+    """Bring report/evaluation.json up to date.
+
+    An evaluation against labels that a person gave by hand stays as long as the clusters do; without that and without
+    labels in the source there is none.
+    """
+    if _given_by_hand(run_dir):
+        return StageResult(digest_file(run_dir.evaluation))
+    if not run_dir.labels.is_file():
+        run_dir.evaluation.unlink(missing_ok=True)
+        return StageResult("none")
+    from shoal.evaluate.evaluate import evaluate, write  # noqa: PLC0415  (scikit-learn; only where there are labels)
+
+    try:
+        evaluation = evaluate(run_dir)
+    except RequestError as error:  # nobody asked for it: a source may well have labels for other images only
+        progress.say(f"not evaluated: {error}")
+        run_dir.evaluation.unlink(missing_ok=True)
+        return StageResult("none")
+    write(run_dir, evaluation)
+    progress.say(evaluation.summary_line())
+    return StageResult(
+        digest_file(run_dir.evaluation), {"acc": evaluation.acc, "nmi": evaluation.nmi, "ari": evaluation.ari}
+    )
+
+
+def _given_by_hand(run_dir: RunDir) -> bool:
+    """True if there is an evaluation of these very clusters against other labels than the source's."""
+    try:
+        found = json.loads(run_dir.evaluation.read_text(encoding="utf-8"))
+        return bool(found["labels"] != SOURCE and found["clusters_digest"] == digest_file(run_dir.clusters))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or none that can be read: made anew
+        return False

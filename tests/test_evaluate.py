@@ -1,0 +1,212 @@
+"""Evaluating a run: where labels come from, what counts, what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shoal import records
+from shoal.config import ClusterConfig
+from shoal.errors import RequestError, RunError
+from shoal.evaluate import stage
+from shoal.evaluate.evaluate import evaluate, write
+from shoal.evaluate.labels import read_labels
+from shoal.evaluate.metrics import clustering_accuracy
+from shoal.progress import Progress
+from shoal.rundir import RunDir
+from small_run import write_small_run
+
+OK, SKIPPED, DUPLICATE, VANISHED = records.OK, records.SKIPPED, records.DUPLICATE, records.VANISHED
+STATUSES = [OK, OK, SKIPPED, OK, DUPLICATE, OK, VANISHED, OK]  # 4 is a duplicate of 3
+CLUSTERS = {0: 0, 1: 0, 3: 1, 4: 1, 5: 1, 7: 2}
+UNSURE = {5}
+PATHS = ["cat/0.png", "cat/1.png", "cat/2.png", "dog/3.png", "copies/dog/4.png", "cat/5.png", "dog/6.png", "7.png"]
+CONFIG = ClusterConfig(source=("images",))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    run_dir = write_small_run(tmp_path / "run", np.eye(8), STATUSES)
+    images = run_dir.read_images()
+    records.write_table(run_dir.images, images.set_column(1, "path", pa.array(PATHS)))
+    write_clusters(run_dir, CLUSTERS)
+    return run_dir
+
+
+def write_clusters(run_dir: RunDir, clusters: dict[int, int]) -> None:
+    columns = {
+        "id": list(clusters),
+        "path": [PATHS[number] for number in clusters],
+        "cluster": list(clusters.values()),
+        "confidence": [0.5] * len(clusters),
+        "unsure": [number in UNSURE for number in clusters],
+        "silhouette": [0.1] * len(clusters),
+        "runner_up": [0] * len(clusters),
+    }
+    records.write_table(run_dir.clusters, pa.table(columns, schema=records.CLUSTERS))
+
+
+def write_labels(run_dir: RunDir, labels: dict[int, str]) -> None:
+    table = pa.table({"id": list(labels), "label": list(labels.values())}, schema=records.LABELS)
+    records.write_table(run_dir.labels, table)
+
+
+def test_figures_over_images_that_are_ok_or_duplicates(run: RunDir) -> None:
+    found = evaluate(run, "folders")
+    # cat cat | dog dog(duplicate) cat; 7.png is at the top and has no label; 2 is skipped and 6 vanished
+    assert (found.n, found.clusters, found.classes, found.unlabelled) == (5, 3, 2, 1)
+    assert found.acc == found.purity == pytest.approx(4 / 5)
+    assert found.matching == {0: "cat", 1: "dog"}
+    assert [(row.cluster, row.size, row.majority) for row in found.table] == [(0, 2, "cat"), (1, 3, "dog")]
+    assert (found.sure.n, found.sure.share, found.sure.acc) == (4, pytest.approx(4 / 5), 1)
+
+
+def test_labels_of_the_source_are_the_default(run: RunDir) -> None:
+    write_labels(run, {number: "even" if number % 2 == 0 else "odd" for number in range(8)})
+    found = evaluate(run)
+    assert found.labels == "source"
+    assert found.n == 6
+    assert found.acc == clustering_accuracy([n % 2 for n in CLUSTERS], list(CLUSTERS.values()))
+
+
+def test_no_labels_says_how_to_give_them(run: RunDir) -> None:
+    with pytest.raises(RequestError, match=r"--labels folders .* --labels FILE.csv"):
+        evaluate(run)
+
+
+def test_a_run_without_clusters_is_unfinished(run: RunDir) -> None:
+    run.clusters.unlink()
+    with pytest.raises(RunError, match="no clusters yet"):
+        evaluate(run, "folders")
+
+
+def test_folders_without_any_folder(run: RunDir) -> None:
+    images = run.read_images()
+    records.write_table(run.images, images.set_column(1, "path", pa.array([f"{n}.png" for n in range(8)])))
+    with pytest.raises(RequestError, match="not one of the 6 images has a label from folders"):
+        evaluate(run, "folders")
+
+
+LABELLED = [("cat/0.png", "A"), ("dog/3.png", "B"), ("./copies/dog/4.png", "C"), ("gone.png", "D"), ("7.png", "")]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_a_file_is_matched_by_path(run: RunDir, tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"labels{suffix}"
+    write_label_file(file, LABELLED)
+    labels = read_labels(run, str(file))
+    assert labels.by_id == {0: "A", 3: "B", 4: "C"}
+    assert labels.unmatched == 1
+    assert evaluate(run, str(file)).unlabelled == 3
+
+
+def test_a_file_is_matched_by_name_if_no_path_matches(run: RunDir, tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    write_label_file(file, [("/elsewhere/0.png", "A"), ("/elsewhere/3.png", "B"), ("/elsewhere/9.png", "C")])
+    labels = read_labels(run, str(file))
+    assert labels.by_id == {0: "A", 3: "B"}
+    assert labels.unmatched == 1
+    assert labels.source.endswith("(by file name)")
+
+
+def test_names_that_are_not_unique_are_not_guessed_at(run: RunDir, tmp_path: Path) -> None:
+    images = run.read_images()
+    records.write_table(run.images, images.set_column(1, "path", pa.array([f"{n}/x.png" for n in range(8)])))
+    file = tmp_path / "labels.csv"
+    write_label_file(file, [("elsewhere/x.png", "A")])
+    with pytest.raises(RequestError, match=r"it has 'elsewhere/x.png', the run has '0/x.png'.*'x.png' are not unique"):
+        read_labels(run, str(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("labels.txt", "path,label\n", "expected 'folders' or a .csv, .tsv or .parquet file"),
+        ("labels.csv", "file,label\na,b\n", "has no column 'path' but file, label"),
+        ("labels.csv", "", "has no column 'path' but none"),
+        ("labels.csv", "path,label\ncat/0.png,A\ncat/0.png,B\n", "gives 'cat/0.png' two labels, 'A' and 'B'"),
+        ("labels.csv", "path,label\n\xff,A\n", "cannot be read"),
+        ("labels.parquet", "no parquet", "cannot be read"),
+        ("labels.csv", "path,label\nnowhere.png,A\n", "not one of the 6 images has a label"),
+    ],
+)
+def test_a_file_that_will_not_do(run: RunDir, tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(RequestError, match=message):
+        read_labels(run, str(tmp_path / name))
+
+
+def test_a_file_that_is_not_there(run: RunDir, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="which is not there"):
+        read_labels(run, str(tmp_path / "none.csv"))
+
+
+def test_numbers_from_parquet_and_a_byte_order_mark_are_read(run: RunDir, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"path": ["cat/0.png"], "label": [3], "more": [None]}), tmp_path / "labels.parquet")
+    assert read_labels(run, str(tmp_path / "labels.parquet")).by_id == {0: "3"}
+    (tmp_path / "labels.csv").write_text("\ufeffpath,label\r\ncat/0.png,ä\r\n", encoding="utf-8")
+    assert read_labels(run, str(tmp_path / "labels.csv")).by_id == {0: "ä"}
+
+
+def test_neighbour_purity_leaves_duplicates_out(run: RunDir) -> None:
+    neighbours = np.full((8, 2), -1, dtype=np.int32)
+    neighbours[0], neighbours[1], neighbours[3], neighbours[5], neighbours[7] = (1, 5), (0, 3), (1, 5), (3, 7), (0, 1)
+    run.neighbours.mkdir()
+    np.save(run.neighbours / "ids.npy", neighbours)
+    # at 1: 0 and 1 agree, 3 and 5 do not; 4, a duplicate, has no neighbours and 7 no label
+    assert evaluate(run, "folders").neighbour_purity == {1: 0.5}
+
+
+def test_what_is_written_is_what_was_found(run: RunDir) -> None:
+    found = evaluate(run, "folders")
+    write(run, found)
+    back = json.loads(run.evaluation.read_text(encoding="utf-8"))
+    assert back == json.loads(json.dumps(found.to_json()))
+    assert {"n", "clusters", "acc", "nmi", "ari", "purity"} <= set(back)
+    assert back["confusion"] == {"clusters": [0, 1], "classes": ["cat", "dog"], "counts": [[2, 0], [1, 2]]}
+    assert back["table"][1] == {"cluster": 1, "size": 3, "majority": "dog", "accuracy": pytest.approx(2 / 3)}
+
+
+def test_text_has_the_figures_and_a_line_a_cluster(run: RunDir) -> None:
+    lines = evaluate(run, "folders").text().splitlines()
+    assert lines[0].startswith("ACC 0.800")
+    assert [line.split() for line in lines[-2:]] == [["1", "3", "0.667", "dog"], ["0", "2", "1.000", "cat"]]
+
+
+def test_stage_evaluates_only_against_labels_of_the_source(run: RunDir) -> None:
+    stage.run(CONFIG, run, Progress())
+    assert not run.evaluation.exists()
+    write_labels(run, dict.fromkeys(range(8), "same"))
+    result = stage.run(CONFIG, run, Progress())
+    assert result.facts["acc"] == json.loads(run.evaluation.read_text())["acc"] == pytest.approx(3 / 6)
+
+
+def test_stage_keeps_what_was_asked_by_hand_until_the_clusters_change(run: RunDir) -> None:
+    write(run, evaluate(run, "folders"))
+    by_hand = run.evaluation.read_bytes()
+    stage.run(CONFIG, run, Progress())
+    assert run.evaluation.read_bytes() == by_hand
+    write_clusters(run, {**CLUSTERS, 0: 2})
+    stage.run(CONFIG, run, Progress())
+    assert not run.evaluation.exists()
+
+
+def test_stage_passes_over_labels_of_other_images(run: RunDir) -> None:
+    write_labels(run, {2: "only a skipped image"})
+    assert stage.run(CONFIG, run, Progress()).digest == "none"
+    assert not run.evaluation.exists()
+
+
+def write_label_file(file: Path, pairs: list[tuple[str, str]]) -> None:
+    if file.suffix == ".parquet":
+        paths, labels = zip(*pairs, strict=True)
+        pq.write_table(pa.table({"path": paths, "label": labels}), file)
+        return
+    delimiter = "," if file.suffix == ".csv" else "\t"
+    lines = [delimiter.join(pair) for pair in (("path", "label"), *pairs)]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
