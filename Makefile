@@ -1,0 +1,41 @@
+# make demo [IMAGES=/path]   set up, then cluster the demo images (or your own) and say where the report is
+# make test                  set up, then run the tests
+# make lint                  set up, then ruff, mypy --strict and the import contract
+# make bench NAME=silhouette run one of the measurements under bench/
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.runtime
+ifdef IMAGES
+	$(BIN)/shoal cluster "$(IMAGES)"
+else
+	$(BIN)/shoal demo
+endif
+
+test: $(VENV)/.dev
+	$(BIN)/pytest -n 2
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python bench/$(NAME).py
+
+clean:
+	rm -rf $(VENV) demo.shoal
+
+$(VENV)/.runtime: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@

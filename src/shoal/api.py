@@ -1,0 +1,211 @@
+"""The Python face of Shoal: `ImageClusterer`."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from shoal import pipeline
+from shoal.assign import AssignSummary
+from shoal.assign import assign as assign_images
+from shoal.config import DEFAULT_BACKBONE, ClusterConfig
+from shoal.errors import RunError
+from shoal.images.sources import open_source
+from shoal.model import Model, model_folder
+from shoal.progress import Progress, TerminalProgress
+from shoal.rundir import RunDir
+from shoal.similar import similar
+
+if TYPE_CHECKING:
+    from typing import Self
+
+Source = str | Path | Iterable[str | Path]
+
+
+class ImageClusterer:
+    """Cluster images without labels; the options are those of `shoal cluster`.
+
+    Args:
+        clusters: `auto`, a number, or ranges such as `5-40` or `2-10,20-100:10`.
+        backbone: the embedded backbone's name, or any timm model's.
+        weights: weights file for the backbone; None takes the embedded or the hub's.
+        features: `default`, `map`, `logits`, `probabilities` or `best`.
+        method: `auto`, `kmeans` or `learned`.
+        metric: `cosine` or `euclidean`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        seed: the same seed, source, machine and versions give the same clusters.
+        resize: `crop` or `squash`.
+        limit: take only so many images, spread over the source.
+        out: run directory to write and go on with; None uses a temporary one, kept by `save`.
+        verbose: show progress on standard error.
+
+    Attributes:
+        clusters_: DataFrame with id, path, cluster, confidence, unsure, silhouette, runner_up; a row an image.
+        labels_: int32 array, the `cluster` column.
+        n_clusters_: how many clusters were made.
+        why_: one sentence saying why that many.
+        run_dir_: where the run lies.
+
+    Example:
+        >>> from shoal import ImageClusterer                                    # doctest: +SKIP
+        >>> clusterer = ImageClusterer(clusters=10).fit("photos/")              # doctest: +SKIP
+        >>> clusterer.clusters_.groupby("cluster").size()                       # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        clusters: str | int = "auto",
+        *,
+        backbone: str = DEFAULT_BACKBONE,
+        weights: str | Path | None = None,
+        features: str = "default",
+        method: str = "auto",
+        metric: str = "cosine",
+        device: str = "auto",
+        seed: int = 0,
+        resize: str = "crop",
+        limit: int | None = None,
+        out: str | Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.clusters = clusters
+        self.backbone = backbone
+        self.weights = weights
+        self.features = features
+        self.method = method
+        self.metric = metric
+        self.device = device
+        self.seed = seed
+        self.resize = resize
+        self.limit = limit
+        self.out = out
+        self.verbose = verbose
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
+        self._model: Model | None = None
+
+    def fit(self, source: Source) -> Self:
+        """Cluster `source`: a folder, files, a glob, a manifest, a table, a tar or a URI (or a list of files).
+
+        Raises:
+            ConfigError, SourceError, WeightsError, RunError: the request was wrong.
+            NoImagesError, TooFewImagesError, DiskSpaceError, RunLockedError: the work failed.
+        """
+        config = ClusterConfig(
+            source=_source(source),
+            clusters=str(self.clusters),
+            backbone=self.backbone,
+            weights=None if self.weights is None else str(self.weights),
+            features=self.features,
+            method=self.method,
+            metric=self.metric,
+            device=self.device,
+            seed=self.seed,
+            resize=self.resize,
+            limit=self.limit,
+        )
+        if self.out is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="shoal-", ignore_cleanup_errors=True)
+        folder = Path(self.out if self.out is not None else f"{self._temporary.name}/run")  # type: ignore[union-attr]
+        pipeline.run(config, RunDir(folder), pipeline.clustering_stages(), self._progress())
+        return self._opened(folder)
+
+    def fit_predict(self, source: Source) -> npt.NDArray[np.int32]:
+        """Fit, and return the cluster of every usable image, int32 [n], in the order of `clusters_`."""
+        return self.fit(source).labels_
+
+    def predict(self, source: Source) -> pd.DataFrame:
+        """Assign new images: a DataFrame with path, cluster, confidence, unknown, unsure, runner_up.
+
+        Images that cannot be read are left out; `NoImagesError` if none can.
+        """
+        images = assign_images(self._opened_model(), open_source(_source(source)), AssignSummary(), self._progress())
+        return pd.DataFrame([dataclasses.asdict(image) for image in images])
+
+    def transform(self, source: Source) -> npt.NDArray[np.float32]:
+        """Raw features of new images, float32 [n, dim], in the source's order without those that cannot be read."""
+        found = [newcomers.features for newcomers in self._opened_model().embed(open_source(_source(source)).items())]
+        return np.concatenate(found) if found else np.empty((0, self._opened_model().prepared.spec.dim), np.float32)
+
+    def similar(self, image: str | Path, n: int = 20) -> pd.DataFrame:
+        """The `n` nearest images of the run: a DataFrame with id, path, similarity, cluster."""
+        found = similar(self.run_dir_, str(image), n, self.device, self._progress())
+        return pd.DataFrame([dataclasses.asdict(one) for one in found], columns=["id", "path", "similarity", "cluster"])
+
+    @property
+    def run_dir_(self) -> RunDir:
+        if self._folder is None or not (self._folder / "run.json").is_file():
+            raise RunError("this ImageClusterer has no run; call fit(source) or load(run) first")
+        return RunDir(self._folder)
+
+    @property
+    def clusters_(self) -> pd.DataFrame:
+        table: pd.DataFrame = self.run_dir_.read_clusters().to_pandas()
+        return table
+
+    @property
+    def labels_(self) -> npt.NDArray[np.int32]:
+        labels: npt.NDArray[np.int32] = self.run_dir_.read_clusters(["cluster"])["cluster"].to_numpy()
+        return labels
+
+    @property
+    def n_clusters_(self) -> int:
+        return int(self._cluster_facts()["k"])
+
+    @property
+    def why_(self) -> str:
+        return str(self._cluster_facts()["sentence"])
+
+    def save(self, folder: str | Path) -> Path:
+        """Copy the run (embeddings, clusters, model) to `folder`, which must not exist yet, and return its path."""
+        target = Path(folder)
+        if target.exists():
+            raise RunError(f"save(folder) has value {str(target)!r}, which exists; expected a new folder")
+        shutil.copytree(self.run_dir_.root, target, ignore=shutil.ignore_patterns("lock", "lock.guard", "cache"))
+        self._folder = target
+        return target
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "auto", verbose: bool = False) -> Self:
+        """Open a run, or a model folder (which can `predict` and `transform`, but has no `clusters_`)."""
+        model_folder(Path(folder))  # raises RunError if it is neither
+        run_json = Path(folder) / "run.json"
+        if not run_json.is_file():
+            return cls(device=device, verbose=verbose)._opened(Path(folder))
+        asked = ClusterConfig.from_json(RunDir.open(folder).read_state()["asked"]).to_json()
+        del asked["source"]
+        return cls(**{**asked, "device": device}, verbose=verbose)._opened(Path(folder))
+
+    def _opened(self, folder: Path) -> Self:
+        self._folder = folder
+        self._model = None
+        return self
+
+    def _opened_model(self) -> Model:
+        if self._folder is None:
+            raise RunError("this ImageClusterer has no model; call fit(source) or load(run) first")
+        if self._model is None:
+            self._model = Model.open(self._folder, self.device, self._progress())
+        return self._model
+
+    def _cluster_facts(self) -> dict[str, object]:
+        self.run_dir_.require("cluster")
+        facts: dict[str, object] = self.run_dir_.read_state()["stages"]["cluster"]["facts"]
+        return facts
+
+    def _progress(self) -> Progress:
+        return TerminalProgress() if self.verbose else Progress()
+
+
+def _source(source: Source) -> tuple[str, ...]:
+    if isinstance(source, (str, Path)):
+        return (str(source),)
+    return tuple(str(one) for one in source)
