@@ -1,0 +1,6 @@
+"""Writing a finished run out as something other programs and people use."""
+
+from shoal.export.export import KINDS, LAYOUTS, MODES, ExportResult, export
+from shoal.export.journal import JOURNAL_NAME, UndoResult, undo
+
+__all__ = ["JOURNAL_NAME", "KINDS", "LAYOUTS", "MODES", "ExportResult", "UndoResult", "export", "undo"]

@@ -1,0 +1,229 @@
+"""`export`: a finished run as folders, a table, or the input of another program."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from shoal import atomic
+from shoal.errors import RequestError
+from shoal.export import fiftyone, labelstudio, tables
+from shoal.export.files import COPY, LINK, MOVE, NO_LONGER_THERE, Checked, Outcome, Read, carry_out, check, describe
+from shoal.export.journal import JOURNAL_NAME
+from shoal.export.placement import Placement, plan_fiftyone, plan_folders
+from shoal.export.rows import Row, names_of_clusters, read_rows
+from shoal.export.transfer import Place, rename_into_place, writing_errors
+from shoal.progress import Progress
+from shoal.rundir import RunDir
+
+KINDS: Final = ("folders", "csv", "parquet", "imagefolder", "fiftyone", "labelstudio")
+KINDS_OF_FILES: Final = ("folders", "imagefolder", "fiftyone")
+MODES: Final = (COPY, LINK, MOVE)
+LAYOUTS: Final = ("long", "wide")
+DEFAULT_NAMES: Final = {"csv": "clusters.csv", "parquet": "clusters.parquet", "labelstudio": "labelstudio.json"}
+SHOWN_LEFT_OUT = 10
+
+# What torchvision.datasets.ImageFolder takes for an image.
+IMAGEFOLDER_EXTENSIONS: Final = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What an export did.
+
+    Attributes:
+        dest: the folder or file written, absolute.
+        images: clustered images of the run.
+        written: images exported by this call, or that would be in a dry run.
+        already: images that an earlier call had exported.
+        hows: of the written files, how many were copied, moved, or became a hard or symbolic link.
+        left_out: (path, reason) of images that could not be taken.
+        journal: what `undo` takes, after moves.
+    """
+
+    kind: str
+    dest: Path
+    dry_run: bool
+    images: int
+    written: int
+    already: int
+    hows: tuple[tuple[str, int], ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+    journal: Path | None = None
+
+    def summary(self) -> str:
+        """A few lines for the person: what became of the images, and which were left out."""
+        did = ", ".join(f"{count:,} {how}" for how, count in self.hows) or f"{self.written:,} written"
+        if self.dry_run:
+            did = f"{self.written:,} would be written"
+        lines = [f"{self.dest}: {self.images:,} images, {did}, {self.already:,} there already"]
+        if self.left_out:
+            lines.append(f"{len(self.left_out):,} images left out:")
+            lines += [f"  {path}: {reason}" for path, reason in self.left_out[:SHOWN_LEFT_OUT]]
+        if len(self.left_out) > SHOWN_LEFT_OUT:
+            lines.append(f"  … and {len(self.left_out) - SHOWN_LEFT_OUT:,} more")
+        if self.journal is not None:
+            lines.append(f"what was moved is written down in {self.journal}, for undoing")
+        return "\n".join(lines)
+
+
+def export(
+    run_dir: RunDir,
+    kind: str,
+    dest: str | Path,
+    *,
+    mode: str = COPY,
+    dry_run: bool = False,
+    layout: str = "long",
+    say: Say = lambda line: None,
+    progress: Progress | None = None,
+    read: Read | None = None,
+    place: Place = rename_into_place,
+) -> ExportResult:
+    """Write a finished run out. Given again after a kill, it goes on; nothing of others is ever overwritten.
+
+    Args:
+        kind: one of KINDS.
+        dest: a folder for kinds of files; a file for the rest, or a folder in which it gets a default name.
+        mode: copy, link or move, for kinds of files.
+        dry_run: only say what would be done.
+        layout: long or wide, for csv.
+        say: takes lines for the person.
+        progress: shows how far it is.
+        read: gives the bytes of an image that is no file of its own, by its uri.
+        place: renames one file; a parameter for tests of faults.
+
+    Raises:
+        RequestError: an argument has a value it cannot have, or a file is in the way.
+        RunError: the run has no clusters yet.
+        DiskSpaceError, WorkError: see `shoal.export.files.carry_out`.
+    """
+    _check_arguments(kind, mode, layout)
+    rows = read_rows(run_dir)
+    target = Path(dest).absolute()
+    if kind not in KINDS_OF_FILES:
+        return _export_table(rows, kind, target, layout, dry_run, say)
+    placements = plan_fiftyone(rows, target) if kind == "fiftyone" else plan_folders(rows, target)
+    if kind == "imagefolder":
+        _warn_of_extensions(rows, say)
+    checked = check(placements, target, mode)
+    if dry_run:
+        describe(checked, say)
+        outcome = Outcome(Counter(), tuple((placement.row, NO_LONGER_THERE) for placement in checked.missing))
+    else:
+        outcome = carry_out(checked, read or _read_source, place, progress or Progress())
+        if kind == "fiftyone":
+            _write_fiftyone_labels(placements, outcome, target)
+    return _result(kind, checked, outcome, len(rows), dry_run)
+
+
+def _check_arguments(kind: str, mode: str, layout: str) -> None:
+    for option, value, choices in (("--to", kind, KINDS), ("--mode", mode, MODES), ("--layout", layout, LAYOUTS)):
+        if value not in choices:
+            raise RequestError(f"{option} has value {value!r}; expected one of {', '.join(choices)}")
+    if mode != COPY and kind not in KINDS_OF_FILES:
+        raise RequestError(f"--mode {mode} does not go with --to {kind}, only with --to {', '.join(KINDS_OF_FILES)}")
+    if layout != "long" and kind != "csv":
+        raise RequestError(f"--layout {layout} does not go with --to {kind}, only with --to csv")
+
+
+# -- one file ----------------------------------------------------------------------------------------------------
+
+
+def _export_table(rows: list[Row], kind: str, dest: Path, layout: str, dry_run: bool, say: Say) -> ExportResult:
+    if dest.is_dir():
+        dest = dest / DEFAULT_NAMES[kind]
+    contents = _contents(rows, kind, dest, layout)
+    news = [path for path, data in contents.items() if _is_new(path, data)]
+    if dry_run:
+        for path in news:
+            say(f"would write {path} ({len(contents[path]):,} bytes)")
+    else:
+        with writing_errors(dest):
+            for path in news:
+                atomic.write_bytes(path, contents[path])
+        if kind == "labelstudio":
+            say(_how_to_serve(dest, labelstudio.document_root(rows)))
+    count = len(rows) if dest in news else 0
+    return ExportResult(kind, dest, dry_run, len(rows), written=count, already=len(rows) - count)
+
+
+def _contents(rows: list[Row], kind: str, dest: Path, layout: str) -> dict[Path, bytes]:
+    if kind == "csv":
+        return {dest: tables.wide_csv(rows) if layout == "wide" else tables.long_csv(rows)}
+    if kind == "parquet":
+        return {dest: tables.parquet(rows)}
+    config = dest.with_suffix(".xml")
+    if config == dest:
+        raise RequestError(
+            f"DEST {dest} ends in .xml, which is for the labelling interface; expected a name ending in .json"
+        )
+    return {
+        dest: labelstudio.tasks_json(rows, labelstudio.document_root(rows)),
+        config: labelstudio.config_xml(rows),
+    }
+
+
+def _is_new(path: Path, data: bytes) -> bool:
+    """False if the file is there with this content. Raises RequestError if it is there with another."""
+    if not path.exists():
+        return True
+    if path.is_file() and path.read_bytes() == data:
+        return False
+    raise RequestError(f"{path} is there already, with other content; delete it or choose another DEST")
+
+
+def _how_to_serve(tasks: Path, root: Path | None) -> str:
+    line = f"in Label Studio, paste {tasks.with_suffix('.xml')} as the labelling interface and import {tasks}"
+    if root is None:
+        return line
+    return (
+        f"{line}; start it with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
+        f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root}, and add the images' folder as a local storage"
+    )
+
+
+def _read_source(uri: str) -> bytes:
+    from shoal.images.reading import ImageReader  # noqa: PLC0415
+
+    return ImageReader().read(uri)
+
+
+# -- many files --------------------------------------------------------------------------------------------------
+
+
+def _write_fiftyone_labels(placements: list[Placement], outcome: Outcome, dest: Path) -> None:
+    gone = {row.id for row, _ in outcome.left_out}
+    names = names_of_clusters([placement.row for placement in placements])
+    data = fiftyone.labels_json([placement for placement in placements if placement.row.id not in gone], names)
+    path = dest / fiftyone.LABELS_NAME
+    if _is_new(path, data):
+        with writing_errors(dest):
+            atomic.write_bytes(path, data)
+
+
+def _warn_of_extensions(rows: list[Row], say: Say) -> None:
+    others = sorted({PurePosixPath(row.file_name).suffix.lower() for row in rows} - IMAGEFOLDER_EXTENSIONS)
+    if others:
+        shown = ", ".join(extension or "none" for extension in others)
+        say(f"torchvision's ImageFolder passes over files with these extensions, unless told otherwise: {shown}")
+
+
+def _result(kind: str, checked: Checked, outcome: Outcome, images: int, dry_run: bool) -> ExportResult:
+    journal = checked.dest / JOURNAL_NAME
+    return ExportResult(
+        kind,
+        checked.dest,
+        dry_run,
+        images,
+        written=len(checked.pending) + len(checked.finishing) if dry_run else outcome.hows.total(),
+        already=checked.already,
+        hows=tuple(sorted(outcome.hows.items())),
+        left_out=tuple((row.path, reason) for row, reason in outcome.left_out),
+        journal=journal if checked.mode == MOVE and journal.is_file() else None,
+    )

@@ -1,0 +1,104 @@
+"""Which image goes where: the plan of an export of files, and what of it is done already."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from shoal.errors import RequestError
+from shoal.export.names import unique_names
+from shoal.export.rows import Row, names_of_clusters
+from shoal.export.transfer import same_bytes, same_entry
+from shoal.rundir import digest_file
+
+FILE_SCHEME: Final = "file://"
+FIFTYONE_DATA: Final = "data"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One image and the file it becomes; `source` is None for bytes in a table or tar and for remote images."""
+
+    row: Row
+    source: Path | None
+    target: Path
+
+
+class State(Enum):
+    """How far a placement is."""
+
+    PENDING = "pending"
+    FINISHING = "finishing"  # a move whose target is whole, but whose source is still there
+    DONE = "done"
+    MISSING = "missing"  # nothing to take, and nothing there
+
+
+def local_path(uri: str) -> Path | None:
+    """The path of a `file:///percent-encoded` address, bytes kept even if not UTF-8; None for any other."""
+    if not uri.startswith(FILE_SCHEME) or "#" in uri:  # what has a fragment lies within that file
+        return None
+    path = os.fsdecode(unquote_to_bytes(uri.removeprefix(FILE_SCHEME)))
+    if os.name == "nt":
+        path = path.removeprefix("/") if path.startswith("/") else f"//{path}"  # a drive, or a server's share
+    return Path(path)
+
+
+def plan_folders(rows: Sequence[Row], dest: Path) -> list[Placement]:
+    """DEST/<cluster>/<file name>: one folder a cluster."""
+    folders = names_of_clusters(rows)
+    members: defaultdict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        members[row.cluster].append(row)
+    return [
+        Placement(row, local_path(row.uri), dest / folders[cluster] / name)
+        for cluster in sorted(members)
+        for row, name in zip(members[cluster], unique_names([row.file_name for row in members[cluster]]), strict=True)
+    ]
+
+
+def plan_fiftyone(rows: Sequence[Row], dest: Path) -> list[Placement]:
+    """DEST/data/<id>-<file name>: one folder; ids in front, as FiftyOne tells files apart without extension."""
+    width = len(str(rows[-1].id)) if rows else 0
+    names = unique_names([f"{row.id:0{width}d}-{row.file_name}" for row in rows])
+    return [
+        Placement(row, local_path(row.uri), dest / FIFTYONE_DATA / name) for row, name in zip(rows, names, strict=True)
+    ]
+
+
+def state_of(placement: Placement, mode: str, moved: frozenset[str]) -> State:
+    """How far a placement is.
+
+    Args:
+        mode: copy, link or move.
+        moved: sources that the journal says were to be moved to the targets planned for them.
+
+    Raises:
+        RequestError: the target is there and is another file; it would have to be overwritten.
+    """
+    source, target = placement.source, placement.target
+    has_source = source is not None and source.exists()
+    if not os.path.lexists(target):
+        return State.PENDING if has_source or source is None else State.MISSING
+    if source is not None and has_source and same_entry(source, target):
+        return State.DONE
+    if mode == "move":
+        if has_source and source is not None and not target.is_symlink() and same_bytes(source, target):
+            return State.FINISHING
+        if not has_source and (str(source) in moved or _is_recorded(placement)):
+            return State.DONE
+    elif _is_recorded(placement) or (has_source and source is not None and same_bytes(source, target)):
+        return State.DONE
+    raise RequestError(
+        f"{target} is there already and is another file; nothing was written: choose another DEST or move it away"
+    )
+
+
+def _is_recorded(placement: Placement) -> bool:
+    """True if the target holds the bytes that were clustered."""
+    return placement.target.is_file() and digest_file(placement.target) == placement.row.sha256

@@ -1,0 +1,72 @@
+"""What an export is about: every clustered image of a run, joined from images.parquet and clusters.parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import pyarrow.compute as pc
+
+from shoal.errors import RunError
+from shoal.export.names import cluster_name, cluster_width
+from shoal.rundir import RunDir
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One clustered image. `duplicate_of` is the path of its original, or None; `mtime` is in seconds, or None."""
+
+    id: int
+    path: str
+    uri: str
+    size_bytes: int
+    mtime: float | None
+    sha256: str
+    cluster: int
+    confidence: float | None
+    unsure: bool
+    runner_up: int | None
+    silhouette: float | None
+    duplicate_of: str | None
+
+    @property
+    def file_name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.file_name).stem
+
+
+def read_rows(run_dir: RunDir) -> list[Row]:
+    """Every ok image and duplicate of a finished run, in id order.
+
+    Raises:
+        RunError: the run has no clusters yet, or its two tables are not of one run.
+    """
+    if not run_dir.clusters.is_file():
+        raise RunError(f"{run_dir.root} is unfinished: it has no clusters yet; run the same shoal cluster again")
+    clusters = run_dir.read_clusters()
+    images = run_dir.read_images()
+    positions = pc.index_in(clusters["id"], value_set=images["id"])
+    if positions.null_count:
+        raise RunError(
+            f"{run_dir.root}: clusters.parquet has ids that images.parquet lacks; run the same shoal cluster again"
+        )
+    paths = dict(zip(images["id"].to_pylist(), images["path"].to_pylist(), strict=True))
+    joined = images.select(["uri", "size_bytes", "mtime", "sha256", "duplicate_of"]).take(positions)
+    for name in ("id", "path", "cluster", "confidence", "unsure", "runner_up", "silhouette"):
+        joined = joined.append_column(name, clusters[name])
+    rows = [
+        Row(**{**values, "size_bytes": values["size_bytes"] or 0, "duplicate_of": paths.get(values["duplicate_of"])})
+        for values in joined.to_pylist()
+    ]
+    return sorted(rows, key=lambda row: row.id)
+
+
+def names_of_clusters(rows: Sequence[Row]) -> dict[int, str]:
+    """The padded name of every cluster that has an image, in the clusters' order."""
+    numbers = sorted({row.cluster for row in rows})
+    width = cluster_width(numbers[-1]) if numbers else 0
+    return {number: cluster_name(number, width) for number in numbers}

@@ -1,0 +1,759 @@
+"""Exporting a run: names, folders by copy, link and move with its journal, tables, other programs' formats."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PureWindowsPath
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from shoal import records
+from shoal.errors import DiskSpaceError, RequestError, RunError, WorkError
+from shoal.export import JOURNAL_NAME, export, undo
+from shoal.export.journal import Journal, Move
+from shoal.export.names import cluster_name, cluster_width, safe_name, same_file_key, unique_names
+from shoal.export.placement import local_path
+from shoal.export.transfer import Place, rename_into_place
+from shoal.rundir import FORMAT_VERSION, RunDir
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
+# -- a run of real files -----------------------------------------------------------------------------------------------
+
+# path -> cluster; "b/x.png" has the bytes of "a/x.png"
+FILES = {"a/x.png": 0, "a/y.png": 2, "b/X.PNG": 0, "b/x.png": 0, 'c/=1+1,"ä".png': 2, "top.png": 11}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    for number, path in enumerate(FILES):
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 3), (number * 20, 0, 0)).save(file, "PNG")
+        os.utime(file, ns=(10**18 + number, 10**18 + number))
+    (folder / "b/x.png").write_bytes((folder / "a/x.png").read_bytes())
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, source: Path) -> RunDir:
+    return write_run(tmp_path / "run", [(path, uri_of(source / path), cluster) for path, cluster in FILES.items()])
+
+
+def uri_of(path: Path) -> str:
+    return "file://" + quote(os.fsencode(path))
+
+
+def write_run(root: Path, images: list[tuple[str, str, int]]) -> RunDir:
+    """A finished run of (path, uri, cluster); images of equal bytes are duplicates of the first of them."""
+    run_dir = RunDir(root)
+    numbers = range(len(images))
+    paths = [path for path, _, _ in images]
+    data = [local.read_bytes() if (local := local_path(uri)) else f"bytes of {uri}".encode() for _, uri, _ in images]
+    digests = [hashlib.sha256(content).hexdigest() for content in data]
+    originals = [digests.index(digest) for digest in digests]
+    is_copy = [original != number for number, original in zip(numbers, originals, strict=True)]
+    columns = {
+        "id": list(numbers),
+        "path": paths,
+        "uri": [uri for _, uri, _ in images],
+        "size_bytes": [len(content) for content in data],
+        "mtime": [10**9 + number for number in numbers],
+        "sha256": digests,
+        "width": [4 for _ in numbers],
+        "height": [3 for _ in numbers],
+        "status": [records.DUPLICATE if copy else records.OK for copy in is_copy],
+        "reason": [None for _ in numbers],
+        "duplicate_of": [original if copy else None for original, copy in zip(originals, is_copy, strict=True)],
+    }
+    records.write_table(run_dir.images, pa.table(columns, schema=records.IMAGES))
+    clusters = {
+        "id": list(numbers),
+        "path": paths,
+        "cluster": [cluster for _, _, cluster in images],
+        "confidence": [0.1 * number for number in numbers],
+        "unsure": [number == 1 for number in numbers],
+        "silhouette": [0.3 - 0.1 * number for number in numbers],
+        "runner_up": [None if number == 1 else 2 for number in numbers],
+    }
+    records.write_table(run_dir.clusters, pa.table(clusters, schema=records.CLUSTERS))
+    run_dir.write_state({"format_version": FORMAT_VERSION, "stages": {}})
+    return run_dir
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder and its bytes."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+# a/x keeps its name; b/X.PNG and b/x.png would be the same file on macOS and Windows
+EXPECTED = {
+    "cluster_000/x.png": "a/x.png",
+    "cluster_000/X-2.PNG": "b/X.PNG",
+    "cluster_000/x-3.png": "b/x.png",
+    "cluster_002/y.png": "a/y.png",
+    "cluster_002/=1+1,_ä_.png": 'c/=1+1,"ä".png',
+    "cluster_011/top.png": "top.png",
+}
+
+
+def expected_tree(before: dict[str, bytes]) -> dict[str, bytes]:
+    return {target: before[path] for target, path in sorted(EXPECTED.items())}
+
+
+def without_journal(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {path: data for path, data in sorted(files.items()) if path != JOURNAL_NAME}
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+TEXT = st.text(st.characters(codec=None), max_size=12)
+TRICKY = st.sampled_from(
+    ["CON", "nul.png", "com1.tar.gz", "LPT³", "a.", "a ", "..", "", "x.png", "X.PNG", "x-2.png", "é", "e\u0301"]
+)
+NAMES = st.one_of(TRICKY, TEXT, st.builds(lambda text, times: text * times, TEXT, st.integers(1, 60)))
+
+
+@given(NAMES, st.sampled_from(["", "-2", "-12345"]))
+@example("CON" + " " * 300 + "x", "")
+@example(" " * 300 + "b", "")
+@example("NUL." + "x" * 300, "")
+def test_a_safe_name_is_one_that_every_system_takes(name: str, suffix: str) -> None:
+    safe = safe_name(name, suffix)
+    assert 0 < len(safe.encode()) <= 255
+    assert not set(safe) & set('<>:"/\\|?*\x7f')
+    assert min(safe) >= " "
+    assert not safe.endswith((".", " "))
+    assert not PureWindowsPath(safe).is_reserved()
+    assert safe_name(safe) == safe
+
+
+@given(st.lists(NAMES, max_size=12))
+@example(["x.png", "x.png", "x-2.png", "X-2.png", "x.png"])
+@example(["é.png", "e\u0301.png", "ß", "SS", "ſſ"])
+@example(["a" * 300 + ".png", "a" * 301 + ".png", "a" * 249 + "-2.png"])
+def test_unique_names_are_never_the_same_file(names: list[str]) -> None:
+    unique = unique_names(names)
+    assert len({same_file_key(name) for name in unique}) == len(names)
+    for name in unique:
+        assert safe_name(name) == name
+
+
+@given(st.lists(st.sampled_from(["x.png", "x-2.png", "X.png", "y"]), max_size=8))
+def test_the_first_of_a_name_keeps_it(names: list[str]) -> None:
+    unique = unique_names(names)
+    first = {same_file_key(name): position for position, name in reversed(list(enumerate(names)))}
+    assert all(unique[position] == names[position] for position in first.values())
+
+
+def test_long_names_keep_their_extension_and_whole_characters() -> None:
+    assert safe_name("ä" * 200 + ".jpeg") == "ä" * 125 + ".jpeg"
+    assert safe_name("a" * 200 + "." + "b" * 200) == "a" * 200 + "." + "b" * 54
+
+
+def test_many_files_of_one_name_are_told_apart_quickly() -> None:
+    assert unique_names(["x.png"] * 20_000)[-1] == "x-20000.png"
+
+
+def test_clusters_are_padded_to_sort_as_numbers_do() -> None:
+    assert cluster_name(7, cluster_width(11)) == "cluster_007"
+    assert cluster_name(7, cluster_width(1234)) == "cluster_0007"
+    assert cluster_name(7) == "cluster_7"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows names are Unicode")
+def test_addresses_of_files_whose_names_are_not_utf8() -> None:
+    assert os.fsencode(local_path("file:///a/%FF%20%23.png") or "") == b"/a/\xff #.png"
+    assert local_path("s3://bucket/x.png") is None
+    assert local_path("file:///a/table.parquet#row=3") is None
+
+
+# -- copy, link, move --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["folders", "imagefolder"])
+def test_copy_keeps_bytes_times_and_the_source(run: RunDir, source: Path, tmp_path: Path, kind: str) -> None:
+    before = tree(source)
+    result = export(run, kind, tmp_path / "out")
+    assert tree(tmp_path / "out") == expected_tree(before)
+    assert tree(source) == before
+    for target, path in EXPECTED.items():
+        assert (tmp_path / "out" / target).stat().st_mtime_ns == (source / path).stat().st_mtime_ns
+    assert (result.images, result.written, result.already, result.hows) == (6, 6, 0, (("copied", 6),))
+
+
+def test_link_makes_hard_links(run: RunDir, source: Path, tmp_path: Path) -> None:
+    result = export(run, "folders", tmp_path / "out", mode="link")
+    assert result.hows == (("hard link", 6),)
+    for target, path in EXPECTED.items():
+        assert (tmp_path / "out" / target).samefile(source / path)
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system than tmp_path."""
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system here")
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        yield Path(folder)
+
+
+def test_link_across_file_systems_is_symbolic(run: RunDir, source: Path, other_disk: Path) -> None:
+    before = tree(source)
+    result = export(run, "folders", other_disk / "out", mode="link")
+    assert result.hows == (("symbolic link", 6),)
+    assert tree(other_disk / "out") == expected_tree(before)
+    assert export(run, "folders", other_disk / "out", mode="link").already == 6
+
+
+def test_move_and_undo_restore_every_byte_name_and_time(run: RunDir, source: Path, tmp_path: Path) -> None:
+    before, times = tree(source), {path: (source / path).stat().st_mtime_ns for path in FILES}
+    out = tmp_path / "out"
+    result = export(run, "folders", out, mode="move")
+    assert tree(source) == {}
+    assert without_journal(tree(out)) == expected_tree(before)
+    assert result.journal == out / JOURNAL_NAME
+    back = undo(out)
+    assert (back.restored, back.already, back.left) == (6, 0, ())
+    assert tree(source) == before
+    assert {path: (source / path).stat().st_mtime_ns for path in FILES} == times
+    assert list(out.iterdir()) == []
+
+
+def test_move_across_file_systems_and_back(run: RunDir, source: Path, other_disk: Path) -> None:
+    before = tree(source)
+    export(run, "folders", other_disk / "out", mode="move")
+    assert tree(source) == {}
+    assert without_journal(tree(other_disk / "out")) == expected_tree(before)
+    undo(other_disk / "out" / JOURNAL_NAME)
+    assert tree(source) == before
+
+
+def crossing(source: Path, target: Path) -> None:
+    """A rename as between two disks: only what lies beside its target can be renamed."""
+    if source.parent != target.parent:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source), None, str(target))
+    rename_into_place(source, target)
+
+
+def killed_before(count: int, place: Place) -> Place:
+    """The process dies when rename number `count`, from 0, is about to be made."""
+    done = 0
+
+    def rename(source: Path, target: Path) -> None:
+        nonlocal done
+        if done == count:
+            raise Killed
+        place(source, target)
+        done += 1
+
+    return rename
+
+
+def killed_after(count: int, place: Place) -> Place:
+    """The process dies when rename number `count`, from 0, has just been made."""
+    done = 0
+
+    def rename(source: Path, target: Path) -> None:
+        nonlocal done
+        place(source, target)
+        if done == count:
+            raise Killed
+        done += 1
+
+    return rename
+
+
+def linked_then_killed(source: Path, target: Path) -> None:
+    """The process dies between the two halves of a rename."""
+    os.link(source, target)
+    raise Killed
+
+
+@pytest.mark.parametrize("place", [rename_into_place, crossing])
+@pytest.mark.parametrize("killed", [killed_before, killed_after])
+@pytest.mark.parametrize("count", [0, 3, 5])
+def test_a_killed_move_goes_on_or_goes_back(
+    run: RunDir, source: Path, tmp_path: Path, place: Place, killed: Callable[[int, Place], Place], count: int
+) -> None:
+    before, out = tree(source), tmp_path / "out"
+    with pytest.raises(Killed):
+        export(run, "folders", out, mode="move", place=killed(count, place))
+    assert undo(out, place=place).left == ()
+    assert tree(source) == before
+    assert without_journal(tree(out)) == {}
+
+    with pytest.raises(Killed):
+        export(run, "folders", out, mode="move", place=killed(count, place))
+    result = export(run, "folders", out, mode="move", place=place)
+    assert (result.written + result.already, result.left_out) == (6, ())
+    assert without_journal(tree(out)) == expected_tree(before)
+    assert tree(source) == {}
+
+    with pytest.raises(Killed):
+        undo(out, place=killed(count, place))
+    back = undo(out, place=place)
+    assert (back.restored + back.already, back.left) == (6, ())
+    assert tree(source) == before
+    assert list(out.iterdir()) == []
+
+
+def test_a_kill_between_the_halves_of_a_rename_is_made_good(run: RunDir, source: Path, tmp_path: Path) -> None:
+    before, out = tree(source), tmp_path / "out"
+    with pytest.raises(Killed):
+        export(run, "folders", out, mode="move", place=linked_then_killed)
+    export(run, "folders", out, mode="move")
+    assert tree(source) == {}
+    assert without_journal(tree(out)) == expected_tree(before)
+    with pytest.raises(Killed):
+        undo(out, place=linked_then_killed)
+    assert undo(out).left == ()
+    assert tree(source) == before
+
+
+def test_a_killed_copy_goes_on_and_leaves_no_parts(run: RunDir, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        export(run, "folders", tmp_path / "out", place=killed_before(2, rename_into_place))
+    result = export(run, "folders", tmp_path / "out")
+    assert (result.written, result.already) == (4, 2)
+    assert tree(tmp_path / "out") == expected_tree(tree(source))
+
+
+def test_the_journal_is_on_the_disk_before_the_first_move(run: RunDir, source: Path, tmp_path: Path) -> None:
+    lines = []
+
+    def rename(one: Path, other: Path) -> None:
+        lines.append({move.source for move in Journal(tmp_path / "out" / JOURNAL_NAME).read()})
+        assert str(one) in lines[-1]
+        rename_into_place(one, other)
+
+    export(run, "folders", tmp_path / "out", mode="move", place=rename)
+    assert lines[0] == {str(source / path) for path in FILES}
+
+
+def test_exporting_again_does_nothing(run: RunDir, tmp_path: Path) -> None:
+    for mode in ("copy", "link", "move"):
+        out = tmp_path / mode
+        export(run, "folders", out, mode=mode)
+        before = tree(out)
+        again = export(run, "folders", out, mode=mode)
+        assert (again.written, again.already, again.left_out) == (0, 6, ())
+        assert tree(out) == before
+
+
+@pytest.mark.parametrize("mode", ["copy", "link", "move"])
+def test_a_foreign_file_is_never_overwritten(run: RunDir, source: Path, tmp_path: Path, mode: str) -> None:
+    foreign = tmp_path / "out/cluster_002/y.png"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"mine")
+    before = tree(source)
+    with pytest.raises(RequestError, match=r"y\.png is there already and is another file"):
+        export(run, "folders", tmp_path / "out", mode=mode)
+    assert tree(tmp_path / "out") == {"cluster_002/y.png": b"mine"}
+    assert tree(source) == before
+
+
+@pytest.mark.parametrize("mode", ["copy", "link", "move"])
+def test_a_file_that_appears_meanwhile_is_not_overwritten(run: RunDir, source: Path, tmp_path: Path, mode: str) -> None:
+    target = tmp_path / "out/cluster_000/x.png"
+
+    def rename(one: Path, other: Path) -> None:
+        target.write_bytes(b"mine") if not target.exists() else None
+        rename_into_place(one, other)
+
+    if mode == "link":
+        target.parent.mkdir(parents=True)
+        target.symlink_to("nowhere")
+        with pytest.raises(RequestError, match="is there already"):
+            export(run, "folders", tmp_path / "out", mode=mode)
+        assert target.is_symlink()
+        return
+    with pytest.raises(RequestError, match="is there already and is left as it is"):
+        export(run, "folders", tmp_path / "out", mode=mode, place=rename)
+    assert target.read_bytes() == b"mine"
+    assert (source / "a/x.png").exists()
+
+
+def test_identical_content_counts_as_done(run: RunDir, source: Path, tmp_path: Path) -> None:
+    there = tmp_path / "out/cluster_011/top.png"
+    there.parent.mkdir(parents=True)
+    there.write_bytes((source / "top.png").read_bytes())
+    assert export(run, "folders", tmp_path / "out").already == 1
+
+
+def test_moving_onto_copies_made_before_can_still_be_undone(run: RunDir, source: Path, tmp_path: Path) -> None:
+    before = tree(source)
+    export(run, "folders", tmp_path / "out", mode="link")
+    export(run, "folders", tmp_path / "out", mode="move")
+    assert tree(source) == {}
+    undo(tmp_path / "out")
+    assert tree(source) == before
+
+
+def test_moving_onto_symbolic_links_to_the_source_is_refused(run: RunDir, source: Path, tmp_path: Path) -> None:
+    before = tree(source)
+    target = tmp_path / "out/cluster_000/x.png"
+    target.parent.mkdir(parents=True)
+    target.symlink_to(source / "a/x.png")
+    with pytest.raises(RequestError, match="is there already"):
+        export(run, "folders", tmp_path / "out", mode="move")
+    assert tree(source) == before
+
+
+@pytest.mark.parametrize("mode", ["copy", "link", "move"])
+def test_a_source_that_is_in_its_place_already_stays(tmp_path: Path, mode: str) -> None:
+    file = tmp_path / "out/cluster_000/x.png"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"picture")
+    run_dir = write_run(tmp_path / "run", [("cluster_000/x.png", uri_of(file), 0)])
+    assert export(run_dir, "folders", tmp_path / "out", mode=mode).already == 1
+    assert tree(tmp_path / "out") == {"cluster_000/x.png": b"picture"}
+
+
+@pytest.mark.parametrize("mode", ["copy", "link", "move"])
+def test_a_vanished_source_is_listed(run: RunDir, source: Path, tmp_path: Path, mode: str) -> None:
+    (source / "a/y.png").unlink()
+    result = export(run, "folders", tmp_path / "out", mode=mode)
+    assert result.left_out == (("a/y.png", "no longer in the source"),)
+    assert result.written == 5
+    assert "a/y.png: no longer in the source" in result.summary()
+
+
+def test_a_source_that_vanishes_meanwhile_is_listed(run: RunDir, source: Path, tmp_path: Path) -> None:
+    def rename(one: Path, other: Path) -> None:
+        (source / "top.png").unlink(missing_ok=True)
+        rename_into_place(one, other)
+
+    result = export(run, "folders", tmp_path / "out", mode="move", place=rename)
+    assert result.left_out == (("top.png", "no longer in the source"),)
+    assert undo(tmp_path / "out").left[0][0] == str(source / "top.png")
+
+
+def test_a_source_listed_twice_is_moved_once(source: Path, tmp_path: Path) -> None:
+    uri = uri_of(source / "top.png")
+    run_dir = write_run(tmp_path / "run", [("top.png", uri, 0), ("top.png", uri, 0)])
+    result = export(run_dir, "folders", tmp_path / "out", mode="move")
+    assert (result.written, result.already, result.left_out) == (1, 1, ())
+
+
+@pytest.mark.parametrize("mode", ["copy", "link", "move"])
+@pytest.mark.parametrize("kind", ["folders", "imagefolder", "fiftyone"])
+def test_a_dry_run_writes_nothing(run: RunDir, source: Path, tmp_path: Path, kind: str, mode: str) -> None:
+    before, said = tree(tmp_path), list[str]()
+    result = export(run, kind, tmp_path / "out", mode=mode, dry_run=True, say=said.append)
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "out").exists()
+    assert (result.written, result.dry_run, result.journal) == (6, True, None)
+    assert any(line.startswith(f"would {mode} 6 images") for line in said)
+    assert any("a/x.png -> " in line for line in said)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "labelstudio"])
+def test_a_dry_run_of_a_table_writes_nothing(run: RunDir, tmp_path: Path, kind: str) -> None:
+    before, said = tree(tmp_path), list[str]()
+    export(run, kind, tmp_path / "out", dry_run=True, say=said.append)
+    assert tree(tmp_path) == before
+    assert any(line.startswith("would write ") for line in said)
+
+
+def test_bytes_that_are_no_files_are_copied_but_not_moved_or_linked(tmp_path: Path) -> None:
+    uris = ["memory://bucket/a.png", "tar:///x.tar#a.png"]
+    run_dir = write_run(tmp_path / "run", [("a.png", uris[0], 0), ("sub/a.png", uris[1], 0)])
+    for mode in ("move", "link"):
+        with pytest.raises(RequestError, match=f"--mode {mode} needs images that are files.*use --mode copy"):
+            export(run_dir, "folders", tmp_path / "out", mode=mode)
+    contents = {uri: f"bytes of {uri}".encode() for uri in uris}
+    export(run_dir, "folders", tmp_path / "out", read=contents.__getitem__)
+    assert tree(tmp_path / "out") == {
+        "cluster_000/a-2.png": contents[uris[1]],
+        "cluster_000/a.png": contents[uris[0]],
+    }
+    assert (tmp_path / "out/cluster_000/a-2.png").stat().st_mtime == 10**9 + 1
+    assert export(run_dir, "folders", tmp_path / "out", read=contents.__getitem__).already == 2
+
+
+def test_an_image_that_cannot_be_read_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run", [("a.png", "memory://a.png", 0), ("b.png", "memory://b.png", 0)])
+
+    def read(uri: str) -> bytes:
+        if uri.endswith("a.png"):
+            raise OSError("connection reset")
+        return b"b"
+
+    result = export(run_dir, "folders", tmp_path / "out", read=read)
+    assert result.left_out == (("a.png", "cannot be read: connection reset"),)
+    assert list(tree(tmp_path / "out")) == ["cluster_000/b.png"]
+
+
+def test_a_symbolic_link_is_not_moved(source: Path, tmp_path: Path) -> None:
+    (source / "link.png").symlink_to("top.png")
+    run_dir = write_run(tmp_path / "run", [("link.png", uri_of(source / "link.png"), 0)])
+    with pytest.raises(RequestError, match=r"would break .*link\.png, which is a symbolic link"):
+        export(run_dir, "folders", tmp_path / "out", mode="move")
+    assert export(run_dir, "folders", tmp_path / "copy").written == 1
+    assert export(run_dir, "folders", tmp_path / "linked", mode="link").written == 1
+    assert tree(tmp_path / "linked") == {"cluster_000/link.png": (source / "top.png").read_bytes()}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows names are Unicode")
+def test_names_that_are_not_utf8_are_shown_encoded_and_move_back(tmp_path: Path) -> None:
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
+    try:
+        file.write_bytes(b"picture")
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    run_dir = write_run(tmp_path / "run", [("%FF.png", uri_of(file), 0)])
+    export(run_dir, "folders", tmp_path / "out", mode="move")
+    assert without_journal(tree(tmp_path / "out")) == {"cluster_000/%FF.png": b"picture"}
+    undo(tmp_path / "out")
+    assert file.read_bytes() == b"picture"
+
+
+def test_too_little_space_is_said_before_anything_is_written(run: RunDir, tmp_path: Path) -> None:
+    images = run.read_images()
+    sizes = pa.array([2**60] * len(images), pa.int64())
+    records.write_table(run.images, images.set_column(3, "size_bytes", sizes))
+    with pytest.raises(DiskSpaceError, match="needs"):
+        export(run, "folders", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert export(run, "folders", tmp_path / "out", mode="link").written == 6
+
+
+def test_a_disk_that_runs_full_is_an_error_that_says_so(run: RunDir, tmp_path: Path) -> None:
+    def rename(one: Path, other: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(other))
+
+    with pytest.raises(DiskSpaceError, match="is full"):
+        export(run, "folders", tmp_path / "out", place=rename)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written(run: RunDir, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    with pytest.raises(WorkError, match="Permission denied"):
+        export(run, "folders", locked / "out")
+
+
+# -- the journal -------------------------------------------------------------------------------------------------------
+
+MOVES = st.builds(
+    Move, st.text(st.characters(codec=None)), st.text(), st.integers(0, 2**50), st.text("0123456789abcdef")
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(moves=st.lists(MOVES, max_size=5), torn=st.integers(0, 30))
+def test_journal_round_trip_with_a_torn_last_line(tmp_path_factory, moves: list[Move], torn: int) -> None:
+    journal = Journal(tmp_path_factory.mktemp("journal") / JOURNAL_NAME)
+    journal.append(moves)
+    whole = journal.path.read_bytes()
+    journal.path.write_bytes(whole + b'{"source": "/a/b/c", "target": "d"}'[:torn])
+    assert journal.read() == moves
+    journal.append(moves)
+    assert journal.path.read_bytes() == whole * 2
+
+
+def test_a_file_that_is_no_journal(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL_NAME).write_text("hello\n")
+    with pytest.raises(RequestError, match="line 1, is not a line of a Shoal move journal"):
+        undo(tmp_path)
+    with pytest.raises(RequestError, match="is not there"):
+        undo(tmp_path / "elsewhere")
+
+
+def test_undo_leaves_what_others_put_there(run: RunDir, source: Path, tmp_path: Path) -> None:
+    before, out = tree(source), tmp_path / "out"
+    export(run, "folders", out, mode="move")
+    (source / "top.png").write_bytes(b"another picture")
+    (out / "cluster_002/y.png").unlink()
+    back = undo(out)
+    assert back.restored == 4
+    assert dict(back.left).keys() == {str(source / "top.png"), str(source / "a/y.png")}
+    assert (source / "top.png").read_bytes() == b"another picture"
+    assert (out / "cluster_011/top.png").read_bytes() == before["top.png"]
+    assert "top.png: another file is in its place" in back.summary()
+
+
+def test_undo_works_after_dest_was_renamed_and_source_folders_were_removed(
+    run: RunDir, source: Path, tmp_path: Path
+) -> None:
+    before = tree(source)
+    export(run, "folders", tmp_path / "out", mode="move")
+    for folder in ("a", "b", "c", "."):
+        (source / folder).rmdir()
+    (tmp_path / "out").rename(tmp_path / "renamed")
+    undo(tmp_path / "renamed")
+    assert tree(source) == before
+
+
+def test_a_move_after_other_clusters_asks_to_undo_first(run: RunDir, tmp_path: Path) -> None:
+    export(run, "folders", tmp_path / "out", mode="move")
+    clusters = run.read_clusters()
+    records.write_table(run.clusters, clusters.set_column(2, "cluster", pa.array([5] * len(clusters), pa.int32())))
+    with pytest.raises(RequestError, match="undo that export first"):
+        export(run, "folders", tmp_path / "out", mode="move")
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(path.read_bytes().decode(), newline=""), strict=True))
+
+
+def test_long_csv_has_every_image_and_its_values(run: RunDir, tmp_path: Path) -> None:
+    export(run, "csv", tmp_path / "out.csv")
+    header, *lines = read_csv(tmp_path / "out.csv")
+    assert header == ["path", "cluster", "confidence", "unsure", "runner_up", "silhouette", "duplicate_of", "uri"]
+    assert [line[0] for line in lines] == list(FILES)
+    assert [int(line[1]) for line in lines] == list(FILES.values())
+    stored = run.read_clusters()["confidence"].to_pylist()
+    assert [float(np.float32(line[2])) for line in lines] == stored
+    assert lines[1][3:5] == ["true", ""]
+    assert lines[3][6] == "a/x.png"
+
+
+def test_wide_csv_has_a_column_a_cluster(run: RunDir, tmp_path: Path) -> None:
+    export(run, "csv", tmp_path / "out.csv", layout="wide")
+    assert read_csv(tmp_path / "out.csv") == [
+        ["cluster_0", "cluster_2", "cluster_11"],
+        ["x", "y", "top"],
+        ["X", '=1+1,"ä"', ""],
+        ["x", "", ""],
+    ]
+
+
+PATHS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+
+
+@settings(max_examples=30, deadline=None)
+@given(paths=st.lists(PATHS, min_size=1, max_size=6))
+@example(paths=["=SUM(A1)", "+1", "-1", "@x", 'a"b', "a,b", "a\r\nb", " "])
+def test_paths_come_back_from_csv_and_parquet_as_they_were(tmp_path_factory, paths: list[str]) -> None:
+    folder = tmp_path_factory.mktemp("tables")
+    run_dir = write_run(folder / "run", [(path, f"memory://{number}", 0) for number, path in enumerate(paths)])
+    export(run_dir, "csv", folder)
+    assert [line[0] for line in read_csv(folder / "clusters.csv")[1:]] == paths
+    export(run_dir, "parquet", folder)
+    assert pq.read_table(folder / "clusters.parquet")["path"].to_pylist() == paths
+
+
+def test_parquet_has_the_columns_of_the_csv_with_types(run: RunDir, tmp_path: Path) -> None:
+    export(run, "parquet", tmp_path / "out.parquet")
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names[:3] == ["path", "cluster", "confidence"]
+    assert table.schema.field("cluster").type == pa.int32()
+    assert table["confidence"].equals(run.read_clusters()["confidence"])
+
+
+def test_a_table_of_others_is_not_overwritten(run: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "clusters.csv").write_text("mine")
+    with pytest.raises(RequestError, match=r"clusters\.csv is there already, with other content"):
+        export(run, "csv", tmp_path)
+    assert (tmp_path / "clusters.csv").read_text() == "mine"
+    export(run, "csv", tmp_path / "new/out.csv")
+    assert export(run, "csv", tmp_path / "new/out.csv").already == 6
+
+
+# -- other programs ----------------------------------------------------------------------------------------------------
+
+
+def test_fiftyone_finds_each_image_by_its_name_without_extension(run: RunDir, source: Path, tmp_path: Path) -> None:
+    (source / "a/y.png").unlink()
+    export(run, "fiftyone", tmp_path / "out")
+    labels = json.loads((tmp_path / "out/labels.json").read_text(encoding="utf-8"))
+    # What FiftyOne does: every file of data/ by its name without extension, then the labels by that name.
+    files = {os.path.splitext(file.name)[0]: file for file in (tmp_path / "out/data").iterdir()}  # noqa: PTH122
+    assert files.keys() == labels["labels"].keys()
+    assert len(files) == 5
+    found = {
+        entry["attributes"]["source_path"]: labels["classes"][entry["label"]] for entry in labels["labels"].values()
+    }
+    assert found == {path: f"cluster_{cluster:03d}" for path, cluster in FILES.items() if path != "a/y.png"}
+
+
+def test_labelstudio_tasks_fit_their_configuration(run: RunDir, source: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    export(run, "labelstudio", tmp_path / "out.json", say=said.append)
+    tasks = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    config = ElementTree.parse(tmp_path / "out.xml").getroot()
+    choices = config.find("Choices")
+    assert choices is not None
+    offered = {choice.get("value") for choice in choices}
+    for task, (path, cluster) in zip(tasks, FILES.items(), strict=True):
+        (prediction,) = task["predictions"]
+        (result,) = prediction["result"]
+        assert (result["from_name"], result["to_name"]) == (choices.get("name"), choices.get("toName"))
+        assert result["value"]["choices"] == [f"cluster_{cluster:03d}"]
+        assert set(result["value"]["choices"]) <= offered
+        assert 0 <= prediction["score"] <= 1
+        assert task["data"]["path"] == path
+    assert tasks[5]["data"]["image"] == "/data/local-files/?d=source/top.png"
+    assert f"DOCUMENT_ROOT={source.parent}," in said[0]
+
+
+def test_labelstudio_cannot_open_rows_of_tables(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run", [("a.png", "s3://bucket/a.png", 0), ("b.png", "parquet://x#3", 0)])
+    with pytest.raises(RequestError, match=r"no way to open b\.png .*--to folders"):
+        export(run_dir, "labelstudio", tmp_path / "out.json")
+
+
+def test_imagefolder_says_which_files_torchvision_passes_over(run: RunDir, source: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    export(run, "imagefolder", tmp_path / "out", say=said.append)
+    assert said == []
+    run_dir = write_run(tmp_path / "other", [("x.heic", uri_of(source / "top.png"), 0)])
+    export(run_dir, "imagefolder", tmp_path / "more", say=said.append)
+    assert said[0].endswith(": .heic")
+
+
+# -- requests ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "pdf"}, "--to has value 'pdf'; expected one of folders, csv"),
+        ({"kind": "folders", "mode": "steal"}, "--mode has value 'steal'"),
+        ({"kind": "csv", "layout": "round"}, "--layout has value 'round'"),
+        ({"kind": "csv", "mode": "move"}, "--mode move does not go with --to csv"),
+        ({"kind": "parquet", "layout": "wide"}, "--layout wide does not go with --to parquet"),
+    ],
+)
+def test_arguments_that_do_not_go(run: RunDir, tmp_path: Path, arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        export(run, dest=tmp_path / "out", **arguments)  # type: ignore[arg-type]
+
+
+def test_dest_that_is_a_file(run: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(RequestError, match="is a file; expected a folder"):
+        export(run, "folders", tmp_path / "out")
+
+
+def test_a_run_without_clusters(run: RunDir, tmp_path: Path) -> None:
+    run.clusters.unlink()
+    with pytest.raises(RunError, match="no clusters yet"):
+        export(run, "csv", tmp_path / "out.csv")
