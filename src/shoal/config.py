@@ -15,6 +15,7 @@ METHODS = ("auto", "kmeans", "learned")
 METRICS = ("cosine", "euclidean")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 RESIZES = ("crop", "squash")
+MOST_CLUSTERS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class ClusterCounts:
             first = int(match[1])
             last = int(match[2] or first)
             step = int(match[3] or 1)
-            if first < 2 or last < first or step < 1:
+            if first < 2 or last < first or step < 1 or last > MOST_CLUSTERS:
                 raise _clusters_error(spec)
             values.update(range(first, last + 1, step))
         return cls(tuple(sorted(values)))
@@ -57,7 +58,7 @@ class ClusterCounts:
 
 def _clusters_error(spec: str) -> ConfigError:
     return ConfigError(
-        f"--clusters has value {spec!r}; expected 'auto', a number from 2 up, or ranges like 5-40 or 2-10,20-100:10"
+        f"--clusters has value {spec!r}; expected 'auto', a number from 2 to {MOST_CLUSTERS:,}, or ranges like 5-40 or 2-10,20-100:10"
     )
 
 

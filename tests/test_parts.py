@@ -1,0 +1,145 @@
+"""embeddings/ as it is written: resumed, grown, shrunk; always the same bytes for the same images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shoal.embed.batches import EmbeddedBatch, Failure
+from shoal.embed.parts import PartsWriter
+from shoal.embed.spec import EncoderSpec
+from shoal.embeddings import PART_ROWS, EmbeddingStore
+
+DIM = 3
+
+
+def spec(**changes: object) -> EncoderSpec:
+    values: dict[str, object] = {
+        "backbone": "b",
+        "architecture": "a",
+        "features": "default",
+        "weights_sha256": "0",
+        "weights_source": "file",
+        "licence": "unknown",
+        "dim": DIM,
+        "size": 8,
+        "crop_fraction": 1.0,
+        "interpolation": "bicubic",
+        "resize": "crop",
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+    }
+    return EncoderSpec(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def features_of(image: int, sha256: str) -> list[float]:
+    return [float(image % 100), float(len(sha256)), 1.0]
+
+
+def embed(
+    folder: Path, wanted: dict[int, str], rows: int, *, bad: dict[int, Failure] | None = None, stop_after: int = -1
+):
+    """Do what the stage does; `stop_after` batches the process "dies". Returns (digest, ids that were embedded)."""
+    writer = PartsWriter.open(folder, rows, spec())
+    missing = writer.plan(wanted)
+    failures = bad or {}
+    done = []
+    for count, start in enumerate(_cuts(missing)):
+        if count == stop_after:
+            return None, done
+        ids = start
+        values = np.array([features_of(i, wanted[i]) if i not in failures else [0.0] * DIM for i in ids], np.float32)
+        writer.add(EmbeddedBatch(ids, values, {i: failures[i] for i in ids if i in failures}))
+        done += ids
+    return writer.finish(), done
+
+
+def _cuts(missing: list[int], size: int = 100) -> list[list[int]]:
+    cuts: list[list[int]] = []
+    for image in missing:
+        if not cuts or len(cuts[-1]) == size or cuts[-1][0] // PART_ROWS != image // PART_ROWS:
+            cuts.append([])
+        cuts[-1].append(image)
+    return cuts
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+WANTED = {image: f"{image:064d}" for image in range(0, 2500, 2)}
+
+
+def test_rows_of_wanted_images_hold_features_and_all_others_zeros(tmp_path: Path) -> None:
+    embed(tmp_path, WANTED, 2500)
+    store = EmbeddingStore.open(tmp_path)
+    found = store.read(np.arange(2500))
+    assert store.rows == 2500
+    for image in (0, 1022, 1024, 2498):
+        assert found[image].tolist() == features_of(image, WANTED[image])
+    assert not found[1::2].any()
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 5, 6, 11])
+def test_a_run_killed_between_batches_goes_on_to_the_same_bytes(tmp_path: Path, stop_after: int) -> None:
+    embed(tmp_path / "whole", WANTED, 2500)
+    _, before = embed(tmp_path / "killed", WANTED, 2500, stop_after=stop_after)
+    _, after = embed(tmp_path / "killed", WANTED, 2500)
+    assert content(tmp_path / "whole") == content(tmp_path / "killed")
+    finished_parts = {image // PART_ROWS for image in before} - {image // PART_ROWS for image in after}
+    assert all(image // PART_ROWS not in finished_parts for image in after)
+
+
+def test_finished_embeddings_are_not_made_again(tmp_path: Path) -> None:
+    first, _ = embed(tmp_path, WANTED, 2500)
+    before = content(tmp_path)
+    again, done = embed(tmp_path, WANTED, 2500)
+    assert (again, done, content(tmp_path)) == (first, [], before)
+
+
+def test_growing_embeds_only_what_is_new_or_changed(tmp_path: Path) -> None:
+    embed(tmp_path, WANTED, 2500)
+    grown = {**WANTED, 10: "changed".rjust(64), 2501: "new".rjust(64)}
+    _, done = embed(tmp_path, grown, 2502)
+    assert done == [10, 2501]
+    assert EmbeddingStore.open(tmp_path).read(np.array([2501]))[0].tolist() == features_of(2501, grown[2501])
+
+
+def test_vanished_images_leave_empty_rows_and_come_back(tmp_path: Path) -> None:
+    embed(tmp_path, WANTED, 2500)
+    before = content(tmp_path)
+    _, done = embed(tmp_path, {image: sha for image, sha in WANTED.items() if image != 4}, 2500)
+    assert done == []
+    assert not EmbeddingStore.open(tmp_path).read(np.array([4])).any()
+    _, done = embed(tmp_path, WANTED, 2500)
+    assert done == [4]
+    assert content(tmp_path) == before
+
+
+def test_undecodable_images_are_not_tried_again_but_unreadable_ones_are(tmp_path: Path) -> None:
+    bad = {2: Failure("decode", "truncated"), 6: Failure("read", "the network is down")}
+    embed(tmp_path, WANTED, 2500, bad=bad)
+    writer = PartsWriter.open(tmp_path, 2500, spec())
+    assert writer.plan(WANTED) == [6]
+
+
+def test_a_failure_is_remembered_after_its_image_left_the_wanted(tmp_path: Path) -> None:
+    bad = {2: Failure("decode", "truncated")}
+    embed(tmp_path, WANTED, 2500, bad=bad)
+    before = content(tmp_path)
+    embed(tmp_path, {image: sha for image, sha in WANTED.items() if image != 2}, 2500)
+    assert content(tmp_path) == before
+
+
+def test_another_encoder_counts_for_nothing(tmp_path: Path) -> None:
+    embed(tmp_path, WANTED, 2500)
+    writer = PartsWriter.open(tmp_path, 2500, spec(weights_sha256="1"))
+    assert writer.plan(WANTED) == sorted(WANTED)
+
+
+def test_there_is_no_manifest_while_images_are_missing(tmp_path: Path) -> None:
+    embed(tmp_path, WANTED, 2500)
+    embed(tmp_path, {**WANTED, 1: "x" * 64}, 2500, stop_after=0)
+    assert not (tmp_path / "manifest.json").exists()

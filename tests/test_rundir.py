@@ -1,0 +1,127 @@
+"""Atomic writing, the lock, and the run's state."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shoal import atomic, lock
+from shoal.disk import require_free
+from shoal.errors import DiskSpaceError, RunError, RunLockedError
+from shoal.rundir import FORMAT_VERSION, RunDir, digest_of
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    target = tmp_path / "table.json"
+    atomic.write_json(target, {"a": 1})
+    with pytest.raises(KeyError), atomic.replacing(target) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert json.loads(target.read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+
+
+def test_json_is_the_same_bytes_for_the_same_value(tmp_path: Path) -> None:
+    atomic.write_json(tmp_path / "one", {"b": [1.5, None], "a": "é"})
+    atomic.write_json(tmp_path / "two", {"a": "é", "b": [1.5, None]})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    with run.writing(), pytest.raises(RunLockedError, match=f"process {os.getpid()}"), run.writing():
+        pass
+    with run.writing():
+        assert (tmp_path / "lock").exists()
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_dead_owners_lock_is_taken_over(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib; from shoal.rundir import RunDir\n"
+        f"with RunDir(pathlib.Path({str(tmp_path)!r})).writing(): os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+    assert (tmp_path / "lock").exists()
+    with RunDir(tmp_path).writing():
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("change", [{"boot": "another"}, {"started": 1.0}, {"pid": 2**22 + 1}])
+def test_a_lock_of_another_boot_or_of_a_reused_pid_is_taken_over(change: dict[str, object], tmp_path: Path) -> None:
+    me = lock.Owner.this_process()
+    atomic.write_json(
+        tmp_path / "lock", {"host": me.host, "boot": me.boot, "pid": me.pid, "started": me.started, **change}
+    )
+    with RunDir(tmp_path).writing():
+        assert json.loads((tmp_path / "lock").read_text())["started"] == me.started
+
+
+def test_a_lock_of_another_host_is_respected(tmp_path: Path) -> None:
+    atomic.write_json(tmp_path / "lock", {"host": "elsewhere", "boot": "b", "pid": 1, "started": 1.0})
+    with pytest.raises(RunLockedError, match="process 1 on elsewhere"), RunDir(tmp_path).writing():
+        pass
+
+
+def test_a_torn_lock_is_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text('{"host": "he')
+    with RunDir(tmp_path).writing():
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_neither_holds_nor_releases_the_lock(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    with run.writing():
+        child = multiprocessing.get_context("fork").Process(target=_leave_block, args=(tmp_path,))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        assert (tmp_path / "lock").exists()
+
+
+def _leave_block(folder: Path) -> None:
+    with pytest.raises(RunLockedError), RunDir(folder).writing():
+        pass
+
+
+def test_a_newer_run_is_refused_with_both_versions(tmp_path: Path) -> None:
+    atomic.write_json(tmp_path / "run.json", {"format_version": FORMAT_VERSION + 1, "stages": {}})
+    with pytest.raises(RunError, match=f"format_version {FORMAT_VERSION + 1}.*reads up to {FORMAT_VERSION}"):
+        RunDir.open(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"stages": {}}', '{"format_version": "x"}'])
+def test_an_unreadable_state_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RunError, match="not readable"):
+        RunDir.open(tmp_path)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not a Shoal run"):
+        RunDir.open(tmp_path)
+
+
+def test_an_unfinished_stage_is_named(tmp_path: Path) -> None:
+    atomic.write_json(tmp_path / "run.json", {"format_version": 1, "stages": {"embed": {"state": "stale"}}})
+    with pytest.raises(RunError, match="'embed' is not done"):
+        RunDir.open(tmp_path).require("embed")
+
+
+def test_a_full_disk_is_told_before_the_work(tmp_path: Path) -> None:
+    require_free(tmp_path / "not" / "there" / "yet", 1, "a test")
+    with pytest.raises(DiskSpaceError, match="a test needs"):
+        require_free(tmp_path / "not" / "there" / "yet", 2**60, "a test")
+
+
+def test_digests_tell_values_apart() -> None:
+    assert digest_of("a", [1, 2]) == digest_of("a", [1, 2])
+    assert digest_of("a", [1, 2]) != digest_of("a", [1], 2)
