@@ -58,7 +58,8 @@ class ClusterCounts:
 
 def _clusters_error(spec: str) -> ConfigError:
     return ConfigError(
-        f"--clusters has value {spec!r}; expected 'auto', a number from 2 to {MOST_CLUSTERS:,}, or ranges like 5-40 or 2-10,20-100:10"
+        f"--clusters has value {spec!r}; expected 'auto', a number from 2 to {MOST_CLUSTERS:,}, "
+        "or ranges like 5-40 or 2-10,20-100:10"
     )
 
 
