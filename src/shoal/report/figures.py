@@ -1,0 +1,249 @@
+"""The report's figures as PNG, for slides and papers. Drawn on matplotlib's canvas directly: pyplot is slow to load."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from shoal.embeddings import Float32
+from shoal.report.explorer import Look
+from shoal.report.palette import COLOURS
+
+INK: Final = "#22262b"
+SOFT: Final = "#6b7480"
+RULE: Final = "#d9dde2"
+ACCENT: Final = "#b4472f"
+PAPER: Final = "#ffffff"
+DPI: Final = 144
+MOST_DOTS: Final = 20_000
+KNIFE_ROWS: Final = 1500  # more rows than the figure has pixels say nothing more
+
+_STYLE: Final[Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same figure on every machine
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": SOFT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "path.simplify": True,
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """The look of all figures; each function here is called within it."""
+    return matplotlib.rc_context(_STYLE)
+
+
+def evidence(rows: Sequence[dict[str, Any]], chosen: int) -> bytes:
+    """Mean silhouette, and stability where it was measured, over the numbers of clusters looked at."""
+    stable = [row for row in rows if row.get("stability") is not None]
+    figure, panels = _figure(7.2, 4.6 if stable else 3.2, rows=2 if stable else 1, heights=(3, 1.4))
+    ks = [row["k"] for row in rows]
+    curve = panels[0]
+    curve.plot(ks, [_number(row.get("silhouette")) for row in rows], color=INK, linewidth=1.4)
+    curve.plot(ks, [_number(row.get("silhouette")) for row in rows], ".", color=INK, markersize=4)
+    _title(curve, "How well separated, by number of clusters", "mean silhouette; higher is better")
+    best = next((_number(row.get("silhouette")) for row in rows if row["k"] == chosen), None)
+    if best is not None:
+        curve.plot([chosen], [best], "o", color=ACCENT, markersize=8)
+        curve.annotate(
+            f"{chosen} clusters", (chosen, best), (8, 8), textcoords="offset points", color=ACCENT, weight="bold"
+        )
+    if stable:
+        panels[1].plot([row["k"] for row in stable], [row["stability"] for row in stable], color=SOFT, linewidth=1.2)
+        panels[1].set_ylim(0, 1.04)
+        _title(panels[1], "", "stability over resamples; 1 is the same clusters every time")
+    for panel in panels:
+        panel.grid(axis="y", color=RULE, linewidth=0.6)
+        panel.axvline(chosen, color=ACCENT, linewidth=0.8, alpha=0.5)
+        _count_axis(panel, ks)
+    panels[-1].set_xlabel("number of clusters")
+    return _png(figure)
+
+
+def knife(look: Look, features: Float32, colours: Sequence[str], note: str = "") -> bytes:
+    """The silhouette of every image by cluster, with its mean dashed, beside the first two features and the centres."""
+    figure, (left, right) = _figure(10.4, 5.4, columns=2)
+    _draw_knife(left, look, colours)
+    _draw_scatter(right, look, features, colours)
+    _title(left, f"{look.k:,} clusters: mean silhouette {look.mean:.3f}", "silhouette of every image, by cluster")
+    _title(right, "The first two features", note or "numbers stand at the clusters' centres")
+    return _png(figure)
+
+
+def map_of(
+    places: Float32, labels: npt.NDArray[np.int32], colours: Sequence[str], unsure: npt.NDArray[np.bool_]
+) -> bytes:
+    """All images in the plane, coloured by cluster; unsure ones pale."""
+    figure, (panel,) = _figure(8.4, 6.6)
+    some = _some(len(places))
+    shades = np.array(colours)[labels[some]]
+    size = float(np.clip(9000 / max(len(some), 1), 1.2, 22))
+    for which, alpha in ((unsure[some], 0.3), (~unsure[some], 0.85)):  # the sure ones on top
+        x, y = places[some][which].T
+        panel.scatter(x, y, s=size, c=list(shades[which]), alpha=alpha, linewidths=0)
+    for cluster in range(len(colours)):
+        members = places[labels == cluster]
+        if len(members):
+            x, y = np.median(members, axis=0)
+            _label(panel, float(x), float(y), str(cluster), colours[cluster])
+    panel.set_axis_off()
+    panel.set_aspect("equal", "datalim")
+    _title(panel, "Map of the images", "near each other: alike; colour and number: cluster")
+    return _png(figure)
+
+
+def sizes(counts: npt.NDArray[np.int64], order: Sequence[int], colours: Sequence[str]) -> bytes:
+    """Images in each cluster, largest first."""
+    figure, (panel,) = _figure(7.2, 3.4)
+    panel.bar(range(len(order)), counts[list(order)], color=[colours[cluster] for cluster in order], width=0.86)
+    named = len(order) <= 40
+    panel.xaxis.set_major_locator(FixedLocator(range(len(order))) if named else NullLocator())
+    if named:
+        panel.set_xticklabels([str(cluster) for cluster in order], fontsize=8 if len(order) <= 25 else 6)
+    panel.set_xlabel("cluster" if named else "clusters, largest first")
+    panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panel.grid(axis="y", color=RULE, linewidth=0.6)
+    panel.set_axisbelow(True)
+    _title(panel, "Sizes", "images in each cluster")
+    return _png(figure)
+
+
+def confusion(counts: npt.NDArray[np.int64], clusters: Sequence[Any], classes: Sequence[Any]) -> bytes:
+    """Shares of each cluster by label: a row a cluster, a column a label, both as they are given."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, (panel,) = _figure(min(3 + 0.32 * len(classes), 14), min(2.2 + 0.26 * len(clusters), 14))
+    panel.imshow(shares, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    if len(classes) <= 60:
+        panel.set_xticks(range(len(classes)), [_short(name) for name in classes], rotation=60, ha="right", fontsize=7)
+    if len(clusters) <= 60:
+        panel.set_yticks(range(len(clusters)), [str(cluster) for cluster in clusters], fontsize=7)
+    if counts.size <= 400:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            shade = PAPER if shares[row, column] > 0.55 else INK
+            panel.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=6.5, color=shade)
+    panel.set_ylabel("cluster")
+    _title(panel, "Clusters and labels", "share of each cluster's images")
+    return _png(figure)
+
+
+def _draw_knife(panel: Axes, look: Look, colours: Sequence[str]) -> None:
+    gap = max(1, len(look.labels) // 150)
+    step = max(1, len(look.labels) // KNIFE_ROWS)
+    floor = 0
+    # One value for each image, grouped by cluster, longest at the top of its blade.
+    order = np.lexsort((look.silhouettes, look.labels))
+    bounds = np.searchsorted(look.labels[order], np.arange(look.k + 1))
+    middles = np.zeros(look.k)
+    for cluster in range(look.k):
+        blade = look.silhouettes[order[bounds[cluster] : bounds[cluster + 1]]]
+        heights = floor + np.arange(len(blade))
+        panel.fill_betweenx(
+            heights[::step], 0, blade[::step], color=colours[cluster], linewidth=0.4 if step == 1 else 0, step="mid"
+        )
+        middles[cluster] = floor + len(blade) / 2
+        floor += len(blade) + gap
+    least = min(-0.05, float(look.silhouettes.min(initial=0)))
+    if look.k <= 60:
+        for cluster, middle in enumerate(middles):
+            panel.text(
+                least - 0.015, middle, str(cluster), ha="right", va="center", fontsize=8 if look.k <= 30 else 5.5
+            )
+    panel.axvline(look.mean, color=ACCENT, linestyle=(0, (4, 3)), linewidth=1.1)
+    panel.set_xlim(least, max(0.1, float(look.silhouettes.max(initial=0))) * 1.02)
+    panel.set_ylim(-gap, max(floor, 1))
+    panel.invert_yaxis()
+    panel.yaxis.set_major_locator(NullLocator())
+    panel.spines["left"].set_visible(False)
+    panel.set_xlabel("silhouette")
+
+
+def _draw_scatter(panel: Axes, look: Look, features: Float32, colours: Sequence[str]) -> None:
+    some = _some(len(features))
+    size = float(np.clip(6000 / max(len(some), 1), 1.0, 16))
+    shades = np.array(colours)[look.labels[some]]
+    panel.scatter(features[some, 0], features[some, 1], s=size, c=list(shades), alpha=0.7, linewidths=0)
+    for cluster, centre in enumerate(look.centres):
+        if look.k <= 120 and np.isfinite(centre).all():
+            _label(panel, float(centre[0]), float(centre[1]), str(cluster), colours[cluster])
+    panel.set_xlabel("feature 1")
+    panel.set_ylabel("feature 2")
+
+
+def _label(panel: Axes, x: float, y: float, text: str, colour: str) -> None:
+    box = {"boxstyle": "round,pad=0.25", "facecolor": PAPER, "edgecolor": colour, "linewidth": 1.1, "alpha": 0.92}
+    panel.text(x, y, text, ha="center", va="center", fontsize=7, weight="bold", color=INK, bbox=box, clip_on=True)
+
+
+def _figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, heights: tuple[float, ...] = ()
+) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    ratios = {"height_ratios": heights} if rows == len(heights) else {}
+    panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw=ratios)
+    return figure, list(panels.ravel())
+
+
+def _title(panel: Axes, title: str, subtitle: str) -> None:
+    panel.set_title(title, loc="left", fontsize=11, weight="bold", pad=20)
+    panel.annotate(
+        subtitle, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8.5, color=SOFT
+    )
+
+
+def _count_axis(panel: Axes, ks: Sequence[int]) -> None:
+    """Whole numbers; logarithmic where the largest K dwarfs the smallest."""
+    if ks and max(ks) > 150:
+        panel.set_xscale("log")
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.set_major_locator(
+            FixedLocator([k for k in (2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if k <= max(ks)])
+        )
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    else:
+        panel.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+
+
+def _some(count: int) -> npt.NDArray[np.intp]:
+    """Positions of evenly spread points, no more than can be told apart."""
+    return np.arange(0, count, max(1, count // MOST_DOTS))
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _short(name: Any) -> str:
+    text = str(name).replace("$", r"\$")  # no mathematics in people's labels
+    return text if len(text) <= 24 else text[:23] + "…"
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def colours_by_number(k: int) -> list[str]:
+    """Colours for clusters that lie on no map."""
+    return [COLOURS[number % len(COLOURS)] for number in range(k)]

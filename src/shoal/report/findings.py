@@ -1,0 +1,215 @@
+"""What a finished run holds, read into memory once for everything that shows it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal import records
+from shoal.embeddings import Float32, Ids
+from shoal.report.map import known_neighbours
+from shoal.report.palette import colours_for
+from shoal.report.space import clustering_space
+from shoal.report.tsne import Neighbours
+from shoal.rundir import RunDir, digest_file
+
+Int32 = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A run as the report sees it. The n `ok` images are in the order of their ids; arrays named so far are over them.
+
+    Attributes:
+        state: run.json.
+        paths, uris, pixels: of every image, by id; pixels are width and height as stored.
+        status, reasons: of every image, by id.
+        original: by id; -1 where the image is no duplicate.
+        ids: [n] ids of the ok images.
+        cluster, runner_up: [n]; confidence, silhouette: [n]; unsure: [n].
+        places: [n, 2] on the map.
+        evidence: rows of choose_k.parquet, by k.
+        evaluation: report/evaluation.json, or None.
+    """
+
+    run_dir: RunDir
+    state: dict[str, Any]
+    paths: list[str]
+    uris: list[str]
+    pixels: list[tuple[int, int]]
+    status: npt.NDArray[np.str_]
+    reasons: list[str | None]
+    original: Ids
+    ids: Ids
+    cluster: Int32
+    runner_up: Int32
+    confidence: Float32
+    silhouette: Float32
+    unsure: npt.NDArray[np.bool_]
+    places: Float32
+    evidence: list[dict[str, Any]]
+    evaluation: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, run_dir: RunDir) -> Findings:
+        """Raises RunError if the run has no finished clusters."""
+        run_dir.require("cluster")
+        images = run_dir.read_images(
+            ["id", "path", "uri", "width", "height", "status", "reason", "duplicate_of"]
+        ).sort_by("id")
+        status = np.array(images["status"].to_pylist(), dtype=str)
+        clusters = run_dir.read_clusters().sort_by("id")
+        is_ok = status[clusters["id"].to_numpy()] == records.OK
+        ok = {name: clusters[name].to_numpy()[is_ok] for name in clusters.column_names if name != "path"}
+        return cls(
+            run_dir=run_dir,
+            state=run_dir.read_state(),
+            paths=images["path"].to_pylist(),
+            uris=images["uri"].to_pylist(),
+            pixels=[
+                (w or 1, h or 1) for w, h in zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True)
+            ],
+            status=status,
+            reasons=images["reason"].to_pylist(),
+            original=np.array([-1 if number is None else number for number in images["duplicate_of"].to_pylist()]),
+            ids=ok["id"],
+            cluster=ok["cluster"],
+            runner_up=ok["runner_up"],
+            confidence=ok["confidence"],
+            silhouette=ok["silhouette"],
+            unsure=ok["unsure"],
+            places=_read_places(run_dir, ok["id"]),
+            evidence=_read_evidence(run_dir),
+            evaluation=_read_evaluation(run_dir),
+        )
+
+    @property
+    def seed(self) -> int:
+        return int(self.asked.get("seed", 0))
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What `shoal cluster` was asked for: ClusterConfig as JSON."""
+        asked: dict[str, Any] = self.state.get("asked", {})
+        return asked
+
+    @property
+    def name(self) -> str:
+        """What the person calls the images."""
+        name: str = self.state.get("source", {}).get("name", "") or self.run_dir.root.name
+        return name
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the cluster stage said of its result."""
+        stage = self.state["stages"]["cluster"]
+        facts: dict[str, Any] = stage.get("facts", {})
+        return facts
+
+    @property
+    def sentence(self) -> str:
+        """Why this number of clusters."""
+        sentence: str = self.facts.get("sentence", "")
+        return sentence
+
+    @property
+    def metric(self) -> str:
+        metric: str = self.facts.get("metric") or self.asked.get("metric", "cosine")
+        return metric
+
+    @cached_property
+    def k(self) -> int:
+        return int(self.cluster.max(initial=-1)) + 1
+
+    @cached_property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Distinct images in each cluster, [K]."""
+        return np.bincount(self.cluster, minlength=self.k)
+
+    @cached_property
+    def by_size(self) -> list[int]:
+        """Clusters that hold an image, largest first."""
+        order = np.argsort(-self.sizes, kind="stable")
+        return [int(cluster) for cluster in order if self.sizes[cluster]]
+
+    def members(self, cluster: int) -> npt.NDArray[np.intp]:
+        """Positions among the ok images of a cluster's members."""
+        return self._sorted_positions[self._starts[cluster] : self._starts[cluster + 1]]
+
+    @cached_property
+    def colours(self) -> list[str]:
+        """A colour for each cluster, [K]."""
+        centres = np.zeros((self.k, 2), np.float32)
+        for cluster in range(self.k):
+            if self.sizes[cluster]:
+                centres[cluster] = np.median(self.places[self.members(cluster)], axis=0)
+        return colours_for(centres)
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Images by status."""
+        return Counter(self.status.tolist())
+
+    @cached_property
+    def copies(self) -> dict[int, list[int]]:
+        """Ids of exact duplicates by the id of their original."""
+        groups: dict[int, list[int]] = {}
+        for copy in np.flatnonzero((self.status == records.DUPLICATE) & (self.original >= 0)).tolist():
+            groups.setdefault(int(self.original[copy]), []).append(copy)
+        return groups
+
+    @cached_property
+    def points(self) -> Float32:
+        """The vectors that clusters were made of, [n, d]."""
+        return clustering_space(self.run_dir, self.ids)
+
+    @cached_property
+    def neighbours(self) -> tuple[Neighbours, Float32]:
+        """Mined neighbours as positions among the ok images [n, k], -1 for none, and their similarity."""
+        return known_neighbours(self.run_dir, self.ids)
+
+    @cached_property
+    def _sorted_positions(self) -> npt.NDArray[np.intp]:
+        return np.argsort(self.cluster, kind="stable")
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        return np.concatenate([[0], np.cumsum(self.sizes)])
+
+
+def _read_places(run_dir: RunDir, ids: Ids) -> Float32:
+    """[n, 2]; all at 0 if the run has no map."""
+    places = np.zeros((int(ids.max(initial=-1)) + 1, 2), np.float32)
+    if run_dir.map.is_file():
+        table = records.read_table(run_dir.map)
+        rows = table["id"].to_numpy()
+        inside = rows < len(places)
+        places[rows[inside]] = np.column_stack([table["x"].to_numpy(), table["y"].to_numpy()])[inside]
+    return places[ids]
+
+
+def _read_evidence(run_dir: RunDir) -> list[dict[str, Any]]:
+    """Rows of choose_k.parquet with None for what was not measured."""
+    if not run_dir.choose_k.is_file():
+        return []
+    rows = records.read_table(run_dir.choose_k).sort_by("k").to_pylist()
+    return [{name: _finite(value) for name, value in row.items()} for row in rows]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read_evaluation(run_dir: RunDir) -> dict[str, Any] | None:
+    """None too if it is of other clusters than the run has now."""
+    if not run_dir.evaluation.is_file():
+        return None
+    evaluation: dict[str, Any] = json.loads(run_dir.evaluation.read_text(encoding="utf-8"))
+    return evaluation if evaluation["clusters_digest"] == digest_file(run_dir.clusters) else None

@@ -1,0 +1,117 @@
+"""The map stage: a place in the plane for every image, near to where its neighbours are."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from shoal import records
+from shoal.config import ClusterConfig
+from shoal.embeddings import Float32, Ids
+from shoal.progress import Progress
+from shoal.report import tsne
+from shoal.report.space import clustering_space, principal_components
+from shoal.rundir import RunDir, StageResult, digest_file
+
+FEWEST: Final = 10  # below this, neighbours say nothing that two principal components do not
+LANDMARKS: Final = 20_000  # of more images, this many are embedded, and the others placed among them
+LANDMARK_NEIGHBOURS: Final = 30
+PLACED_BY: Final = 5  # nearest images already placed that an image is put between
+SEARCH_ROWS: Final = 1024
+
+
+def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+    """Write map.parquet: x and y of every ok image; a duplicate has its original's place."""
+    images = run_dir.read_images(["id", "status", "duplicate_of"])
+    status = images["status"].to_numpy(zero_copy_only=False)
+    ids = images["id"].to_numpy()[status == records.OK].astype(np.int64)
+    with progress.task("Mapping", len(ids)) as task:
+        points = clustering_space(run_dir, ids)
+        neighbours, similarity = known_neighbours(run_dir, ids)
+        places, method = place(points, neighbours, similarity, config.seed)
+        task.advance(len(ids))
+    _write(run_dir, images, ids, places)
+    return StageResult(digest_file(run_dir.map), {"method": method})
+
+
+def place(points: Float32, neighbours: tsne.Neighbours, similarity: Float32, seed: int) -> tuple[Float32, str]:
+    """Places of the points, float32 [N, 2], and how they were found.
+
+    Args:
+        points: [N, d], where clusters were made.
+        neighbours: [N, k] positions of neighbours, nearest first, -1 where there is none; similarity: [N, k].
+    """
+    start = principal_components(points)
+    if len(points) < FEWEST or not (neighbours >= 0).any():
+        return start, "principal components"
+    if len(points) <= LANDMARKS:
+        return tsne.embed(neighbours, similarity, start, seed), "t-SNE"
+    landmarks = np.sort(np.random.default_rng(seed).choice(len(points), LANDMARKS, replace=False))
+    near, likeness = nearest_rows(points[landmarks], min(LANDMARK_NEIGHBOURS, LANDMARKS - 1))
+    places = np.full((len(points), 2), np.nan, np.float32)
+    places[landmarks] = tsne.embed(near, likeness, start[landmarks], seed)
+    return spread(places, neighbours, similarity), f"t-SNE of {LANDMARKS:,} images, the others placed among them"
+
+
+def known_neighbours(run_dir: RunDir, ids: Ids) -> tuple[tsne.Neighbours, Float32]:
+    """The mined neighbours as positions within `ids`, int32 [len(ids), k] with -1 for none, and their similarity."""
+    if not (run_dir.neighbours / "ids.npy").is_file():
+        return np.empty((len(ids), 0), np.int32), np.empty((len(ids), 0), np.float32)
+    found = np.load(run_dir.neighbours / "ids.npy", mmap_mode="r")
+    similarity = np.load(run_dir.neighbours / "similarity.npy", mmap_mode="r")
+    position = np.full(len(found) + 1, -1, np.int32)  # the last one stands for id -1
+    position[ids] = np.arange(len(ids), dtype=np.int32)
+    return position[found[ids]], np.asarray(similarity[ids], np.float32)
+
+
+def nearest_rows(points: Float32, k: int) -> tuple[tsne.Neighbours, Float32]:
+    """The k rows of greatest inner product with each row but itself: positions [N, k], best first, and products."""
+    neighbours, products = np.empty((len(points), k), np.int32), np.empty((len(points), k), np.float32)
+    for begin in range(0, len(points), SEARCH_ROWS):
+        rows = np.arange(begin, min(begin + SEARCH_ROWS, len(points)))
+        block = points[rows] @ points.T
+        block[rows - begin, rows] = -np.inf
+        best = np.argpartition(block, -k, axis=1)[:, -k:]
+        values = np.take_along_axis(block, best, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        neighbours[rows] = np.take_along_axis(best, order, axis=1)
+        products[rows] = np.take_along_axis(values, order, axis=1)
+    return neighbours, products
+
+
+def spread(places: Float32, neighbours: tsne.Neighbours, similarity: Float32) -> Float32:
+    """Put every point without a place (NaN) at the weighted mean of its nearest neighbours that have one.
+
+    Points none of whose neighbours has a place wait for the next round; those that nothing leads to lie at the centre.
+    """
+    places = places.copy()
+    waiting = np.flatnonzero(np.isnan(places[:, 0]))
+    while len(waiting):
+        near = neighbours[waiting]
+        usable = (near >= 0) & ~np.isnan(places[near, 0])
+        usable &= np.cumsum(usable, axis=1) <= PLACED_BY
+        ready = usable.any(axis=1)
+        if not ready.any():
+            break
+        weights = usable[ready] * np.maximum(similarity[waiting[ready]], 1e-6) ** 4  # the nearest count most
+        weights /= weights.sum(axis=1, keepdims=True)
+        known = np.nan_to_num(places[near[ready]])
+        places[waiting[ready]] = np.einsum("nk,nkd->nd", weights, known)
+        waiting = waiting[~ready]
+    return np.nan_to_num(places)
+
+
+def _write(run_dir: RunDir, images: pa.Table, ids: Ids, places: Float32) -> None:
+    numbers = images["id"].to_numpy()
+    originals = images["duplicate_of"].to_pylist()
+    is_copy = images["status"].to_numpy(zero_copy_only=False) == records.DUPLICATE
+    all_places = np.full((int(numbers.max(initial=-1)) + 1, 2), np.nan, np.float32)
+    all_places[ids] = places
+    for row in np.flatnonzero(is_copy):
+        if originals[row] is not None:
+            all_places[numbers[row]] = all_places[originals[row]]
+    mapped = numbers[~np.isnan(all_places[numbers, 0])]
+    columns = {"id": mapped, "x": all_places[mapped, 0], "y": all_places[mapped, 1]}
+    records.write_table(run_dir.map, pa.table(columns, schema=records.MAP))

@@ -1,0 +1,77 @@
+"""Sheets of images as PNG: every cluster's prototypes, and random anchors with their neighbours."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Final
+
+from PIL import Image, ImageDraw, ImageFont
+
+from shoal.report.selection import PROTOTYPES, AnchorShown, ClusterShown
+from shoal.report.thumbnails import Picture
+
+CELL: Final = 112  # pixels of an image's square
+GAP: Final = 8
+MARGIN: Final = 28
+MARGIN_LEFT: Final = 150
+INK: Final = "#22262b"
+SOFT: Final = "#6b7480"
+EMPTY: Final = "#eceff2"
+MOST_ROWS: Final = 120
+
+Row = tuple[str, str, list[int], list[str]]  # heading, line below it, ids, a caption for each
+
+
+def prototypes_sheet(clusters: Sequence[ClusterShown], pictures: dict[int, Picture]) -> bytes:
+    """A row of prototypes a cluster, largest first; at most MOST_ROWS rows."""
+    rows: list[Row] = [
+        (f"Cluster {shown.cluster}", _images(shown.size), shown.prototypes, []) for shown in clusters[:MOST_ROWS]
+    ]
+    return _sheet(rows, pictures, PROTOTYPES, caption_height=0)
+
+
+def anchors_sheet(anchors: Sequence[AnchorShown], pictures: dict[int, Picture], cluster_of: dict[int, int]) -> bytes:
+    """A row an anchor: the image, then its nearest neighbours with their similarity."""
+    rows: list[Row] = []
+    for shown in anchors:
+        ids = [shown.anchor, *(number for number, _ in shown.neighbours)]
+        captions = ["", *(f"{score:.2f}" for _, score in shown.neighbours)]
+        rows.append(("Anchor", f"cluster {cluster_of[shown.anchor]}", ids, captions))
+    return _sheet(rows, pictures, 1 + max((len(shown.neighbours) for shown in anchors), default=0), caption_height=18)
+
+
+def _sheet(rows: Sequence[Row], pictures: dict[int, Picture], columns: int, caption_height: int) -> bytes:
+    height = CELL + GAP + caption_height
+    sheet = Image.new(
+        "RGB", (MARGIN_LEFT + columns * (CELL + GAP) + MARGIN, max(1, len(rows)) * height + 2 * MARGIN), "white"
+    )
+    draw = ImageDraw.Draw(sheet)
+    large, small = ImageFont.load_default(16), ImageFont.load_default(13)
+    for number, (heading, below, ids, captions) in enumerate(rows):
+        top = MARGIN + number * height
+        draw.text((MARGIN, top + CELL // 2 - 20), heading, INK, font=large)
+        draw.text((MARGIN, top + CELL // 2 + 2), below, SOFT, font=small)
+        for column, image in enumerate(ids):
+            left = MARGIN_LEFT + column * (CELL + GAP)
+            _paste(sheet, draw, pictures.get(image), left, top)
+            if captions and captions[column]:
+                draw.text((left, top + CELL + 2), captions[column], SOFT, font=small)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture | None, left: int, top: int) -> None:
+    draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), fill=EMPTY)
+    if picture is None or picture.jpeg is None:
+        return
+    with picture.open() as image:
+        scale = CELL / max(image.size)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        shown = image.resize(size, Image.Resampling.LANCZOS)
+    sheet.paste(shown, (left + (CELL - shown.width) // 2, top + (CELL - shown.height) // 2))
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image" + ("" if count == 1 else "s")
