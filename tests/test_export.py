@@ -8,10 +8,10 @@ import hashlib
 import io
 import json
 import os
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PureWindowsPath
-from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,14 +21,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from shoal import records
-from shoal.errors import DiskSpaceError, RequestError, RunError, WorkError
+from shoal.errors import DecodeError, DiskSpaceError, RequestError, RunError, WorkError
 from shoal.export import JOURNAL_NAME, export, undo
 from shoal.export.journal import Journal, Move
 from shoal.export.names import cluster_name, cluster_width, safe_name, same_file_key, unique_names
-from shoal.export.placement import local_path
+from shoal.export.placement import own_file
 from shoal.export.transfer import Place, rename_into_place
+from shoal.images.location import file_uri
 from shoal.rundir import FORMAT_VERSION, RunDir
 
 
@@ -60,7 +62,7 @@ def run(tmp_path: Path, source: Path) -> RunDir:
 
 
 def uri_of(path: Path) -> str:
-    return "file://" + quote(os.fsencode(path))
+    return file_uri(str(path))
 
 
 def write_run(root: Path, images: list[tuple[str, str, int]]) -> RunDir:
@@ -68,7 +70,7 @@ def write_run(root: Path, images: list[tuple[str, str, int]]) -> RunDir:
     run_dir = RunDir(root)
     numbers = range(len(images))
     paths = [path for path, _, _ in images]
-    data = [local.read_bytes() if (local := local_path(uri)) else f"bytes of {uri}".encode() for _, uri, _ in images]
+    data = [local.read_bytes() if (local := own_file(uri)) else f"bytes of {uri}".encode() for _, uri, _ in images]
     digests = [hashlib.sha256(content).hexdigest() for content in data]
     originals = [digests.index(digest) for digest in digests]
     is_copy = [original != number for number, original in zip(numbers, originals, strict=True)]
@@ -183,9 +185,9 @@ def test_clusters_are_padded_to_sort_as_numbers_do() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows names are Unicode")
 def test_addresses_of_files_whose_names_are_not_utf8() -> None:
-    assert os.fsencode(local_path("file:///a/%FF%20%23.png") or "") == b"/a/\xff #.png"
-    assert local_path("s3://bucket/x.png") is None
-    assert local_path("file:///a/table.parquet#row=3") is None
+    assert os.fsencode(own_file("file:///a/%FF%20%23.png") or "") == b"/a/\xff #.png"
+    assert own_file("s3://bucket/x.png") is None
+    assert own_file("file:///a/table.parquet#row=3") is None
 
 
 # -- copy, link, move --------------------------------------------------------------------------------------------------
@@ -478,7 +480,7 @@ def test_a_dry_run_of_a_table_writes_nothing(run: RunDir, tmp_path: Path, kind: 
 
 
 def test_bytes_that_are_no_files_are_copied_but_not_moved_or_linked(tmp_path: Path) -> None:
-    uris = ["memory://bucket/a.png", "tar:///x.tar#a.png"]
+    uris = ["memory://bucket/a.png", "file:///x.tar#offset=512&size=9"]
     run_dir = write_run(tmp_path / "run", [("a.png", uris[0], 0), ("sub/a.png", uris[1], 0)])
     for mode in ("move", "link"):
         with pytest.raises(RequestError, match=f"--mode {mode} needs images that are files.*use --mode copy"):
@@ -493,12 +495,26 @@ def test_bytes_that_are_no_files_are_copied_but_not_moved_or_linked(tmp_path: Pa
     assert export(run_dir, "folders", tmp_path / "out", read=contents.__getitem__).already == 2
 
 
+def test_members_of_a_tar_are_written_out(source: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(source / "top.png", "one.png")
+        archive.add(source / "a/y.png", "two.png")
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        places = [(m.name, f"{uri_of(tmp_path / 'x.tar')}#offset={m.offset_data}&size={m.size}", 0) for m in archive]
+    run_dir = write_run(tmp_path / "run", places)
+    export(run_dir, "folders", tmp_path / "out")
+    assert tree(tmp_path / "out") == {
+        "cluster_000/one.png": (source / "top.png").read_bytes(),
+        "cluster_000/two.png": (source / "a/y.png").read_bytes(),
+    }
+
+
 def test_an_image_that_cannot_be_read_is_left_out_with_its_reason(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "run", [("a.png", "memory://a.png", 0), ("b.png", "memory://b.png", 0)])
 
     def read(uri: str) -> bytes:
         if uri.endswith("a.png"):
-            raise OSError("connection reset")
+            raise DecodeError("cannot be read: connection reset")
         return b"b"
 
     result = export(run_dir, "folders", tmp_path / "out", read=read)
@@ -715,9 +731,17 @@ def test_labelstudio_tasks_fit_their_configuration(run: RunDir, source: Path, tm
 
 
 def test_labelstudio_cannot_open_rows_of_tables(tmp_path: Path) -> None:
-    run_dir = write_run(tmp_path / "run", [("a.png", "s3://bucket/a.png", 0), ("b.png", "parquet://x#3", 0)])
+    run_dir = write_run(tmp_path / "run", [("a.png", "s3://bucket/a.png", 0), ("b.png", "file:///x.parquet#row=3", 0)])
     with pytest.raises(RequestError, match=r"no way to open b\.png .*--to folders"):
         export(run_dir, "labelstudio", tmp_path / "out.json")
+
+
+def test_torchvision_reads_an_image_folder(run: RunDir, tmp_path: Path) -> None:
+    export(run, "imagefolder", tmp_path / "out")
+    dataset = ImageFolder(tmp_path / "out")
+    assert dataset.classes == ["cluster_000", "cluster_002", "cluster_011"]
+    assert sorted(dataset.targets) == [0, 0, 0, 1, 1, 2]
+    assert all(image.size == (4, 3) for image, _ in dataset)
 
 
 def test_imagefolder_says_which_files_torchvision_passes_over(run: RunDir, source: Path, tmp_path: Path) -> None:

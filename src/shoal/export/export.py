@@ -16,6 +16,7 @@ from shoal.export.journal import JOURNAL_NAME
 from shoal.export.placement import Placement, plan_fiftyone, plan_folders
 from shoal.export.rows import Row, names_of_clusters, read_rows
 from shoal.export.transfer import Place, rename_into_place, writing_errors
+from shoal.images.reading import ImageReader
 from shoal.progress import Progress
 from shoal.rundir import RunDir
 
@@ -95,7 +96,7 @@ def export(
         layout: long or wide, for csv.
         say: takes lines for the person.
         progress: shows how far it is.
-        read: gives the bytes of an image that is no file of its own, by its uri.
+        read: gives the bytes of an image by its URI, or raises DecodeError.
         place: renames one file; a parameter for tests of faults.
 
     Raises:
@@ -116,7 +117,7 @@ def export(
         describe(checked, say)
         outcome = Outcome(Counter(), tuple((placement.row, NO_LONGER_THERE) for placement in checked.missing))
     else:
-        outcome = carry_out(checked, read or _read_source, place, progress or Progress())
+        outcome = carry_out(checked, read or ImageReader().read, place, progress or Progress())
         if kind == "fiftyone":
             _write_fiftyone_labels(placements, outcome, target)
     return _result(kind, checked, outcome, len(rows), dry_run)
@@ -186,12 +187,6 @@ def _how_to_serve(tasks: Path, root: Path | None) -> str:
         f"{line}; start it with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
         f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root}, and add the images' folder as a local storage"
     )
-
-
-def _read_source(uri: str) -> bytes:
-    from shoal.images.reading import ImageReader  # noqa: PLC0415
-
-    return ImageReader().read(uri)
 
 
 # -- many files --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from shoal.disk import require_free
-from shoal.errors import RequestError, ShoalError
+from shoal.errors import DecodeError, RequestError
 from shoal.export.journal import JOURNAL_NAME, Journal, Move
 from shoal.export.placement import Placement, State, state_of
 from shoal.export.rows import Row
@@ -145,11 +145,10 @@ def _transfer(placement: Placement, mode: str, read: Read, place: Place) -> str:
 
 def _read(placement: Placement, read: Read) -> bytes:
     try:
-        return read(placement.row.uri) if placement.source is None else placement.source.read_bytes()
-    except FileNotFoundError:
-        raise _LeftOutError(NO_LONGER_THERE) from None
-    except (OSError, ShoalError) as error:
-        raise _LeftOutError(f"cannot be read: {error}") from error
+        return read(placement.row.uri)
+    except DecodeError as error:
+        gone = placement.source is not None and not placement.source.exists()
+        raise _LeftOutError(NO_LONGER_THERE if gone else str(error)) from error
 
 
 def _modified_ns(placement: Placement) -> int | None:

@@ -15,7 +15,7 @@ from xml.sax.saxutils import quoteattr
 
 import shoal
 from shoal.errors import RequestError
-from shoal.export.placement import local_path
+from shoal.export.placement import own_file
 from shoal.export.rows import Row, names_of_clusters
 
 LOCAL_FILES = "/data/local-files/?d="
@@ -29,7 +29,7 @@ def document_root(rows: Sequence[Row]) -> Path | None:
 
     It is the parent of their common folder, since Label Studio wants a storage to lie below its document root.
     """
-    folders = {path.parent for path in (local_path(row.uri) for row in rows) if path is not None}
+    folders = {path.parent for path in (own_file(row.uri) for row in rows) if path is not None}
     if not folders:
         return None
     try:
@@ -75,7 +75,7 @@ def config_xml(rows: Sequence[Row]) -> bytes:
 
 
 def _address(row: Row, root: Path | None) -> str:
-    path = local_path(row.uri)
+    path = own_file(row.uri)
     if path is not None and root is not None:
         relative = path.relative_to(root)
         return LOCAL_FILES + quote(os.fsencode(relative.as_posix()))
