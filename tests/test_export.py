@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import hashlib
@@ -340,6 +341,25 @@ def test_a_killed_copy_goes_on_and_leaves_no_parts(run: RunDir, source: Path, tm
     result = export(run, "folders", tmp_path / "out")
     assert (result.written, result.already) == (4, 2)
     assert tree(tmp_path / "out") == expected_tree(tree(source))
+
+
+def test_a_part_that_is_a_second_name_of_a_finished_copy_is_not_written_to(
+    run: RunDir, source: Path, tmp_path: Path
+) -> None:
+    for _ in range(7):  # one more file is done each time; this process always has the same part names
+        with contextlib.suppress(Killed):
+            export(run, "folders", tmp_path / "out", place=linked_then_killed)
+    assert tree(tmp_path / "out") == expected_tree(tree(source))
+
+
+def test_a_read_only_file_moves_across_file_systems(source: Path, tmp_path: Path) -> None:
+    file = source / "top.png"
+    file.chmod(0o444)
+    run_dir = write_run(tmp_path / "run", [("top.png", uri_of(file), 0)])
+    export(run_dir, "folders", tmp_path / "out", mode="move", place=crossing)
+    assert (tmp_path / "out/cluster_000/top.png").stat().st_mode & 0o777 == 0o444
+    undo(tmp_path / "out", place=crossing)
+    assert file.stat().st_mode & 0o777 == 0o444
 
 
 def test_the_journal_is_on_the_disk_before_the_first_move(run: RunDir, source: Path, tmp_path: Path) -> None:

@@ -160,10 +160,10 @@ def _modified_ns(placement: Placement) -> int | None:
 def _prepare(checked: Checked) -> None:
     """Make the folders, clear what a kill left in them, and write the journal before the first move."""
     todo = checked.pending + checked.finishing
-    folders = {placement.target.parent for placement in todo}
-    for folder in folders:
+    for folder in {placement.target.parent for placement in todo}:
         folder.mkdir(parents=True, exist_ok=True)
-    remove_parts(folders)
+    if checked.dest.is_dir():
+        remove_parts(path for path in checked.dest.iterdir() if path.is_dir())
     if checked.mode != MOVE:
         return
     journal = Journal(checked.dest / JOURNAL_NAME)

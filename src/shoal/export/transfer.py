@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,11 +50,11 @@ def rename_into_place(source: Path, target: Path) -> None:
 
 def write_into_place(target: Path, data: bytes, modified_ns: int | None, place: Place) -> None:
     """Write a new file by way of a part beside it; no fsync, for whoever copies still has the original."""
-    part = _part_of(target)
-    part.write_bytes(data)
-    if modified_ns is not None:
-        os.utime(part, ns=(modified_ns, modified_ns))
-    place(part, target)
+    with _part_of(target) as part:
+        part.write_bytes(data)
+        if modified_ns is not None:
+            os.utime(part, ns=(modified_ns, modified_ns))
+        place(part, target)
 
 
 def link_into_place(source: Path, target: Path) -> str:
@@ -137,20 +138,38 @@ def writing_errors(dest: Path) -> Iterator[None]:
 
 
 def _copy_durably(source: Path, target: Path, place: Place) -> None:
-    part = _part_of(target)
-    shutil.copyfile(source, part)
-    shutil.copystat(source, part)
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    if not same_bytes(source, part):
-        part.unlink()
-        raise WorkError(
-            f"the copy of {source} on the disk of {target.parent} reads back differently; nothing was deleted"
-        )
-    place(part, target)
+    with _part_of(target) as part:
+        shutil.copyfile(source, part)
+        shutil.copystat(source, part)
+        _sync(part)
+        _require_same(source, part)
+        place(part, target)
     atomic.sync_folder(target.parent)
 
 
-def _part_of(target: Path) -> Path:
-    # Short, so that a target whose name has the full 255 bytes still has a part.
-    return target.with_name(f".{os.getpid()}.shoal-part")
+def _sync(part: Path) -> None:
+    mode = part.stat().st_mode
+    part.chmod(mode | stat.S_IWUSR)  # a file that its owner may only read is not opened for syncing on Windows
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    part.chmod(mode)
+
+
+def _require_same(source: Path, part: Path) -> None:
+    if not same_bytes(source, part):
+        raise WorkError(f"the copy of {source} at {part.parent} reads back differently; nothing was deleted")
+
+
+@contextmanager
+def _part_of(target: Path) -> Iterator[Path]:
+    """A new name beside `target`, short, so that there is room for it where the target has the full 255 bytes.
+
+    What a kill left under that name is unlinked, never written to: it may be a second name of a finished target.
+    """
+    part = target.with_name(f".{os.getpid()}.shoal-part")
+    part.unlink(missing_ok=True)
+    try:
+        yield part
+    except Exception:
+        part.unlink(missing_ok=True)
+        raise
