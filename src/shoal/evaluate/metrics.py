@@ -92,7 +92,8 @@ def purity(labels: Values, clusters: Values) -> float:
 
 def nmi(labels: Values, clusters: Values) -> float:
     """Normalised mutual information, 0 to 1: I(labels; clusters) over the arithmetic mean of the two entropies."""
-    return float(normalized_mutual_info_score(*_codes(labels, clusters), average_method="arithmetic"))
+    value = normalized_mutual_info_score(*_codes(labels, clusters), average_method="arithmetic")
+    return float(np.clip(value, 0, 1))  # rounding may leave the range by an ulp
 
 
 def ami(labels: Values, clusters: Values) -> float:
