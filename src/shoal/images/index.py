@@ -1,0 +1,163 @@
+"""The index stage: from a source to images.parquet, one row for each id, and labels.parquet if there are labels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+import pyarrow as pa
+
+from shoal import records
+from shoal.config import ClusterConfig
+from shoal.errors import DecodeError, NoImagesError
+from shoal.images import catalogue
+from shoal.images.catalogue import Catalogue, Row
+from shoal.images.decode import Header, probe
+from shoal.images.item import Item, Source
+from shoal.images.location import file_uri
+from shoal.images.reading import ImageReader
+from shoal.images.sources import open_source
+from shoal.images.storage import GONE, is_local
+from shoal.progress import Progress
+from shoal.rundir import RunDir, StageResult
+
+LOCAL_READERS: Final = min(4, os.cpu_count() or 1)
+REMOTE_READERS: Final = 16  # waiting for a network is not work
+CHUNK: Final = 32  # images that a reader takes at a time
+
+
+def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+    """List the source, read what is new or changed, find exact duplicates, and write the tables.
+
+    Raises:
+        SourceError: the source is not there, or cannot be listed.
+        NoImagesError: not one image is usable; the tables say why.
+    """
+    source = open_source(config.source)
+    earlier = catalogue.read_rows(run_dir.read_images()) if run_dir.images.is_file() else []
+    items = _listed(source, run_dir)
+    selected = catalogue.select((item.path for item in items), config.limit) if config.limit is not None else None
+    found = catalogue.match(earlier, items, selected)
+    _read_contents(found.unread, progress)
+    catalogue.find_duplicates(found.rows)
+    digest = catalogue.digest(found.rows)  # before the marks of later stages, which are no news to them
+    catalogue.mark(found)
+    records.write_table(run_dir.images, catalogue.to_table(found.rows))
+    facts = {**_facts(found, source), **_write_labels(found, run_dir)}
+    if facts[records.OK] == 0:
+        raise NoImagesError(_nothing_usable(source, found.rows))
+    return StageResult(digest, facts)
+
+
+def _listed(source: Source, run_dir: RunDir) -> list[Item]:
+    """All items but those of the run itself, which may lie in its source."""
+    own = file_uri(str(run_dir.root)) + "/"
+    return [item for item in source.items() if not item.uri.startswith(own)]
+
+
+# -- contents --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What reading one file told."""
+
+    size_bytes: int | None = None
+    sha256: str | None = None
+    header: Header | None = None
+    reason: str | None = None
+
+
+def _read_contents(rows: Sequence[Row], progress: Progress) -> None:
+    """Read, hash and probe the files of `rows` in a few threads, and fill the rows in."""
+    if not rows:
+        return
+    reader = ImageReader()
+
+    def look(chunk: Sequence[Row]) -> list[_Content]:
+        return [_look(reader, row) for row in chunk]
+
+    local = all(is_local(row.uri) for row in rows)
+    size = CHUNK if local else 1
+    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    with (
+        progress.task("Reading", len(rows)) as task,
+        ThreadPoolExecutor(LOCAL_READERS if local else REMOTE_READERS, thread_name_prefix="index") as pool,
+    ):
+        for chunk, contents in zip(chunks, _results(pool, look, chunks), strict=True):
+            for row, content in zip(chunk, contents, strict=True):
+                _fill(row, content)
+            task.advance(len(chunk))
+
+
+def _results(pool: ThreadPoolExecutor, work: Any, chunks: Sequence[Sequence[Row]]) -> Iterator[list[_Content]]:
+    """The results in order; should the reader of them be interrupted, what has not begun is not done."""
+    try:
+        yield from pool.map(work, chunks)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _look(reader: ImageReader, row: Row) -> _Content:
+    try:
+        data = reader.read(row.uri)
+    except DecodeError as error:
+        return _Content(reason=_with_extension(str(error), row.path))
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        return _Content(len(data), sha256, probe(data))
+    except DecodeError as error:
+        return _Content(len(data), sha256, None, _with_extension(str(error), row.path))
+
+
+def _fill(row: Row, content: _Content) -> None:
+    row.sha256 = content.sha256
+    if row.size_bytes is None:
+        row.size_bytes = content.size_bytes
+    if content.header is not None:
+        row.width, row.height = content.header.width, content.header.height
+        return
+    row.status = records.VANISHED if content.reason == GONE else records.SKIPPED
+    row.reason = content.reason
+
+
+def _with_extension(reason: str, path: str) -> str:
+    extension = PurePosixPath(path).suffix
+    return f"{reason} ({extension})" if reason == "not an image" and extension else reason
+
+
+# -- tables and facts ------------------------------------------------------------------------------------------------
+
+
+def _write_labels(found: Catalogue, run_dir: RunDir) -> dict[str, str]:
+    if not found.labels:
+        run_dir.labels.unlink(missing_ok=True)
+        return {}
+    pairs = sorted(found.labels.items())
+    ids, labels = [image for image, _ in pairs], [label for _, label in pairs]
+    records.write_table(run_dir.labels, pa.table({"id": ids, "label": labels}, schema=records.LABELS))
+    state = hashlib.sha256()
+    for image, label in pairs:
+        state.update(f"{image}\0{label}\0".encode())
+    return {"labels_digest": state.hexdigest()}
+
+
+def _facts(found: Catalogue, source: Source) -> dict[str, Any]:
+    statuses = [row.status for row in found.rows]
+    kinds = (records.OK, records.SKIPPED, records.DUPLICATE, records.VANISHED)
+    counts = {kind: statuses.count(kind) for kind in kinds}
+    return {"source": source.name, "images": len(statuses), **counts, "reasons": catalogue.reasons(found.rows)}
+
+
+def _nothing_usable(source: Source, rows: Sequence[Row]) -> str:
+    if not rows:
+        return f"no usable image in {source.identity}: it holds no file"
+    why = ", ".join(f"{count:,} {reason}" for reason, count in catalogue.reasons(rows).items())
+    skipped = sum(row.status == records.SKIPPED for row in rows)
+    vanished = f", {len(rows) - skipped:,} vanished" if skipped < len(rows) else ""
+    return f"no usable image in {source.identity}: {len(rows):,} files, {skipped:,} skipped{vanished} ({why})"

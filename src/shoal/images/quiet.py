@@ -1,0 +1,35 @@
+"""Pillow's warnings about odd files, kept from the person: what matters of them becomes a reason."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_lock = threading.Lock()
+_state: dict[str, Any] = {"depth": 0, "filter": None}
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Ignore warnings from Pillow's own modules while the block runs, in any thread.
+
+    `warnings.catch_warnings` swaps the process's whole list of filters, which threads do to each other's harm; this
+    puts one narrow filter in front while at least one block runs.
+    """
+    with _lock:
+        _state["depth"] += 1
+        if _state["filter"] not in warnings.filters:  # also when someone has swapped the list meanwhile
+            warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)(\.|$)")
+            _state["filter"] = warnings.filters[0]
+    try:
+        yield
+    finally:
+        with _lock:
+            _state["depth"] -= 1
+            if _state["depth"] == 0:
+                with contextlib.suppress(ValueError, AttributeError):
+                    warnings.filters.remove(_state["filter"])  # type: ignore[attr-defined]

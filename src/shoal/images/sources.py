@@ -1,0 +1,212 @@
+"""From what a person typed to a source: folder, files, pattern, manifest, table, tar, or storage elsewhere."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+from collections.abc import Sequence
+
+from shoal.errors import SourceError
+from shoal.images import manifest, table, tar
+from shoal.images.folder import FolderSource, is_image_name, is_run
+from shoal.images.formats import HEAD_BYTES, sniff, why_not
+from shoal.images.item import Item, Source
+from shoal.images.location import display_path, file_uri, is_uri, local_path
+from shoal.images.manifest import ManifestSource
+from shoal.images.remote import RemoteSource, list_remote, relative_path
+from shoal.images.storage import look_at
+from shoal.images.table import TableSource
+from shoal.images.tar import TarSource
+
+__all__ = ["Item", "Source", "open_source"]
+
+
+def open_source(spec: Sequence[str]) -> Source:
+    """Open what `spec` names: one source, or several files and folders.
+
+    Raises:
+        SourceError: it does not exist, is of no known kind, or cannot be reached.
+    """
+    specs = [text for text in spec if text.strip()]
+    if not specs:
+        raise SourceError("SOURCE is empty; expected a folder, files, a glob, a manifest, a table, a tar or a URI")
+    remote = [text for text in specs if is_uri(text) and not text.startswith("file:")]
+    if not remote:
+        return _open_local([local_path(text) if text.startswith("file:") else text for text in specs])
+    if len(remote) < len(specs):
+        raise SourceError(
+            f"SOURCE mixes {remote[0]} with local files; put both into a manifest (a .txt with a path on each line)"
+        )
+    return _open_remote(remote)
+
+
+# -- on this machine -------------------------------------------------------------------------------------------------
+
+
+def _open_local(specs: list[str]) -> Source:
+    paths: list[str] = []
+    for text in specs:
+        expanded = os.path.expanduser(text)
+        paths.extend([expanded] if os.path.lexists(expanded) else _glob(expanded))
+    if len(specs) > 1:
+        return _open_several(paths, _common_folder(paths), " (several files)")
+    pattern = os.path.expanduser(specs[0])
+    if os.path.lexists(pattern):
+        return _open_folder(pattern) if os.path.isdir(pattern) else _open_file(pattern)
+    base = os.path.abspath(_fixed_part(pattern))
+    return _open_several(paths, base, display_path(os.sep + os.path.relpath(os.path.abspath(pattern), base)))
+
+
+def _open_folder(folder: str) -> Source:
+    if is_run(folder):
+        raise SourceError(f"{display_path(folder)} is a Shoal run; expected a source of images")
+    shards = _shards_in(folder)
+    if shards:
+        return _open_shards(shards, folder, _identity(folder), _name(folder))
+    return FolderSource(_identity(folder), _name(folder), os.path.abspath(folder), (os.path.abspath(folder),))
+
+
+def _open_file(path: str) -> Source:
+    identity, name = _identity(path), _name(path)
+    if path.lower().endswith(tar.ENDINGS):
+        return TarSource(identity, name, ((file_uri(path), ""),))
+    if path.lower().endswith(".parquet") and table.holds_image_bytes(file_uri(path)):
+        return TableSource(identity, name, ((file_uri(path), ""),))
+    if path.lower().endswith((*manifest.ENDINGS, ".parquet")):
+        return ManifestSource(identity, name, os.path.abspath(path))
+    _require_image(path)
+    absolute = os.path.abspath(path)
+    return FolderSource(identity, name, os.path.dirname(absolute), (absolute,))
+
+
+def _open_several(paths: list[str], base: str, suffix: str) -> Source:
+    """Files and folders given one by one or by a pattern: shards of a table or a tar, or images."""
+    identity, name = _identity(base) + suffix, _name(base)
+    if all(path.lower().endswith((".parquet", *tar.ENDINGS)) for path in paths):
+        return _open_shards(sorted(paths, key=os.fsencode), base, identity, name)
+    return FolderSource(identity, name, base, tuple(dict.fromkeys(map(os.path.abspath, paths))))
+
+
+def _open_shards(shards: list[str], base: str, identity: str, name: str) -> Source:
+    tars = [path for path in shards if path.lower().endswith(tar.ENDINGS)]
+    if tars and len(tars) < len(shards):
+        raise SourceError(f"{identity} mixes Parquet and tar files; expected shards of one kind")
+    named = tuple((file_uri(path), _prefix(path, base)) for path in shards)
+    return TarSource(identity, name, named) if tars else TableSource(identity, name, named)
+
+
+def _shards_in(folder: str) -> list[str]:
+    """Parquet files with image bytes, or tar files, of a folder that holds no images itself; else nothing."""
+    tables: list[str] = []
+    tars: list[str] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and not is_run(os.path.join(parent, name))
+        )
+        for name in sorted(files):
+            if is_image_name(name):
+                return []
+            kind = tables if name.lower().endswith(".parquet") else tars if name.lower().endswith(tar.ENDINGS) else None
+            if kind is not None and not name.startswith("._"):
+                kind.append(os.path.join(parent, name))
+    if tables and table.holds_image_bytes(file_uri(tables[0])):
+        return sorted(tables, key=os.fsencode)
+    return sorted(tars, key=os.fsencode)
+
+
+def _require_image(path: str) -> None:
+    shown = display_path(path)
+    _, problem = look_at(path)
+    if problem is not None:
+        raise SourceError(f"{shown} cannot be a source: {problem}")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise SourceError(f"{shown} cannot be read: {error.strerror}") from error
+    if sniff(head) is None:
+        raise SourceError(
+            f"{shown} cannot be a source: {why_not(head)}; expected an image, a folder, a manifest "
+            "(.txt, .csv, .tsv, .parquet), a Parquet table of images, or a tar"
+        )
+
+
+def _glob(pattern: str) -> list[str]:
+    if not glob.has_magic(pattern):
+        raise SourceError(f"{display_path(pattern)} does not exist")
+    found = sorted(glob.glob(pattern, recursive=True), key=os.fsencode)
+    if not found:
+        raise SourceError(f"{display_path(pattern)} matches no file")
+    return found
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folder before the first part of a pattern that has a wildcard."""
+    parent = os.path.dirname(pattern)
+    while glob.has_magic(parent):
+        parent = os.path.dirname(parent)
+    return parent or os.curdir
+
+
+def _common_folder(paths: list[str]) -> str:
+    try:
+        return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    except ValueError as error:  # on Windows, two drives
+        raise SourceError(f"SOURCE has files on several drives; expected one ({error})") from error
+
+
+def _identity(path: str) -> str:
+    return display_path(os.path.normcase(os.path.realpath(path)))
+
+
+def _name(path: str) -> str:
+    name = display_path(os.path.basename(os.path.abspath(path)))
+    return name if os.path.isdir(path) else _stem(name)
+
+
+def _stem(name: str) -> str:
+    lowered = name.lower()
+    ending = next((ending for ending in (".tar.gz",) if lowered.endswith(ending)), os.path.splitext(lowered)[1])
+    return name[: len(name) - len(ending)] or "images"
+
+
+def _prefix(shard: str, base: str) -> str:
+    relative = display_path(os.path.relpath(shard, base))
+    return _stem(relative) + "/"
+
+
+# -- elsewhere -------------------------------------------------------------------------------------------------------
+
+
+def _open_remote(specs: list[str]) -> Source:
+    listings = [list_remote(uri) for uri in specs]
+    files = [file for listing in listings for file in listing.files]
+    single = listings[0].files[0].uri if len(specs) == 1 and listings[0].is_single else None
+    if len(specs) == 1:
+        base, identity = listings[0].base, specs[0].rstrip("/")
+        name = _last_part(base if glob.has_magic(identity) else identity)
+    else:
+        base = _common_uri([listing.base for listing in listings])
+        identity, name = f"{base} (several files)", _last_part(base)
+    if single is not None:
+        name = _stem(name)
+    if not any(is_image_name(file.uri) for file in files):
+        for endings, source in ((tar.ENDINGS, TarSource), ((".parquet",), TableSource)):
+            uris = [file.uri for file in files if file.uri.lower().endswith(endings)]
+            if uris:
+                return source(identity, name, tuple((uri, _remote_prefix(uri, base, single)) for uri in uris))
+    return RemoteSource(identity, name, tuple((relative_path(file.uri, base), file) for file in files))
+
+
+def _remote_prefix(uri: str, base: str, single: str | None) -> str:
+    return "" if uri == single else _stem(relative_path(uri, base)) + "/"
+
+
+def _last_part(uri: str) -> str:
+    return uri.rstrip("/").rpartition("/")[2] or "images"
+
+
+def _common_uri(bases: list[str]) -> str:
+    parts = zip(*(base.split("/") for base in bases), strict=False)
+    return "/".join(same[0] for same in itertools.takewhile(lambda part: len(set(part)) == 1, parts))

@@ -1,0 +1,118 @@
+"""Parquet files whose rows hold image bytes as a source, plain or as Hugging Face writes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shoal.errors import SourceError
+from shoal.images.item import Item, with_distinct_paths
+from shoal.images.location import is_uri, local_path, valid_text
+from shoal.images.rows import bytes_column
+from shoal.images.storage import is_local, modified, open_seekable
+
+LISTING_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class TableSource:
+    """One Parquet file, or several as shards of one table, in the order of their names."""
+
+    identity: str
+    name: str
+    shards: tuple[tuple[str, str], ...]  # URI, and the prefix of paths where rows have none: "" for a single file
+
+    def items(self) -> Iterator[Item]:
+        """Every row in order. Its path is the `path` column, or the row's number.
+
+        Raises:
+            SourceError: a file is no Parquet, or has no column of image bytes.
+        """
+        yield from with_distinct_paths(item for uri, prefix in self.shards for item in _rows(uri, prefix))
+
+
+def holds_image_bytes(uri: str) -> bool:
+    """True if the Parquet file at `uri` has a column of image bytes.
+
+    Raises:
+        SourceError: it is no readable Parquet file.
+    """
+    return bytes_column(_schema(uri)) is not None
+
+
+def _rows(uri: str, prefix: str) -> Iterator[Item]:
+    schema = _schema(uri)
+    column = bytes_column(schema)
+    if column is None:
+        raise SourceError(f"{uri} has the columns {', '.join(schema.names)}; expected one called image with bytes")
+    mtime = modified(uri)
+    names = _class_names(schema)
+    for row, (path, label) in enumerate(_paths_and_labels(uri, schema, column)):
+        shown = valid_text(str(path)) if path else f"{prefix}{row:08d}"
+        yield Item(shown, f"{uri}#row={row}", None, mtime, _label(label, names))
+
+
+def _paths_and_labels(uri: str, schema: pa.Schema, column: str) -> Iterator[tuple[Any, Any]]:
+    path_name = "path" if "path" in schema.names else _path_in_struct(schema, column)
+    label_name = "label" if "label" in schema.names else None
+    wanted = [name for name in (path_name, label_name) if name is not None]
+    try:
+        with open_seekable(uri) as stream, pq.ParquetFile(stream) as file:
+            if not wanted:
+                yield from ((None, None) for _ in range(file.metadata.num_rows))
+                return
+            for batch in file.iter_batches(LISTING_ROWS, columns=wanted, use_threads=False):
+                empty = [None] * batch.num_rows
+                paths = _strings(batch, path_name) if path_name else empty
+                labels = batch.column("label").to_pylist() if label_name else empty
+                yield from zip(paths, labels, strict=True)
+    except (OSError, pa.ArrowException) as error:
+        raise _broken(uri, error) from error
+
+
+def _strings(batch: pa.RecordBatch, name: str) -> list[Any]:
+    values = batch.column(name.split(".", maxsplit=1)[0])
+    return (values.field("path") if "." in name else values).to_pylist()  # type: ignore[no-any-return]
+
+
+def _path_in_struct(schema: pa.Schema, column: str) -> str | None:
+    if "." not in column:
+        return None
+    name = column.split(".", maxsplit=1)[0]
+    return f"{name}.path" if any(child.name == "path" for child in schema.field(name).type) else None
+
+
+def _class_names(schema: pa.Schema) -> list[str] | None:
+    """Names of integer labels, which Hugging Face keeps in the schema's metadata."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        names = features["label"]["names"]
+    except (KeyError, ValueError, TypeError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def _label(value: Any, names: list[str] | None) -> str | None:
+    if value is None:
+        return None
+    if names is not None and isinstance(value, int) and 0 <= value < len(names):
+        return names[value]
+    return valid_text(str(value))
+
+
+def _schema(uri: str) -> pa.Schema:
+    try:
+        with open_seekable(uri) as stream, pq.ParquetFile(stream) as file:
+            return file.schema_arrow
+    except (OSError, pa.ArrowException) as error:
+        raise _broken(uri, error) from error
+
+
+def _broken(uri: str, error: Exception) -> SourceError:
+    name = uri if is_uri(uri) and not is_local(uri) else local_path(uri)
+    return SourceError(f"{valid_text(name)} cannot be read as Parquet: {' '.join(str(error).split())[:200]}")

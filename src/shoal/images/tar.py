@@ -1,0 +1,127 @@
+"""Tar files in WebDataset's layout as a source: members that share a name up to its first dot are one sample."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, cast
+
+from shoal.errors import SourceError
+from shoal.images.folder import is_ignored_file, is_image_name
+from shoal.images.item import Item, with_distinct_paths
+from shoal.images.location import valid_text
+from shoal.images.members import GZIP_ENDINGS
+from shoal.images.storage import modified, open_seekable, too_large
+
+ENDINGS = (".tar", ".tar.gz", ".tgz")
+LABEL_EXTENSIONS = ("cls", "txt")  # the first that a sample has
+LONGEST_LABEL = 200  # bytes; a longer text is no class
+
+
+@dataclass(frozen=True, slots=True)
+class TarSource:
+    """One tar file, or several as shards, in the order of their names."""
+
+    identity: str
+    name: str
+    shards: tuple[tuple[str, str], ...]  # URI, and the prefix of its members' paths: "" for a single file
+
+    def items(self) -> Iterator[Item]:
+        """Every image in order of place; of other members those that belong to no image.
+
+        Raises:
+            SourceError: a file is no tar.
+        """
+        yield from with_distinct_paths(item for uri, prefix in self.shards for item in _Shard(uri, prefix).items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    name: str
+    offset: int
+    size: int
+    label: str | None
+    problem: str | None
+
+    @property
+    def key(self) -> str:
+        folder, _, file = self.name.rpartition("/")
+        return f"{folder}/{file.split('.')[0]}"
+
+    @property
+    def extension(self) -> str:
+        return self.name.rpartition(".")[2].lower()
+
+
+class _Shard:
+    def __init__(self, uri: str, prefix: str) -> None:
+        self._uri, self._prefix = uri, prefix
+        self._mtime = modified(uri)
+        self._broken: str | None = None
+
+    def items(self) -> Iterator[Item]:
+        members = list(self._members())
+        images = [member for member in members if is_image_name(member.name)]
+        keys = {member.key for member in images}
+        labels = _labels(members)
+        for member in members:
+            if is_image_name(member.name) or member.key not in keys:
+                yield self._item(member, labels.get(member.key))
+        if self._broken is not None:
+            name = self._uri.rpartition("/")[2]
+            yield Item(valid_text(f"{self._prefix}{name}"), self._uri, None, self._mtime, None, self._broken)
+
+    def _item(self, member: _Member, label: str | None) -> Item:
+        uri = f"{self._uri}#offset={member.offset}&size={member.size}"
+        shown = valid_text(f"{self._prefix}{member.name}")
+        return Item(shown, uri, member.size, self._mtime, label, member.problem)
+
+    def _members(self) -> Iterator[_Member]:
+        """All members but folders and junk. A tar that breaks off gives what comes before."""
+        last = ""
+        try:
+            with open_seekable(self._uri) as raw, _unpacked(self._uri, raw) as stream, _opened(stream) as tar:
+                for member in tar:
+                    tar.members = []  # type: ignore[attr-defined]  # it would remember every member
+                    if not member.isdir() and not is_ignored_file(member.name.rpartition("/")[2]):
+                        last = member.name
+                        yield self._member(member, stream)
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+            if not last:
+                raise SourceError(f"{valid_text(self._uri)} cannot be read as a tar file: {error}") from error
+            self._broken = f"the tar file breaks off after {valid_text(last)}"
+
+    def _member(self, member: tarfile.TarInfo, stream: IO[bytes]) -> _Member:
+        name = member.name.removeprefix("./")
+        problem = too_large(member.size)
+        if not member.isreg() or member.issparse():
+            problem = "not a regular file in the tar"
+        is_label = name.rpartition(".")[2].lower() in LABEL_EXTENSIONS and 0 < member.size <= LONGEST_LABEL
+        label = None
+        if is_label and problem is None:
+            stream.seek(member.offset_data)
+            label = stream.read(member.size).decode("utf-8", "replace").strip() or None
+        return _Member(name, member.offset_data, member.size, label, problem)
+
+
+def _opened(stream: IO[bytes]) -> tarfile.TarFile:
+    return tarfile.open(fileobj=stream, mode="r:", errors="surrogateescape")
+
+
+def _unpacked(uri: str, raw: IO[bytes]) -> IO[bytes]:
+    return cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if uri.lower().endswith(GZIP_ENDINGS) else raw
+
+
+def _labels(members: list[_Member]) -> dict[str, str]:
+    """Labels by sample. Texts (`.txt`) count only if they repeat, as names of classes do and captions do not."""
+    found: dict[str, dict[str, str]] = {extension: {} for extension in LABEL_EXTENSIONS}
+    for member in members:
+        if member.label is not None:
+            found[member.extension][member.key] = member.label
+    texts = found["txt"]
+    if len(set(texts.values())) * 2 > len(texts):
+        texts = {}
+    return {**texts, **found["cls"]}
