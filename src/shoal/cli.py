@@ -150,7 +150,7 @@ def similar(run: Path, image: str, count: int, device: str) -> None:
 
 @shoal.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("dest", type=click.Path(path_type=Path), required=False)
+@click.argument("dest", type=click.Path(path_type=Path))
 @click.option("--to", "kind", required=True, help="folders, csv, parquet, imagefolder, fiftyone or labelstudio.")
 @click.option("--mode", default="copy", show_default=True, help="For folders: copy, link or move.")
 @click.option(
@@ -169,9 +169,14 @@ def export(run: Path, dest: Path, kind: str, mode: str, layout: str, dry_run: bo
       shoal export photos.shoal --to csv clusters.csv --layout wide
     """
     from shoal.export import export as write_out
+    from shoal.progress import TerminalProgress
     from shoal.rundir import RunDir
 
-    result = write_out(RunDir.open(run), kind, dest, mode=mode, dry_run=dry_run, layout=layout, say=click.echo)
+    run_dir = RunDir.open(run)
+    run_dir.require("cluster")
+    result = write_out(
+        run_dir, kind, dest, mode=mode, dry_run=dry_run, layout=layout, say=click.echo, progress=TerminalProgress()
+    )
     click.echo(result.summary())
 
 
@@ -186,7 +191,10 @@ def undo(dest: Path) -> None:
     """
     from shoal.export import undo as put_back
 
-    click.echo(put_back(dest).summary())
+    result = put_back(dest)
+    click.echo(result.summary())
+    if result.left:
+        raise SystemExit(1)
 
 
 @shoal.command()

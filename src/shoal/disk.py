@@ -19,5 +19,5 @@ def require_free(folder: Path, needed_bytes: int, purpose: str) -> None:
     if free < needed_bytes + SPARE_BYTES:
         raise DiskSpaceError(
             f"{purpose} needs {needed_bytes / 2**20:,.0f} MiB, but the disk of {existing} has only "
-            f"{free / 2**20:,.0f} MiB free; make room or choose another --out"
+            f"{free / 2**20:,.0f} MiB free; make room or choose another place"
         )

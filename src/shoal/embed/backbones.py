@@ -22,6 +22,7 @@ from shoal.errors import ConfigError, WeightsError
 from shoal.rundir import digest_file
 
 TOP_FEATURES = ("logits", "probabilities")
+EMBEDDED_CROP_FRACTION = 1.0  # the whole of the shorter side; see docs/decisions.md for the comparison
 
 
 class Encoder(nn.Module):
@@ -164,7 +165,7 @@ def _describe(
         licence=licence,
         dim=int(dim),
         size=size,
-        crop_fraction=float(data["crop_pct"]),
+        crop_fraction=EMBEDDED_CROP_FRACTION if backbone == DEFAULT_BACKBONE else float(data["crop_pct"]),
         interpolation=data["interpolation"] if data["interpolation"] in ("bicubic", "bilinear") else "bicubic",
         resize="squash" if resize == "squash" or data.get("crop_mode") == "squash" else "crop",
         mean=_three(data["mean"]),

@@ -1,0 +1,183 @@
+"""The command line as a person meets it: whole processes, real images, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+COMMANDS = ("assign", "cluster", "demo", "doctor", "evaluate", "export", "report", "similar", "undo")
+
+
+def shoal(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "shoal", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=300,
+    )
+
+
+def paint(folder: Path, kinds: int = 3, each: int = 8, seed: int = 0) -> Path:
+    """Folders of pictures that anyone would tell apart: discs, stripes, checks in colours of their own."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:96, :96]
+    patterns = [
+        lambda p: np.hypot(x - 48 - p, y - 48 + p) < 30,
+        lambda p: (x + p) // 6 % 2 == 0,
+        lambda p: ((x + p) // 16 + y // 16) % 2 == 0,
+    ]
+    colours = np.array([[220, 60, 40], [40, 120, 220], [60, 180, 70]])
+    for kind in range(kinds):
+        (folder / f"kind{kind}").mkdir(parents=True, exist_ok=True)
+        for number in range(each):
+            mask = patterns[kind](int(generator.integers(0, 6)))
+            pixels = np.where(mask[..., None], colours[kind], 235) + generator.integers(-12, 13, (96, 96, 3))
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"kind{kind}" / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run of painted pictures: (run directory, source)."""
+    base = tmp_path_factory.mktemp("finished")
+    source = paint(base / "pictures")
+    done = shoal("cluster", source, "--clusters", "2-5", "--out", base / "run.shoal")
+    assert done.returncode == 0, done.stderr
+    return base / "run.shoal", source
+
+
+def test_a_folder_becomes_clusters_and_a_report(finished: tuple[Path, Path]) -> None:
+    run, _ = finished
+    clusters = pq.read_table(run / "clusters.parquet").to_pandas()
+    truth = clusters["path"].str.split("/").str[0]
+    assert len(clusters) == 24
+    assert clusters.groupby(truth)["cluster"].nunique().tolist() == [1, 1, 1]
+    assert clusters["cluster"].nunique() == 3
+    assert clusters["confidence"].between(0, 1).all()
+    assert (run / "report" / "index.html").stat().st_size > 10_000
+    assert set(pq.read_table(run / "choose_k.parquet")["k"].to_pylist()) == {2, 3, 4, 5}
+
+
+def test_evaluate_prints_one_json_object(finished: tuple[Path, Path]) -> None:
+    done = shoal("evaluate", finished[0], "--json")
+    found = json.loads(done.stdout)
+    assert (found["n"], found["clusters"], found["acc"], found["nmi"], found["purity"]) == (24, 3, 1.0, 1.0, 1.0)
+
+
+def test_new_images_are_assigned_and_strangers_unknown(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    run, _ = finished
+    paint(tmp_path / "new", each=2, seed=9)
+    (tmp_path / "new" / "kind0" / "broken.jpg").write_bytes(b"\xff\xd8\xff no")
+    done = shoal("assign", run, tmp_path / "new", "--to", tmp_path / "new.csv")
+    assert done.returncode == 0, done.stderr
+    assert "skipped kind0/broken.jpg" in done.stderr
+    lines = [line.split(",") for line in (tmp_path / "new.csv").read_text().splitlines()]
+    assert lines[0][:4] == ["path", "cluster", "confidence", "unknown"]
+    by_kind = {line[0].split("/")[0]: line[1] for line in lines[1:]}
+    assert len(lines) == 7
+    assert len(set(by_kind.values())) == 3
+
+
+def test_similar_lists_the_same_kind_first(finished: tuple[Path, Path]) -> None:
+    run, source = finished
+    done = shoal("similar", run, source / "kind1" / "3.png", "-n", "5")
+    paths = [line.split()[-1] for line in done.stdout.splitlines()[1:]]
+    assert len(paths) == 5
+    assert all(path.startswith("kind1/") for path in paths)
+    assert "kind1/3.png" not in paths
+
+
+def test_the_same_command_again_changes_nothing(finished: tuple[Path, Path]) -> None:
+    run, source = finished
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
+    done = shoal("cluster", source, "--clusters", "2-5", "--out", run)
+    assert done.returncode == 0
+    changed = {path.name for path, when in before.items() if path.stat().st_mtime_ns != when}
+    assert changed <= {"images.parquet", "labels.parquet"}
+
+
+def test_another_source_in_the_same_run_is_refused(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    paint(tmp_path / "other")
+    done = shoal("cluster", tmp_path / "other", "--out", finished[0])
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "expected the same source" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (("cluster", "no-such-folder"), 2, "no-such-folder"),
+        (("cluster", "."), 1, "no usable image"),
+        (("cluster", ".", "--clusters", "1"), 2, "--clusters has value '1'"),
+        (("cluster", ".", "--features", "pooled"), 2, "pooled"),
+        (("cluster", ".", "--seed", "-1"), 2, "--seed has value -1"),
+        (("cluster", ".", "--backbone", "no_such_net", "--weights", "w.pth"), 2, "w.pth"),
+        (("cluster", ".", "--colour", "red"), 2, "--colour"),
+        (("cluster",), 2, "SOURCE"),
+        (("paint",), 2, "paint"),
+        (("report", "nothing.shoal"), 2, "not a Shoal run"),
+        (("assign", "nothing.shoal", "."), 2, "not a Shoal run"),
+        (("evaluate", "nothing.shoal"), 2, "not a Shoal run"),
+        (("export", "nothing.shoal", "--to", "csv", "x.csv"), 2, "not a Shoal run"),
+    ],
+)
+def test_wrong_requests_end_with_one_line_and_their_code(
+    arguments: tuple[str, ...], code: int, named: str, tmp_path: Path
+) -> None:
+    done = shoal(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert named in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_more_clusters_than_images_is_work_that_fails(tmp_path: Path) -> None:
+    paint(tmp_path / "few", each=1)
+    done = shoal("cluster", tmp_path / "few", "--clusters", "10", "--out", tmp_path / "run")
+    assert done.returncode == 1
+    assert "10" in done.stderr
+
+
+def test_debug_shows_a_traceback(tmp_path: Path) -> None:
+    done = shoal("cluster", "no-such-folder", "--debug", cwd=tmp_path)
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    done = shoal(command, "--help")
+    assert done.returncode == 0
+    assert command in ("demo", "doctor") or f"shoal {command} " in done.stdout
+
+
+def test_the_default_run_name_is_the_sources(tmp_path: Path) -> None:
+    paint(tmp_path / "pictures", each=3)
+    assert shoal("cluster", "pictures", "--no-report", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "pictures.shoal" / "run.json").is_file()
+    assert not (tmp_path / "pictures.shoal" / "report").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
+def test_an_interrupted_run_says_so_and_goes_on(tmp_path: Path) -> None:
+    paint(tmp_path / "pictures", each=200)
+    command = [sys.executable, "-m", "shoal", "cluster", "pictures", "--no-report", "--clusters", "3"]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "pictures.shoal" / "images.parquet").exists():
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert errors.splitlines()[-1].startswith("shoal: interrupted")
+    assert shoal("cluster", "pictures", "--no-report", "--clusters", "3", cwd=tmp_path).returncode == 0
