@@ -73,6 +73,7 @@ class _Stream:
         return self._cut(offset, size)
 
     def close(self) -> None:
+        """Forget everything; the next read begins anew."""
         for file in (self._unpacked, self._raw):
             if file is not None:
                 file.close()
@@ -80,14 +81,22 @@ class _Stream:
         self._chunks.clear()
         self._first = self._last = 0
 
+    def __del__(self) -> None:  # readers are made freely and have no end of their own
+        self.close()
+
     def _unpack(self, needed: int) -> bool:
         """Unpack one more chunk, and forget what lies behind the window and is not `needed` (an offset)."""
-        chunk = self._unpacked.read(CHUNK_BYTES) if self._unpacked is not None else b""
+        try:
+            chunk = self._unpacked.read1(CHUNK_BYTES) if self._unpacked is not None else b""
+        except EOFError:  # broken off: what came before is good
+            chunk = b""
+        if not chunk:
+            return False
         self._chunks.append(chunk)
         self._last += len(chunk)
         while self._last - self._first > WINDOW_BYTES and self._first + len(self._chunks[0]) <= needed:
             self._first += len(self._chunks.popleft())
-        return bool(chunk)
+        return True
 
     def _cut(self, offset: int, size: int) -> bytes:
         parts = []
