@@ -98,7 +98,7 @@ def test_rows_are_read_in_any_order_with_bounded_memory(tmp_path: Path, monkeypa
     for shard in range(6):
         part = values[100 * shard : 100 * shard + 100]
         pq.write_table(pa.table({"image": part}), tmp_path / f"{shard}.parquet", row_group_size=50, data_page_size=4096)
-    monkeypatch.setattr(rows, "BATCH_ROWS", 8)
+    monkeypatch.setattr(rows, "BATCH_BYTES", 16_000)
     monkeypatch.setattr(rows, "WINDOW_BYTES", 40_000)
     uris = [item.uri for item in open_path(tmp_path).items()]
     reader = rows.RowReader()

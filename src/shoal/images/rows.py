@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from shoal.errors import DecodeError
 from shoal.images.storage import open_seekable, reading_errors
 
-BATCH_ROWS: Final = 256
+MOST_BATCH_ROWS: Final = 1024
+BATCH_BYTES: Final = 8 << 20  # about; a batch is what is unpacked at a time
 WINDOW_BYTES: Final = 64 << 20  # of one row group, kept behind the reading point
 OPEN_GROUPS: Final = 4
 _BYTES_COLUMNS: Final = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
@@ -136,9 +137,15 @@ class _Group:
 
 
 def _batches(table: _Table, number: int) -> Iterator[pa.Array]:
-    # With a buffer size pages are read as they are needed; without one, the whole column of the group at once.
-    with open_seekable(table.uri) as stream, pq.ParquetFile(stream, buffer_size=1 << 20) as file:
-        for batch in file.iter_batches(BATCH_ROWS, row_groups=[number], columns=[table.column], use_threads=False):
+    # Buffered, and not fetched before: pages are read as they are needed, not the whole column of a group at once.
+    with (
+        open_seekable(table.uri) as stream,
+        pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False) as file,
+    ):
+        group = file.metadata.row_group(number)
+        row_bytes = max(1, group.total_byte_size // max(1, group.num_rows))
+        rows = min(max(1, BATCH_BYTES // row_bytes), MOST_BATCH_ROWS)
+        for batch in file.iter_batches(rows, row_groups=[number], columns=[table.column], use_threads=False):
             values: Any = batch.column(0)
             yield values.field("bytes") if pa.types.is_struct(values.type) else values
 
