@@ -1,0 +1,206 @@
+"""Nearest neighbours against brute force in float64, and what the stage leaves in a run directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shoal import records
+from shoal.config import ClusterConfig
+from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
+from shoal.neighbours import exact, query, stage
+from shoal.neighbours.exact import exact_neighbours
+from shoal.progress import Progress, Task
+from small_run import write_small_run
+
+CONFIG = ClusterConfig(source=("photos",))
+
+
+def unit_rows(n: int, d: int, seed: int) -> Float32:
+    return normalise_rows(np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32))
+
+
+def assert_exact(x: Float32, ids: npt.NDArray[np.int32], similarity: Float32) -> None:
+    """Every row's similarities are the k largest of the others, and belong to its ids, in order, ties by id."""
+    n, k = ids.shape
+    true = x.astype(np.float64) @ x.T.astype(np.float64)
+    np.fill_diagonal(true, -np.inf)
+    assert (ids != np.arange(n)[:, None]).all()
+    assert all(len(set(row)) == k for row in ids.tolist())
+    np.testing.assert_allclose(similarity, np.take_along_axis(true, ids, 1), atol=2e-6)
+    np.testing.assert_allclose(similarity, -np.sort(-true, axis=1)[:, :k], atol=2e-6)
+    fall = np.diff(similarity, axis=1)
+    assert (fall <= 0).all()
+    assert (np.diff(ids, axis=1)[fall == 0] > 0).all()
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_exact_is_brute_force(data: st.DataObject) -> None:
+    n = data.draw(st.integers(2, 150))
+    d = data.draw(st.integers(1, 40))
+    k = data.draw(st.integers(1, n - 1))
+    x = unit_rows(n, d, seed=data.draw(st.integers(0, 1000)))
+    x[data.draw(st.integers(0, n - 1)) :: 3] = x[0]  # exact duplicates
+    x[data.draw(st.integers(0, n - 1))] = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "BLOCK_ROWS", data.draw(st.integers(7, 64)))
+        assert_exact(x, *exact_neighbours(x, k, threads=2))
+
+
+def test_result_is_a_function_of_the_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = unit_rows(700, 96, seed=1)
+    x[350:] = x[:350]
+    ids, similarity = exact_neighbours(x, 20, threads=1)
+    monkeypatch.setattr(exact, "BLOCK_ROWS", 97)
+    other_ids, other_similarity = exact_neighbours(x, 20, threads=3)
+    assert ids.tobytes() == other_ids.tobytes()
+    assert similarity.tobytes() == other_similarity.tobytes()
+    np.testing.assert_array_equal(similarity[:350], similarity[350:])
+
+
+def test_duplicates_are_neighbours_and_the_row_itself_is_not() -> None:
+    x = np.tile(unit_rows(1, 16, seed=0), (5, 1))
+    ids, similarity = exact_neighbours(x, 3)
+    assert ids.tolist() == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2], [0, 1, 2]]
+    np.testing.assert_allclose(similarity, 1, atol=1e-6)
+
+
+def test_zero_rows_are_similar_to_nothing() -> None:
+    ids, similarity = exact_neighbours(np.zeros((4, 3), dtype=np.float32), 2)
+    assert ids.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]
+    assert not similarity.any()
+
+
+@pytest.mark.parametrize(("n", "k"), [(0, 0), (1, 0), (5, 0)])
+def test_no_neighbours_asked_or_possible(n: int, k: int) -> None:
+    ids, similarity = exact_neighbours(unit_rows(n, 4, seed=0), k)
+    assert (ids.shape, ids.dtype, similarity.shape, similarity.dtype) == ((n, k), np.int32, (n, k), np.float32)
+
+
+@pytest.mark.parametrize("k", [-1, 5])
+def test_impossible_k_is_refused(k: int) -> None:
+    with pytest.raises(ValueError, match=f"from 0 to n - 1 = 4. Got {k}"):
+        exact_neighbours(unit_rows(5, 4, seed=0), k)
+
+
+def test_progress_ends_at_its_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "BLOCK_ROWS", 10)
+    watched = CountingProgress()
+    exact_neighbours(unit_rows(47, 4, seed=0), 3, watched)
+    assert watched.done == watched.total == 5 * 6 // 2 + 5
+
+
+def test_an_interruption_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(CountingProgress):
+        def advance(self, count: int = 1) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        exact_neighbours(unit_rows(47, 4, seed=0), 3, Interrupted())
+
+
+class CountingProgress(Progress):
+    def __init__(self) -> None:
+        self.total = self.done = 0
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str = "images") -> Iterator[Task]:
+        self.total = total
+        yield self
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+
+
+# -- the stage ----------------------------------------------------------------------------------------------------
+
+
+def test_stage_writes_image_ids_for_every_row(tmp_path: Path) -> None:
+    vectors = (
+        np.random.default_rng(0).standard_normal((1500, 8)) * 30
+    )  # two parts of embeddings; raw, not of unit length
+    statuses = [records.OK] * 1500
+    statuses[0], statuses[7], statuses[1499] = records.SKIPPED, records.DUPLICATE, records.VANISHED
+    run_dir = write_small_run(tmp_path / "run", vectors, statuses)
+    result = stage.run(CONFIG, run_dir, Progress())
+
+    ids, similarity = np.load(run_dir.neighbours / "ids.npy"), np.load(run_dir.neighbours / "similarity.npy")
+    assert (ids.dtype, ids.shape, similarity.dtype, similarity.shape) == (np.int32, (1500, 50), np.float32, (1500, 50))
+    assert (ids[[0, 7, 1499]] == -1).all()
+    assert not similarity[[0, 7, 1499]].any()
+    ok = np.setdiff1d(np.arange(1500), [0, 7, 1499])
+    assert np.isin(ids[ok], ok).all()
+    unit = vectors.astype(np.float16).astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    true = unit[ok] @ unit[ok].T
+    np.fill_diagonal(true, -np.inf)
+    np.testing.assert_allclose(similarity[ok], -np.sort(-true, axis=1)[:, :50], atol=1e-6)
+    np.testing.assert_allclose(similarity[ok], np.einsum("nd,nkd->nk", unit[ok], unit[ids[ok]]), atol=1e-6)
+    assert result.facts == {
+        "k": 50,
+        "method": "exact",
+        "recall": 1.0,
+        "mean_similarity": pytest.approx(similarity[ok].mean(), abs=1e-6),
+    }
+    manifest = json.loads((run_dir.neighbours / "manifest.json").read_text())
+    assert (manifest["k"], manifest["metric"], manifest["method"], manifest["recall"]) == (50, "cosine", "exact", 1.0)
+
+
+def test_stage_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    run_dir = write_small_run(tmp_path / "run", np.random.default_rng(0).standard_normal((300, 8)))
+    first = stage.run(CONFIG, run_dir, Progress())
+    before = {file.name: file.read_bytes() for file in run_dir.neighbours.iterdir()}
+    assert stage.run(CONFIG, run_dir, Progress()) == first
+    assert {file.name: file.read_bytes() for file in run_dir.neighbours.iterdir()} == before
+    assert set(before) == {"ids.npy", "similarity.npy", "manifest.json"}
+
+
+@pytest.mark.parametrize(("ok", "k"), [(1, 0), (2, 1), (51, 50), (30, 29)])
+def test_stage_has_at_most_the_others_as_neighbours(tmp_path: Path, ok: int, k: int) -> None:
+    vectors = np.random.default_rng(0).standard_normal((ok + 1, 4))
+    run_dir = write_small_run(tmp_path / "run", vectors, [records.SKIPPED] + [records.OK] * ok)
+    assert stage.run(CONFIG, run_dir, Progress()).facts["k"] == k
+    assert np.load(run_dir.neighbours / "ids.npy").shape == (ok + 1, k)
+    assert np.load(run_dir.neighbours / "similarity.npy").shape == (ok + 1, k)
+
+
+# -- new images ---------------------------------------------------------------------------------------------------
+
+
+def test_nearest_is_brute_force_over_blocks(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((9000, 6)).astype(np.float16)
+    vectors[8999] = vectors[5]  # the same image in two blocks
+    run_dir = write_small_run(tmp_path / "run", vectors)
+    ids = np.setdiff1d(np.arange(9000), [3, 4000])
+    queries = np.concatenate([vectors[[3, 5]].astype(np.float32), random.standard_normal((2, 6), dtype=np.float32)])
+    found, similarity = query.nearest(EmbeddingStore.open(run_dir.embeddings), ids, queries, 7)
+
+    stored = vectors[ids].astype(np.float64)
+    true = normalised(queries) @ normalised(stored).T
+    np.testing.assert_allclose(similarity, -np.sort(-true, axis=1)[:, :7], atol=1e-6)
+    np.testing.assert_allclose(similarity, np.take_along_axis(true, np.searchsorted(ids, found), 1), atol=1e-6)
+    assert found[1, :2].tolist() == [5, 8999]
+    assert not np.isin(found, [3, 4000]).any()
+
+
+def test_nearest_leaves_queries_as_they_were_and_gives_at_most_all(tmp_path: Path) -> None:
+    run_dir = write_small_run(tmp_path / "run", np.eye(3))
+    asked = np.array([[5, 1, 0]], dtype=np.float32)
+    found, similarity = query.nearest(EmbeddingStore.open(run_dir.embeddings), np.arange(3), asked, 20)
+    assert found.tolist() == [[0, 1, 2]]
+    np.testing.assert_allclose(similarity[0], np.array([5, 1, 0]) / np.sqrt(26), atol=1e-6)
+    assert asked.tolist() == [[5, 1, 0]]
+
+
+def normalised(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    return rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
