@@ -26,6 +26,7 @@ def make_messy_folder(folder: Path) -> dict[str, str]:
 
     Every good image has a content of its own. Kinds that this system cannot hold are left out.
     """
+    folder = folder.resolve()  # links in it have to lead somewhere
     folder.mkdir(parents=True, exist_ok=True)
     expected: dict[str, str] = {}
     for name, (outcome, build) in {**_good_files(), **_bad_files()}.items():

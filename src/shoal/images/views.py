@@ -13,8 +13,8 @@ from shoal.images.decode import Decoded, decode_scaled, probe
 
 Box = tuple[float, float, float, float]
 
-# A JPEG may be decoded at a reduced scale that leaves this much more than the resize needs: then the mean difference
-# to a full decode stays below 2 of 255 grey levels (bench/decode.py).
+# A JPEG may be decoded at a reduced scale that leaves this much more than the resize needs: bench/decode.py shows what
+# that saves, and how few grey levels it is off a full decode.
 SPARE: Final = 9 / 8
 _FILTERS: Final = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
