@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal import records
-from shoal.cluster import silhouette
+from shoal.cluster import silhouette, threads
+from shoal.cluster.choose_k import EUCLIDEAN_PAIRS_IMAGES
+from shoal.cluster.kmeans import EUCLIDEAN
 from shoal.embeddings import Float32
 from shoal.report.findings import Findings, Int32
 
@@ -50,9 +52,9 @@ class Explorer:
     def of(cls, findings: Findings) -> Explorer:
         """The chosen clusters always count as looked at, with the run's own numbers for them."""
         positions = np.arange(len(findings.ids))
-        if findings.metric == "euclidean" and len(positions) > EUCLIDEAN_IMAGES:
-            random = np.random.default_rng(findings.seed)
-            positions = np.sort(random.choice(positions, EUCLIDEAN_IMAGES, replace=False))
+        if findings.metric == EUCLIDEAN and len(positions) > EUCLIDEAN_PAIRS_IMAGES:  # the sample that chose K, too
+            random = np.random.default_rng([findings.seed, 0])
+            positions = np.sort(random.choice(len(positions), EUCLIDEAN_PAIRS_IMAGES, replace=False))
         labellings = {k: labels[positions] for k, labels in _sweep(findings).items()}
         labellings[findings.k] = findings.cluster[positions]
         return cls(findings, positions, dict(sorted(labellings.items())))
@@ -76,14 +78,13 @@ class Explorer:
         """The looks at `ks` (at all), ascending. Those that were never looked at are passed over."""
         wanted = [k for k in self.labellings if ks is None or k in ks]
         points, features = self.points, self.features
-        # Euclidean distances are the cost, and all labellings share them.
-        together = self.findings.metric == "euclidean"
-        shared = silhouette.euclidean(points, [self.labellings[k] for k in wanted]) if together and wanted else None
-        for number, k in enumerate(wanted):
-            labels = self.labellings[k]
-            clusters = int(labels.max()) + 1
-            values = silhouette.cosine(points, labels, clusters) if shared is None else shared[number]
-            yield Look(k, labels, values.astype(np.float32), float(values.mean()), _centres(features, labels, clusters))
+        labellings = [self.labellings[k] for k in wanted]
+        if self.findings.metric == EUCLIDEAN and wanted:
+            found = iter(silhouette.euclidean(points, labellings))  # distances are the cost: all labellings share them
+        else:
+            found = threads.each(lambda labels: silhouette.cosine(points, labels, int(labels.max()) + 1), labellings)
+        for k, labels, values in zip(wanted, labellings, found, strict=True):
+            yield Look(k, labels, values.astype(np.float32), float(values.mean()), _centres(features, labels, k))
 
 
 def _sweep(findings: Findings) -> dict[int, Int32]:

@@ -24,9 +24,11 @@ SOFT: Final = "#6b7480"
 RULE: Final = "#d9dde2"
 ACCENT: Final = "#b4472f"
 PAPER: Final = "#ffffff"
-DPI: Final = 144
+DPI: Final = 132
 MOST_DOTS: Final = 20_000
 KNIFE_ROWS: Final = 1500  # more rows than the figure has pixels say nothing more
+
+Box = tuple[float, float, float, float]  # left, bottom, width, height, in inches
 
 _STYLE: Final[Any] = {
     "font.family": "sans-serif",
@@ -56,7 +58,9 @@ def style() -> AbstractContextManager[None]:
 def evidence(rows: Sequence[dict[str, Any]], chosen: int) -> bytes:
     """Mean silhouette, and stability where it was measured, over the numbers of clusters looked at."""
     stable = [row for row in rows if row.get("stability") is not None]
-    figure, panels = _figure(7.2, 4.6 if stable else 3.2, rows=2 if stable else 1, heights=(3, 1.4))
+    height = 4.9 if stable else 3.3
+    upper: Box = (0.65, height - 2.75, 6.35, 2.2)
+    figure, panels = _figure(7.2, height, *([upper, (0.65, 0.55, 6.35, 1.0)] if stable else [upper]))
     ks = [row["k"] for row in rows]
     curve = panels[0]
     curve.plot(ks, [_number(row.get("silhouette")) for row in rows], color=INK, linewidth=1.4)
@@ -82,7 +86,7 @@ def evidence(rows: Sequence[dict[str, Any]], chosen: int) -> bytes:
 
 def knife(look: Look, features: Float32, colours: Sequence[str], note: str = "") -> bytes:
     """The silhouette of every image by cluster, with its mean dashed, beside the first two features and the centres."""
-    figure, (left, right) = _figure(10.4, 5.4, columns=2)
+    figure, (left, right) = _figure(10.4, 5.4, (0.4, 0.5, 4.6, 4.3), (5.6, 0.5, 4.6, 4.3))
     _draw_knife(left, look, colours)
     _draw_scatter(right, look, features, colours)
     _title(left, f"{look.k:,} clusters: mean silhouette {look.mean:.3f}", "silhouette of every image, by cluster")
@@ -94,7 +98,7 @@ def map_of(
     places: Float32, labels: npt.NDArray[np.int32], colours: Sequence[str], unsure: npt.NDArray[np.bool_]
 ) -> bytes:
     """All images in the plane, coloured by cluster; unsure ones pale."""
-    figure, (panel,) = _figure(8.4, 6.6)
+    figure, (panel,) = _figure(8.4, 6.6, (0.2, 0.1, 8.0, 5.9))
     some = _some(len(places))
     shades = np.array(colours)[labels[some]]
     size = float(np.clip(9000 / max(len(some), 1), 1.2, 22))
@@ -114,7 +118,7 @@ def map_of(
 
 def sizes(counts: npt.NDArray[np.int64], order: Sequence[int], colours: Sequence[str]) -> bytes:
     """Images in each cluster, largest first."""
-    figure, (panel,) = _figure(7.2, 3.4)
+    figure, (panel,) = _figure(7.2, 3.4, (0.65, 0.5, 6.35, 2.3))
     panel.bar(range(len(order)), counts[list(order)], color=[colours[cluster] for cluster in order], width=0.86)
     named = len(order) <= 40
     panel.xaxis.set_major_locator(FixedLocator(range(len(order))) if named else NullLocator())
@@ -131,13 +135,16 @@ def sizes(counts: npt.NDArray[np.int64], order: Sequence[int], colours: Sequence
 def confusion(counts: npt.NDArray[np.int64], clusters: Sequence[Any], classes: Sequence[Any]) -> bytes:
     """Shares of each cluster by label: a row a cluster, a column a label, both as they are given."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, (panel,) = _figure(min(3 + 0.32 * len(classes), 14), min(2.2 + 0.26 * len(clusters), 14))
+    width, height = min(0.34 * len(classes), 11), min(0.28 * len(clusters), 10)
+    names = [_short(name) for name in classes]
+    below = 0.25 + 0.06 * max(len(name) for name in names)  # room for names at 60 degrees
+    figure, (panel,) = _figure(max(width, 2.4) + 1.2, height + below + 0.75, (0.8, below, max(width, 2.4), height))
     panel.imshow(shares, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     if len(classes) <= 60:
-        panel.set_xticks(range(len(classes)), [_short(name) for name in classes], rotation=60, ha="right", fontsize=7)
+        panel.set_xticks(range(len(classes)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
     if len(clusters) <= 60:
         panel.set_yticks(range(len(clusters)), [str(cluster) for cluster in clusters], fontsize=7)
-    if counts.size <= 400:
+    if counts.size <= 256:
         for row, column in zip(*np.nonzero(counts), strict=True):
             shade = PAPER if shares[row, column] > 0.55 else INK
             panel.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=6.5, color=shade)
@@ -194,14 +201,12 @@ def _label(panel: Axes, x: float, y: float, text: str, colour: str) -> None:
     panel.text(x, y, text, ha="center", va="center", fontsize=7, weight="bold", color=INK, bbox=box, clip_on=True)
 
 
-def _figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, heights: tuple[float, ...] = ()
-) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+def _figure(width: float, height: float, *boxes: Box) -> tuple[Figure, list[Axes]]:
+    """A figure of inches with a panel in each box. Boxes are fixed, since finding them takes as long as drawing."""
+    figure = Figure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(figure)
-    ratios = {"height_ratios": heights} if rows == len(heights) else {}
-    panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw=ratios)
-    return figure, list(panels.ravel())
+    panels = [figure.add_axes((x / width, y / height, w / width, h / height)) for x, y, w, h in boxes]
+    return figure, panels
 
 
 def _title(panel: Axes, title: str, subtitle: str) -> None:
@@ -240,7 +245,7 @@ def _short(name: Any) -> str:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 4})
     return buffer.getvalue()
 
 

@@ -9,17 +9,17 @@ import pyarrow as pa
 
 from shoal import records
 from shoal.config import ClusterConfig
-from shoal.embeddings import Float32, Ids
+from shoal.embeddings import Float32, Ids, normalise_rows
+from shoal.neighbours.exact import exact_neighbours
 from shoal.progress import Progress
 from shoal.report import tsne
 from shoal.report.space import clustering_space, principal_components
 from shoal.rundir import RunDir, StageResult, digest_file
 
 FEWEST: Final = 10  # below this, neighbours say nothing that two principal components do not
-LANDMARKS: Final = 20_000  # of more images, this many are embedded, and the others placed among them
+LANDMARKS: Final = 10_000  # of more images, this many are embedded, and the others placed among them
 LANDMARK_NEIGHBOURS: Final = 30
 PLACED_BY: Final = 5  # nearest images already placed that an image is put between
-SEARCH_ROWS: Final = 1024
 
 
 def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
@@ -47,11 +47,11 @@ def place(points: Float32, neighbours: tsne.Neighbours, similarity: Float32, see
     if len(points) < FEWEST or not (neighbours >= 0).any():
         return start, "principal components"
     if len(points) <= LANDMARKS:
-        return tsne.embed(neighbours, similarity, start, seed), "t-SNE"
+        return tsne.embed(neighbours, similarity, start), "t-SNE"
     landmarks = np.sort(np.random.default_rng(seed).choice(len(points), LANDMARKS, replace=False))
-    near, likeness = nearest_rows(points[landmarks], min(LANDMARK_NEIGHBOURS, LANDMARKS - 1))
+    near, likeness = exact_neighbours(normalise_rows(points[landmarks]), LANDMARK_NEIGHBOURS)
     places = np.full((len(points), 2), np.nan, np.float32)
-    places[landmarks] = tsne.embed(near, likeness, start[landmarks], seed)
+    places[landmarks] = tsne.embed(near, likeness, start[landmarks])
     return spread(places, neighbours, similarity), f"t-SNE of {LANDMARKS:,} images, the others placed among them"
 
 
@@ -64,21 +64,6 @@ def known_neighbours(run_dir: RunDir, ids: Ids) -> tuple[tsne.Neighbours, Float3
     position = np.full(len(found) + 1, -1, np.int32)  # the last one stands for id -1
     position[ids] = np.arange(len(ids), dtype=np.int32)
     return position[found[ids]], np.asarray(similarity[ids], np.float32)
-
-
-def nearest_rows(points: Float32, k: int) -> tuple[tsne.Neighbours, Float32]:
-    """The k rows of greatest inner product with each row but itself: positions [N, k], best first, and products."""
-    neighbours, products = np.empty((len(points), k), np.int32), np.empty((len(points), k), np.float32)
-    for begin in range(0, len(points), SEARCH_ROWS):
-        rows = np.arange(begin, min(begin + SEARCH_ROWS, len(points)))
-        block = points[rows] @ points.T
-        block[rows - begin, rows] = -np.inf
-        best = np.argpartition(block, -k, axis=1)[:, -k:]
-        values = np.take_along_axis(block, best, axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")
-        neighbours[rows] = np.take_along_axis(best, order, axis=1)
-        products[rows] = np.take_along_axis(values, order, axis=1)
-    return neighbours, products
 
 
 def spread(places: Float32, neighbours: tsne.Neighbours, similarity: Float32) -> Float32:

@@ -11,7 +11,9 @@ import numpy.typing as npt
 from shoal.embeddings import Float32
 
 POOL: Final = 256  # most confident members looked at
-TYPICAL_SHARE: Final = 0.5  # of the typical distance of two members, that prototypes keep from each other at first
+TYPICAL_SHARE: Final = (
+    0.5  # of the root mean square distance of two members, that prototypes keep from each other at first
+)
 SAME: Final = 1e-4  # squared distance of unit vectors below which two images are one for the eye
 
 Positions = npt.NDArray[np.intp]
@@ -31,7 +33,8 @@ def prototypes(points: Float32, confidence: Float32, count: int = 8) -> Position
     pool = _unit(points[order])
     squared = np.maximum(2.0 - 2.0 * (pool @ pool.T), 0.0)  # [pool, pool]
     apart = squared[np.triu_indices(len(pool), 1)]
-    gap = float(np.median(apart)) * TYPICAL_SHARE**2 if len(apart) else 0.0
+    # The mean, not the median: where most of the pool is one burst, the few others still count.
+    gap = float(apart.mean()) * TYPICAL_SHARE**2 if len(apart) else 0.0
     taken: list[int] = []
     while True:
         taken = _take(squared, max(gap, SAME), count, taken)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from shoal.cluster.kmeans import EUCLIDEAN
 from shoal.cluster.model import ClusterModel
+from shoal.cluster.space import points_of, rotated_points
 from shoal.embeddings import EmbeddingStore, Float32, Ids
 from shoal.rundir import RunDir
 
@@ -17,13 +19,9 @@ def clustering_space(run_dir: RunDir, ids: Ids) -> Float32:
     """
     space = ClusterModel.load(run_dir.model).space
     store = EmbeddingStore.open(run_dir.embeddings)
-    points: Float32 | None = None
-    for where, features in store.blocks(ids):
-        block = space.transform(features)
-        if points is None:
-            points = np.empty((len(ids), block.shape[1]), np.float32)
-        points[where] = block
-    return np.empty((0, 0), np.float32) if points is None else points
+    if space.metric == EUCLIDEAN and store.dim > len(ids):  # the same distances in far less memory
+        return rotated_points(store, ids)
+    return points_of(space, store, ids)[0]
 
 
 def principal_components(points: Float32, count: int = 2) -> Float32:
