@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -196,9 +196,9 @@ class ImageClusterer:
             self._model = Model.open(self._folder, self.device, self._progress())
         return self._model
 
-    def _cluster_facts(self) -> dict[str, object]:
+    def _cluster_facts(self) -> dict[str, Any]:
         self.run_dir_.require("cluster")
-        facts: dict[str, object] = self.run_dir_.read_state()["stages"]["cluster"]["facts"]
+        facts: dict[str, Any] = self.run_dir_.read_state()["stages"]["cluster"]["facts"]
         return facts
 
     def _progress(self) -> Progress:

@@ -52,13 +52,13 @@ class EmbeddingStore:
         mapped: npt.NDArray[Any] = np.load(self.folder / self.parts[number], mmap_mode="r")
         return mapped
 
-    def read(self, ids: Ids) -> Float32:
-        """Rows of `ids`, in that order, as a new float32 array [len(ids), dim]."""
-        out = np.empty((len(ids), self.dim), dtype=np.float32)
+    def read(self, ids: Ids, columns: slice = slice(None)) -> Float32:
+        """Rows of `ids`, in that order, as a new float32 array [len(ids), dim], or only some of its columns."""
+        out = np.empty((len(ids), len(range(self.dim)[columns])), dtype=np.float32)
         part_of = ids // PART_ROWS
         for number in np.unique(part_of):
             wanted = np.flatnonzero(part_of == number)
-            out[wanted] = self.part(int(number))[ids[wanted] - number * PART_ROWS]
+            out[wanted] = self.part(int(number))[ids[wanted] - number * PART_ROWS, columns]
         return out
 
     def blocks(self, ids: Ids, size: int = 8192) -> Iterator[tuple[slice, Float32]]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-import shoal
 from shoal.errors import RequestError
 from shoal.export.placement import own_file
 from shoal.export.rows import Row, names_of_clusters
@@ -46,7 +45,7 @@ def tasks_json(rows: Sequence[Row], root: Path | None) -> bytes:
             "data": {IMAGE: _address(row, root), "path": row.path, "unsure": row.unsure},
             "predictions": [
                 {
-                    "model_version": f"shoal {shoal.__version__}",
+                    "model_version": f"shoal {shoal.metadata.version('shoal')}",
                     "score": row.confidence,
                     "result": [
                         {

@@ -1,0 +1,221 @@
+"""How many clusters: look at many numbers, keep the evidence for each, choose by a rule and say why.
+
+The rule: the greatest product of the mean silhouette (are the clusters apart?) and the stability under resampling
+(would they be found again?). Either alone misleads: two clusters are nearly always stable, and the silhouette of many
+tight clusters can be high by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from shoal.cluster import kmeans, silhouette, stability, threads
+from shoal.cluster.kmeans import COSINE, Clustering, Float64
+from shoal.cluster.stability import Stability
+from shoal.config import ClusterCounts
+from shoal.embeddings import Float32
+from shoal.errors import TooFewImagesError
+
+AUTO_LARGEST = 100
+AUTO_IMAGES_PER_CLUSTER = 10
+WIDENED_IMAGES_PER_CLUSTER = 2
+EVERY_NUMBER_TO = 40  # beyond, steps of about STEP, and every number between the best one's neighbours
+STEP = 1.08
+REFINED = 6  # at most this many more numbers around the best
+EDGE = 0.9  # a best number beyond this part of the largest one looked at asks for a wider look
+WIDER = 1.6
+STARTS = 4
+POLISH_ITERATIONS = 10  # rounds on all images for a candidate; the chosen one runs to the end
+EUCLIDEAN_PAIRS_IMAGES = 10_000  # the Euclidean silhouette of candidates is taken on at most this many images
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """One number of clusters, its clustering and the evidence for it."""
+
+    clustering: Clustering
+    silhouette: float  # mean over the images, -1 to 1
+    stability: Stability
+    smallest: int  # images in the smallest cluster
+
+    @property
+    def k(self) -> int:
+        return len(self.clustering.centroids)
+
+    @property
+    def score(self) -> float:
+        """What the choice goes by; see the module's text."""
+        return self.silhouette * max(self.stability.rand, 0.0) if self.silhouette > 0 else self.silhouette
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """The chosen candidate, all candidates by rising K, silhouettes of the chosen one [N], and why it was chosen."""
+
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+    silhouettes: Float64
+    sentence: str
+
+
+def choose(
+    points: Float32,
+    counts: ClusterCounts,
+    seed: int,
+    *,
+    metric: str = COSINE,
+    watch: Callable[[Candidate], None] = lambda candidate: None,
+) -> Choice:
+    """Cluster `points` float32 [N, d] into the number of clusters that suits them best.
+
+    Args:
+        counts: `auto`, or the numbers to look at; those above N are left out.
+        seed: every K has a generator of its own made from it, so that its evidence does not depend on the other Ks.
+        watch: called with each candidate as it is done.
+
+    Raises:
+        TooFewImagesError: fewer points than the least number of clusters, or fewer than two.
+    """
+    wanted = _checked(counts, len(points))
+    look = _Look(points, seed, metric, watch)
+    if counts.is_auto and _all_equal(points):
+        look.at([1])
+    elif counts.is_auto:
+        _look_automatically(look)
+    else:
+        look.at(wanted)
+    best = look.best
+    chosen, silhouettes = _finish(best, points, metric)
+    candidates = tuple(chosen if candidate is best else candidate for candidate in look.candidates)
+    return Choice(chosen, candidates, silhouettes, _sentence(chosen, candidates, counts))
+
+
+def automatic_counts(images: int) -> list[int]:
+    """The numbers that `auto` looks at first: 2 to min(100, N/10), every one up to 40, then in steps of 8 %."""
+    return _ladder(2, max(2, min(AUTO_LARGEST, images // AUTO_IMAGES_PER_CLUSTER)))
+
+
+class _Look:
+    """The candidates seen so far."""
+
+    def __init__(self, points: Float32, seed: int, metric: str, watch: Callable[[Candidate], None]) -> None:
+        self._points, self._seed, self._metric, self._watch = points, seed, metric, watch
+        self._seen: dict[int, Candidate] = {}
+
+    @property
+    def images(self) -> int:
+        return len(self._points)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        return tuple(self._seen[k] for k in sorted(self._seen))
+
+    @property
+    def best(self) -> Candidate:
+        return max(self.candidates, key=lambda candidate: (candidate.score, -candidate.k))
+
+    def at(self, numbers: Sequence[int]) -> None:
+        """Look at `numbers` of clusters that were not looked at yet."""
+        new = [k for k in numbers if k not in self._seen]
+        found = threads.each(lambda k: _candidate(self._points, k, self._seed, self._metric), new)
+        for candidate in found if self._metric == COSINE else self._with_euclidean_silhouettes(list(found)):
+            self._seen[candidate.k] = candidate
+            self._watch(candidate)
+
+    def _with_euclidean_silhouettes(self, found: list[Candidate]) -> list[Candidate]:
+        if not found:
+            return found
+        sample = np.arange(self.images)
+        if self.images > EUCLIDEAN_PAIRS_IMAGES:
+            rng = np.random.default_rng([self._seed, 0])
+            sample = np.sort(rng.choice(self.images, EUCLIDEAN_PAIRS_IMAGES, replace=False))
+        means = silhouette.euclidean(self._points[sample], [item.clustering.labels[sample] for item in found]).mean(
+            axis=1
+        )
+        return [replace(item, silhouette=float(mean)) for item, mean in zip(found, means, strict=True)]
+
+
+def _look_automatically(look: _Look) -> None:
+    largest_ever = max(2, look.images // WIDENED_IMAGES_PER_CLUSTER)
+    numbers = automatic_counts(look.images)
+    look.at(numbers)
+    while look.best.k >= EDGE * numbers[-1] and numbers[-1] < largest_ever:
+        numbers = _ladder(numbers[-1] + 1, min(largest_ever, max(numbers[-1] + 1, int(numbers[-1] * WIDER))))
+        look.at(numbers)
+    seen = [candidate.k for candidate in look.candidates]
+    place = seen.index(look.best.k)
+    around = range(seen[max(place - 1, 0)] + 1, seen[min(place + 1, len(seen) - 1)])
+    if len(around) > 1:
+        look.at(sorted({int(k) for k in np.linspace(around[0], around[-1], min(REFINED, len(around)))}))
+
+
+def _ladder(first: int, last: int) -> list[int]:
+    numbers = list(range(first, min(last, EVERY_NUMBER_TO) + 1))
+    number = float(max(first, EVERY_NUMBER_TO + 1))
+    while number <= last:
+        numbers.append(int(number))
+        number = max(number * STEP, number + 1)
+    return numbers if not numbers or numbers[-1] == last else [*numbers, last]
+
+
+def _candidate(points: Float32, k: int, seed: int, metric: str) -> Candidate:
+    rng = np.random.default_rng([seed, k])
+    found = kmeans.fit(points, k, rng, metric=metric, starts=STARTS, polish_iterations=POLISH_ITERATIONS)
+    mean = float(silhouette.cosine(points, found.labels, k).mean()) if metric == COSINE else 0.0  # Euclidean: in _Look
+    return Candidate(found, mean, stability.of_resamples(points, k, rng, metric), int(np.bincount(found.labels).min()))
+
+
+def _finish(best: Candidate, points: Float32, metric: str) -> tuple[Candidate, Float64]:
+    """Run the chosen clustering to the end, and take its silhouettes of all images."""
+    found = next(threads.each(lambda start: kmeans.lloyd(points, start, metric=metric), [best.clustering.centroids]))
+    if metric == COSINE:
+        silhouettes = silhouette.cosine(points, found.labels, best.k)
+    else:
+        silhouettes = silhouette.euclidean(points, [found.labels])[0]
+    smallest = int(np.bincount(found.labels, minlength=best.k).min())
+    return replace(best, clustering=found, silhouette=float(silhouettes.mean()), smallest=smallest), silhouettes
+
+
+def _checked(counts: ClusterCounts, images: int) -> list[int]:
+    if images < 2:
+        raise TooFewImagesError(f"the source has {images} usable image{'s' * (images != 1)}; clusters need at least 2")
+    possible = [k for k in counts.values if k <= images]
+    if counts.values and not possible:
+        least = min(counts.values)
+        raise TooFewImagesError(
+            f"--clusters asks for {least} clusters, but the source has only {images} usable images; "
+            f"expected at most {images} clusters"
+        )
+    return possible
+
+
+def _all_equal(points: Float32) -> bool:
+    return bool(np.all(points == points[0]))
+
+
+def _sentence(chosen: Candidate, candidates: Sequence[Candidate], counts: ClusterCounts) -> str:
+    number = f"{chosen.k} cluster{'s' * (chosen.k > 1)}"
+    again = f"{100 * chosen.stability.together:.0f} % of pairs stay together when the images are resampled"
+    if chosen.k == 1:
+        return "1 cluster: all images look the same to the backbone"
+    if counts.is_fixed:
+        return f"{number}, as asked: the mean silhouette is {chosen.silhouette:.3f}, and {again}"
+    others = [candidate for candidate in candidates if candidate is not chosen]
+    if not others:
+        return (
+            f"{number}, the only number the images allow: the mean silhouette is {chosen.silhouette:.3f}, and {again}"
+        )
+    rival = max(others, key=lambda candidate: candidate.silhouette)
+    if chosen.silhouette >= rival.silhouette:
+        return (
+            f"{number}: the mean silhouette is highest there ({chosen.silhouette:.3f}; next best {rival.k} with "
+            f"{rival.silhouette:.3f}), and {again}"
+        )
+    return (
+        f"{number}: the best balance of apart and stable; the mean silhouette is {chosen.silhouette:.3f} and {again} "
+        f"(the highest silhouette, {rival.silhouette:.3f} with {rival.k}, keeps only "
+        f"{100 * rival.stability.together:.0f} % together)"
+    )

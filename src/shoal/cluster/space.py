@@ -1,0 +1,185 @@
+"""The space in which clusters are made, and the way there from raw features.
+
+For the cosine metric: signed square root (it keeps a few loud channels from deciding everything), unit length,
+centring, the leading principal directions with half their whitening (each divided by the fourth root of its variance),
+unit length again. The choices were compared on two labelled sets that serve nothing else; see docs/decisions.md.
+For the Euclidean metric: the raw features, only moved so that their mean is zero, which changes no distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Float64
+from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
+
+DIMS: Final = 64
+LEAST_DIMS: Final = 16
+DIMS_PER_ROOT: Final = 1.5  # dims grow with the square root of the number of images: few images, few sound directions
+WHITENING: Final = 0.5  # 0 leaves the variances as they are, 1 makes them equal
+
+BLOCK_VALUES = 1 << 23  # feature values read at once (32 MB as float32)
+COVARIANCE_DIM = 4096  # up to this many dimensions the covariance matrix is held; beyond it is only ever applied
+SPARE_DIRECTIONS = 32
+HELD_ROUNDS = 12  # rounds of subspace iteration with the covariance matrix in memory ...
+STREAMED_ROUNDS = 4  # ... and by passes over the features
+NEGLIGIBLE = 1e-7  # directions with less than this part of the largest variance are rounding
+ROUNDING_LENGTH = 1e-6  # unit features that lie nearer to the mean than this are equal to it
+ROTATED_IMAGES = 16_384  # up to this many images the Gram matrix of a huge Euclidean space is held
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClusterSpace:
+    """A map from raw features [n, d] to points [n, dims]; made by `fit_space`, saved with the model.
+
+    Attributes:
+        metric: `cosine` or `euclidean`.
+        mean: float32 [d], of the prepared features.
+        basis: float32 [d, dims] with orthonormal columns; None for the Euclidean metric.
+        scales: float32 [dims], what each direction is multiplied by; None for the Euclidean metric.
+    """
+
+    metric: str
+    mean: Float32
+    basis: Float32 | None = None
+    scales: Float32 | None = None
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the raw features."""
+        return len(self.mean)
+
+    def transform(self, features: Float32) -> Float32:
+        """Points float32 [n, dims] of raw features [n, d]; rows of length 1 if the metric is cosine."""
+        return self.project(features)[0]
+
+    def project(self, features: Float32) -> tuple[Float32, Float32]:
+        """Points [n, dims], and how much of each centred feature's length lies inside the space, [n] from 0 to 1."""
+        centred: Float32 = _prepared(features, self.metric) - self.mean
+        if self.basis is None or self.scales is None:
+            return centred, np.ones(len(centred), np.float32)
+        coordinates: Float32 = centred @ self.basis
+        lengths, inside = _lengths(centred), _lengths(coordinates)
+        share: Float32 = np.divide(inside, lengths, out=np.zeros_like(inside), where=lengths > 0)
+        coordinates *= self.scales
+        coordinates[lengths < ROUNDING_LENGTH] = 0  # a feature that is the mean has no direction
+        return normalise_rows(coordinates), np.minimum(share, np.float32(1), out=share)
+
+
+def fit_space(store: EmbeddingStore, ids: Ids, metric: str, rng: np.random.Generator) -> ClusterSpace:
+    """Find the space from the features of `ids`, read in blocks; memory does not grow with their number."""
+    if metric == EUCLIDEAN:
+        return ClusterSpace(EUCLIDEAN, _mean(store, ids, metric).astype(np.float32))
+    dims = int(min(DIMS, max(LEAST_DIMS, round(DIMS_PER_ROOT * len(ids) ** 0.5)), len(ids) - 1, store.dim))
+    mean, apply = _covariance(store, ids) if store.dim <= COVARIANCE_DIM else _streamed_covariance(store, ids)
+    rounds = HELD_ROUNDS if store.dim <= COVARIANCE_DIM else STREAMED_ROUNDS
+    basis, variances = leading_directions(apply, store.dim, max(dims, 1), rounds, rng)
+    kept = max(1, int(np.sum(variances > NEGLIGIBLE * variances[0])))
+    basis, variances = basis[:, :kept], variances[:kept]
+    scales = np.divide(variances[0], variances, out=np.ones(kept), where=variances > 0) ** (WHITENING / 2)
+    return ClusterSpace(COSINE, mean.astype(np.float32), basis.astype(np.float32), scales.astype(np.float32))
+
+
+def points_of(space: ClusterSpace, store: EmbeddingStore, ids: Ids) -> tuple[Float32, Float32]:
+    """`space.project` of all `ids`, read in blocks: points [N, dims] and shares inside [N]."""
+    dims = space.dim if space.basis is None else space.basis.shape[1]
+    points, inside = np.empty((len(ids), dims), np.float32), np.empty(len(ids), np.float32)
+    for where, features in store.blocks(ids, _rows(store)):
+        points[where], inside[where] = space.project(features)
+    return points, inside
+
+
+def rotated_points(store: EmbeddingStore, ids: Ids) -> Float32:
+    """Coordinates [N, at most N] with the same Euclidean distances as the raw features [N, d], for d larger than N.
+
+    The eigenvectors of the centred Gram matrix, scaled by the roots of its eigenvalues (principal coordinates;
+    Torgerson, 1952). The features are read in blocks of columns.
+    """
+    gram = np.zeros((len(ids), len(ids)))
+    columns = max(1, 2 * BLOCK_VALUES // len(ids))
+    for start in range(0, store.dim, columns):
+        block = store.read(ids, slice(start, start + columns))
+        block -= block.mean(axis=0, dtype=np.float64).astype(np.float32)
+        gram += block @ block.T
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > NEGLIGIBLE * max(values[-1], 0)
+    if not kept.any():
+        return np.zeros((len(ids), 1), np.float32)
+    points: Float32 = (vectors[:, kept] * np.sqrt(values[kept])).astype(np.float32)[:, ::-1]
+    return np.ascontiguousarray(points)
+
+
+def leading_directions(
+    apply: Callable[[Float64], Float64], dim: int, count: int, rounds: int, rng: np.random.Generator
+) -> tuple[Float64, Float64]:
+    """Leading eigenvectors [dim, count] and eigenvalues [count], falling, of the symmetric matrix that `apply` applies.
+
+    Subspace iteration from a random start with spare directions (Halko, Martinsson and Tropp, 2011, algorithm 4.4) and
+    a Rayleigh–Ritz step; exact if dim <= count + SPARE_DIRECTIONS. Signs are fixed: the largest entry is positive.
+    """
+    width = min(dim, count + SPARE_DIRECTIONS)
+    block = np.eye(dim) if width == dim else rng.standard_normal((dim, width))
+    for _ in range(0 if width == dim else rounds - 1):
+        block = np.linalg.qr(apply(np.linalg.qr(block)[0]))[0]
+    orthonormal = np.linalg.qr(block)[0]
+    inner = orthonormal.T @ apply(orthonormal)
+    values, vectors = np.linalg.eigh((inner + inner.T) / 2)
+    directions = orthonormal @ vectors[:, ::-1][:, :count]
+    signs = np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])])
+    return directions * signs, np.maximum(values[::-1][:count], 0)
+
+
+def _prepared(features: Float32, metric: str) -> Float32:
+    """A new array: signed square roots of unit length for the cosine metric, the values as they are for the other."""
+    if metric == EUCLIDEAN:
+        return features.astype(np.float32)
+    rooted = np.sqrt(np.abs(features), dtype=np.float32)
+    return normalise_rows(np.copysign(rooted, features, out=rooted))
+
+
+def _mean(store: EmbeddingStore, ids: Ids, metric: str) -> Float64:
+    total = np.zeros(store.dim)
+    for _, features in store.blocks(ids, _rows(store)):
+        total += _prepared(features, metric).sum(axis=0, dtype=np.float64)
+    return total / len(ids)
+
+
+def _covariance(store: EmbeddingStore, ids: Ids) -> tuple[Float64, Callable[[Float64], Float64]]:
+    """Mean [d], and the product with the covariance matrix, which is held: one pass over the features."""
+    total, second = np.zeros(store.dim), np.zeros((store.dim, store.dim))
+    for _, features in store.blocks(ids, _rows(store)):
+        block = _prepared(features, COSINE)
+        total += block.sum(axis=0, dtype=np.float64)
+        second += block.T @ block
+    mean = total / len(ids)
+    second /= len(ids)
+    second -= np.outer(mean, mean)
+    return mean, lambda block: second @ block
+
+
+def _streamed_covariance(store: EmbeddingStore, ids: Ids) -> tuple[Float64, Callable[[Float64], Float64]]:
+    """Mean [d], and the product with the covariance matrix, which takes one pass over the features each time."""
+    mean = _mean(store, ids, COSINE)
+
+    def apply(block: Float64) -> Float64:
+        product, directions = np.zeros(block.shape), block.astype(np.float32)
+        for _, features in store.blocks(ids, _rows(store)):
+            centred = _prepared(features, COSINE) - mean.astype(np.float32)
+            product += centred.T @ (centred @ directions)
+        return product / len(ids)
+
+    return mean, apply
+
+
+def _rows(store: EmbeddingStore) -> int:
+    return max(1, min(8192, BLOCK_VALUES // store.dim))
+
+
+def _lengths(rows: Float32) -> npt.NDArray[np.float32]:
+    lengths: Float32 = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    return lengths
