@@ -45,7 +45,7 @@ def tasks_json(rows: Sequence[Row], root: Path | None) -> bytes:
             "data": {IMAGE: _address(row, root), "path": row.path, "unsure": row.unsure},
             "predictions": [
                 {
-                    "model_version": f"shoal {shoal.metadata.version('shoal')}",
+                    "model_version": f"shoal {metadata.version('shoal')}",
                     "score": row.confidence,
                     "result": [
                         {
