@@ -95,6 +95,8 @@ def run(config: ClusterConfig, run_dir: RunDir, stages: Sequence[Stage], progres
         ShoalError: whatever a stage raises.
     """
     source = open_source(config.source)
+    for stage in stages:
+        stage.key(config)  # a request that cannot be met is refused before any work
     with run_dir.writing():
         state = run_dir.read_state()
         earlier = state.get("source", {}).get("identity", source.identity)

@@ -26,7 +26,9 @@ RUNNERS_UP = 3
 
 
 def key(config: ClusterConfig) -> dict[str, Any]:
-    """The options that make the clusters stale."""
+    """The options that make the clusters stale. Raises ConfigError if the method is not one of this version's."""
+    if config.method == "learned":
+        raise ConfigError("--method has value 'learned'; this version has only kmeans (which auto takes)")
     return {"clusters": config.counts.values, "method": config.method, "metric": config.metric, "seed": config.seed}
 
 
@@ -35,10 +37,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
 
     Raises:
         TooFewImagesError: fewer usable images than clusters, or fewer than two.
-        ConfigError: the method is not one of this version's.
     """
-    if config.method == "learned":
-        raise ConfigError("--method has value 'learned'; this version has only kmeans (which auto takes)")
     images = run_dir.read_images(["id", "path", "status", "duplicate_of"])
     ids = images.filter(pc.equal(images["status"], records.OK))["id"].to_numpy()
     store = EmbeddingStore.open(run_dir.embeddings)

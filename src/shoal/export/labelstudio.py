@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr

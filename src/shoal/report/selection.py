@@ -73,7 +73,10 @@ def select(findings: Findings) -> Selection:
 def _cluster(findings: Findings, cluster: int) -> ClusterShown:
     members = findings.members(cluster)
     confidence = findings.confidence[members]
-    typical = prototypes(findings.points[members], confidence, PROTOTYPES)
+    sure = np.flatnonzero(~findings.unsure[members])
+    if not len(sure):
+        sure = np.arange(len(members))
+    typical = sure[prototypes(findings.points[members[sure]], confidence[sure], PROTOTYPES)]
     doubtful = least_sure(confidence, typical, DOUBTFUL)
     ids = findings.ids[members]
     return ClusterShown(

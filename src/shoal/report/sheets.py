@@ -11,14 +11,14 @@ from PIL import Image, ImageDraw, ImageFont
 from shoal.report.selection import PROTOTYPES, AnchorShown, ClusterShown
 from shoal.report.thumbnails import Picture
 
-CELL: Final = 112  # pixels of an image's square
+CELL: Final = 96  # pixels of an image's square
 GAP: Final = 8
 MARGIN: Final = 28
 MARGIN_LEFT: Final = 150
 INK: Final = "#22262b"
 SOFT: Final = "#6b7480"
 EMPTY: Final = "#eceff2"
-MOST_ROWS: Final = 120
+MOST_ROWS: Final = 80
 
 Row = tuple[str, str, list[int], list[str]]  # heading, line below it, ids, a caption for each
 
