@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from messy import OK, encode, make_messy_folder, picture
 from shoal import records
@@ -427,3 +428,12 @@ def _check_against_a_fresh_look(known: list[Row], state: dict[str, int], selecte
             )
             assert row.sha256 == f"{state[row.path]:064d}"
     assert {row.path for row in known} >= (set(state) if selected is None else selected)
+
+
+def test_a_limit_counts_images_not_what_lies_beside_them(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(10):
+        Image.new("RGB", (8, 8), (number * 20, 0, 0)).save(photos / f"{number}.png")
+        (photos / f"{number}.txt").write_text("a caption")
+    assert run(photos, tmp_path / "run", limit=6).facts["ok"] == 6

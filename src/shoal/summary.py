@@ -23,7 +23,7 @@ def cluster_summary(run_dir: RunDir) -> str:
 
 def _skipped(rows: list[dict[str, str | None]]) -> list[str]:
     lines = []
-    for status, words in (("skipped", "skipped"), ("duplicate", "exact duplicates"), ("vanished", "vanished")):
+    for status, words in (("skipped", "skipped"), ("duplicate", "exact duplicate(s), clustered with their originals"), ("vanished", "vanished")):
         reasons = [row["reason"] or "" for row in rows if row["status"] == status]
         if not reasons:
             continue

@@ -18,6 +18,7 @@ from shoal.errors import DecodeError, NoImagesError
 from shoal.images import catalogue
 from shoal.images.catalogue import Catalogue, Row
 from shoal.images.decode import Header, probe
+from shoal.images.folder import is_image_name
 from shoal.images.item import Item, Source
 from shoal.images.location import file_uri
 from shoal.images.reading import ImageReader
@@ -41,7 +42,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     source = open_source(config.source)
     earlier = catalogue.read_rows(run_dir.read_images()) if run_dir.images.is_file() else []
     items = _listed(source, run_dir)
-    selected = catalogue.select((item.path for item in items), config.limit) if config.limit is not None else None
+    selected = catalogue.select(_likely(items), config.limit) if config.limit is not None else None
     found = catalogue.match(earlier, items, selected)
     _read_contents(found.unread, progress)
     catalogue.find_duplicates(found.rows)
@@ -58,6 +59,12 @@ def _listed(source: Source, run_dir: RunDir) -> list[Item]:
     """All items but those of the run itself, which may lie in its source."""
     own = file_uri(str(run_dir.root)) + "/"
     return [item for item in source.items() if not item.uri.startswith(own)]
+
+
+def _likely(items: list[Item]) -> list[str]:
+    """Paths that --limit counts: those named like images if there are any, since nothing has been read yet."""
+    named = [item.path for item in items if item.problem is None and is_image_name(item.path)]
+    return named or [item.path for item in items]
 
 
 # -- contents --------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     findings = Findings.read(run_dir)
     selection = select(findings)
     side = page.shown_side(len(selection.clusters))
-    with ThreadPoolExecutor(1) as background:  # pictures are decoded while figures are drawn
+    with ThreadPoolExecutor(1) as background:  # pictures are decoded, and laid out on sheets, beside the drawing
         waiting = background.submit(
             thumbnails.take,
             findings.uris,
@@ -41,14 +41,15 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         chosen = _collect(explorer, looked)
         drawn = _figures(findings, chosen, explorer)
         pictures = waiting.result()
-    drawn |= _sheets(findings, selection, pictures)
-    data = {
-        "colours": findings.colours,
-        "palette": COLOURS,
-        "map": payload.map_data(findings, selection, pictures),
-        "explorer": looked.to_json(),
-    }
-    html = page.render(findings, selection, pictures, data, drawn)
+        on_sheets = background.submit(_sheets, findings, selection, pictures)
+        data = {
+            "colours": findings.colours,
+            "palette": COLOURS,
+            "map": payload.map_data(findings, selection, pictures),
+            "explorer": looked.to_json(),
+        }
+        html = page.render(findings, selection, pictures, data, drawn)
+        drawn |= on_sheets.result()
     _write(run_dir, html, drawn, summary(findings, selection))
     return StageResult(digest_file(run_dir.report / "index.html"), {"bytes": len(html), "pictures": len(pictures)})
 
