@@ -28,14 +28,15 @@ def map_data(findings: Findings, selection: Selection, pictures: dict[int, Pictu
     centres = np.full((findings.k, 2), np.nan, np.float32)
     for cluster in findings.by_size:
         centres[cluster] = np.median(findings.places[findings.members(cluster)], axis=0)
-    low, span = _frame(findings.places)
+    low, spans = findings.places.min(axis=0), np.maximum(np.ptp(findings.places, axis=0), 1e-6)
     return {
         "n": len(dots),
-        "x": _base64(_quantised(findings.places[dots, 0], low[0], span)),
-        "y": _base64(_quantised(findings.places[dots, 1], low[1], span)),
+        "aspect": round(float(spans[0] / spans[1]), 4),
+        "x": _base64(_quantised(findings.places[dots, 0], low[0], spans[0])),
+        "y": _base64(_quantised(findings.places[dots, 1], low[1], spans[1])),
         "cluster": _base64(findings.cluster[dots].astype("<u2")),
         "unsure": _base64(findings.unsure[dots].astype("u1")),
-        "centres": _base64(_quantised(centres, low, span)),
+        "centres": _base64(_quantised(centres, low, spans)),
         "pictured": len(pictured),  # the first of the dots
         "names": [findings.paths[number] for number in pictured],
         "confidence": _base64(np.rint(findings.confidence[dots[: len(pictured)]] * 100).astype("u1")),
@@ -89,14 +90,6 @@ def _dots(findings: Findings, pictured: npt.NDArray[np.intp]) -> npt.NDArray[np.
     if len(others) > most:
         others = others[np.linspace(0, len(others) - 1, most).astype(np.intp)]
     return np.concatenate([pictured, others]).astype(np.intp)
-
-
-def _frame(places: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], float]:
-    """Lower corner and side of the square that holds all places, both axes alike."""
-    low, high = places.min(axis=0), places.max(axis=0)
-    span = max(float((high - low).max()), 1e-6)
-    middle = (low + high) / 2
-    return middle - span / 2, span
 
 
 def _quantised(values: npt.NDArray[Any], low: Any, span: Any) -> npt.NDArray[np.uint16]:

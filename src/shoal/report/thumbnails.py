@@ -19,7 +19,7 @@ from shoal.images.views import thumbnail
 from shoal.progress import Progress
 
 TILE: Final = 44  # pixels of a square on the map's sheet
-SQUARE_UP_TO: Final = 1.6  # images up to this much longer than wide are cut square; longer ones are shown whole
+SQUARE_UP_TO: Final = 1.4  # images up to this much longer than wide are cut square; longer ones are shown whole
 LOCAL_READERS: Final = min(8, os.cpu_count() or 1)
 REMOTE_READERS: Final = 16  # waiting for a network is not work
 

@@ -35,17 +35,19 @@
     const step = (height - top - bottom - gap * (k - 1)) / order.length;
     context.clearRect(0, 0, width, height);
     drawSilhouetteAxis(context, x, least, most, height - bottom, top);
-    let y = top, begin = 0;
+    let y = top, begin = 0, lastName = -Infinity;
     for (let cluster = 0; cluster < k; cluster++) {
       let end = begin;
       while (end < order.length && labels[order[end]] === cluster) end++;
       drawBlade(context, order.slice(begin, end).map((image) => silhouettes[image] / 127), x, y, step, colourOf(k, cluster));
-      if (k <= 60 && end > begin) {
+      const middle = y + ((end - begin) * step) / 2;
+      if (k <= 60 && end > begin && middle - lastName >= 9) {
+        lastName = middle;
         context.fillStyle = colour("--soft");
         context.font = font(k <= 30 ? 12 : 9);
         context.textAlign = "right";
         context.textBaseline = "middle";
-        context.fillText(cluster, left - 6, y + ((end - begin) * step) / 2);
+        context.fillText(cluster, left - 6, middle);
       }
       y += (end - begin) * step + gap;
       begin = end;

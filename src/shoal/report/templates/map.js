@@ -20,14 +20,17 @@
     sheet.src = map.sheet;
   }, { rootMargin: "600px" }).observe(canvas);
 
+  // Where points lie on the canvas, and how long and high all of them are, in pixels.
   const frame = (width, height) => {
-    const side = Math.min(width, height) * 0.94 * view.scale;
-    // A wide canvas stretches the map a little: the axes of such a map have no unit.
-    const stretch = Math.min(1.45, Math.max(1, (width / height) * 0.92));
+    const aspect = Math.min(3, Math.max(1 / 3, map.aspect));
+    const [longest, highest] = [width - 64, height - 56];
+    // The map fills the canvas, stretched by a third at most: its axes have no unit.
+    const long = Math.min(longest, highest * aspect * 1.33) * view.scale;
+    const high = Math.min(highest, (longest / aspect) * 1.33) * view.scale;
     return {
-      x: (value) => width / 2 + (value / 65534 - view.x) * side * stretch,
-      y: (value) => height / 2 - (value / 65534 - view.y) * side,
-      side, stretch,
+      x: (value) => width / 2 + (value / 65534 - view.x) * long,
+      y: (value) => height / 2 - (value / 65534 - view.y) * high,
+      long, high,
     };
   };
   const isShown = (point) => chosen.size === 0 || chosen.has(clusters[point]);
@@ -61,7 +64,7 @@
 
   // As many pictures as fit without covering each other; the first come first, so few change while zooming.
   const drawPictures = (context, width, height, at) => {
-    const size = Math.min(76, 30 * Math.sqrt(view.scale)), cell = size + 4;
+    const size = Math.min(76, 30 * Math.sqrt(view.scale)), cell = size + 2;
     const taken = new Map();
     for (let point = 0; point < map.pictured; point++) {
       if (!isShown(point)) continue;
@@ -91,13 +94,14 @@
   };
 
   const drawNumbers = (context, width, height, at) => {
+    const size = withPictures.checked ? 10 : 12; // beside pictures, small: they are what to look at
     const placed = [];
     for (let cluster = 0; cluster < centres.length / 2; cluster++) {
       if (centres[2 * cluster] === 65535 || (chosen.size && !chosen.has(cluster))) continue;
       const x = at.x(centres[2 * cluster]), y = at.y(centres[2 * cluster + 1]);
       if (placed.some(([px, py]) => Math.abs(px - x) < 24 && Math.abs(py - y) < 18)) continue;
       placed.push([x, y]);
-      plate(context, x, y, String(cluster), data.colours[cluster]);
+      plate(context, x, y, String(cluster), data.colours[cluster], size);
     }
   };
 
@@ -116,8 +120,8 @@
     const before = frame(width, height);
     const scale = Math.min(MOST_ZOOM, Math.max(1, view.scale * factor));
     const ratio = 1 - view.scale / scale;
-    view.x += ((cx - width / 2) / (before.side * before.stretch)) * ratio;
-    view.y -= ((cy - height / 2) / before.side) * ratio;
+    view.x += ((cx - width / 2) / before.long) * ratio;
+    view.y -= ((cy - height / 2) / before.high) * ratio;
     view.scale = scale;
     clampView();
     hover.hidden = true;
@@ -126,8 +130,8 @@
   const move = (dx, dy) => {
     const { width, height } = canvas.getBoundingClientRect();
     const at = frame(width, height);
-    view.x -= dx / (at.side * at.stretch);
-    view.y += dy / at.side;
+    view.x -= dx / at.long;
+    view.y += dy / at.high;
     clampView();
     again();
   };
