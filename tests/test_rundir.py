@@ -125,3 +125,14 @@ def test_a_full_disk_is_told_before_the_work(tmp_path: Path) -> None:
 def test_digests_tell_values_apart() -> None:
     assert digest_of("a", [1, 2]) == digest_of("a", [1, 2])
     assert digest_of("a", [1, 2]) != digest_of("a", [1], 2)
+
+
+def test_only_leftovers_of_dead_writers_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    dead = tmp_path / "model" / f".encoder.safetensors.{2**22 + 1}.0a1b2c3d.tmp"
+    mine = tmp_path / f".run.json.{os.getpid()}.0a1b2c3d.tmp"
+    own = tmp_path / ".photo.tmp"
+    for path in (dead, mine, own):
+        path.touch()
+    atomic.remove_leftovers(tmp_path)
+    assert [path.exists() for path in (dead, mine, own)] == [False, True, True]

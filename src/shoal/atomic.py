@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
@@ -34,6 +36,14 @@ def write_json(target: Path, value: Any) -> None:
     """Write readable JSON (sorted keys, UTF-8, trailing newline): the same value gives the same bytes."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_bytes(target, (text + "\n").encode())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files under `folder` whose writers died before the rename."""
+    for path in folder.rglob(".*.tmp"):
+        owner = path.name.split(".")[-3]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -219,7 +219,8 @@ def evaluate(run: Path, labels: str | None, as_json: bool) -> None:
     run_dir = RunDir.open(run)
     run_dir.require("cluster")
     result = compare(run_dir, labels)
-    write(run_dir, result)
+    with run_dir.writing():
+        write(run_dir, result)
     click.echo(json.dumps(result.to_json()) if as_json else result.text())
 
 
@@ -246,7 +247,8 @@ def report(run: Path, show: bool, all_k: bool) -> None:
     if all_k:
         from shoal.report.build import figures_for_k
 
-        written = figures_for_k(run_dir)
+        with run_dir.writing():
+            written = figures_for_k(run_dir)
         click.echo(f"{len(written)} silhouette pictures in {run_dir.report}")
     page = run_dir.report / "index.html"
     click.echo(str(page))

@@ -15,6 +15,7 @@ import shoal.cluster.stage
 import shoal.embed.stage
 import shoal.images.index
 import shoal.neighbours.stage
+from shoal import atomic
 from shoal.config import ClusterConfig
 from shoal.errors import RunError
 from shoal.images.sources import open_source
@@ -98,6 +99,7 @@ def run(config: ClusterConfig, run_dir: RunDir, stages: Sequence[Stage], progres
     for stage in stages:
         stage.key(config)  # a request that cannot be met is refused before any work
     with run_dir.writing():
+        atomic.remove_leftovers(run_dir.root)
         state = run_dir.read_state()
         earlier = state.get("source", {}).get("identity", source.identity)
         if earlier != source.identity:

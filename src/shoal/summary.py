@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from shoal.rundir import RunDir
 
 
@@ -21,17 +23,23 @@ def cluster_summary(run_dir: RunDir) -> str:
     return "\n".join(lines)
 
 
+SPECIAL = {
+    "skipped": "skipped",
+    "duplicate": "exact duplicates, clustered with their originals",
+    "vanished": "vanished",
+}
+REASONS_TOLD = 5
+
+
 def _skipped(rows: list[dict[str, str | None]]) -> list[str]:
+    """A line for each status but ok, with its most common reasons."""
     lines = []
-    for status, words in (("skipped", "skipped"), ("duplicate", "exact duplicate(s), clustered with their originals"), ("vanished", "vanished")):
-        reasons = [row["reason"] or "" for row in rows if row["status"] == status]
+    for status, words in SPECIAL.items():
+        reasons = Counter(row["reason"] for row in rows if row["status"] == status)
         if not reasons:
             continue
-        counts: dict[str, int] = {}
-        for reason in filter(None, reasons):
-            counts[reason] = counts.get(reason, 0) + 1
-        common = sorted(counts.items(), key=lambda pair: -pair[1])
-        told = "; ".join(f"{count:,} {reason}" for reason, count in common[:5])
-        more = f"; {len(common) - 5} more reasons" if len(common) > 5 else ""
-        lines.append(f"{len(reasons):,} {words}{': ' + told + more if told and status != 'duplicate' else ''}")
+        told = [f"{count:,} {reason}" for reason, count in reasons.most_common(REASONS_TOLD) if reason]
+        if len(reasons) > REASONS_TOLD:
+            told.append(f"{len(reasons) - REASONS_TOLD} more reasons")
+        lines.append(f"{reasons.total():,} {words}" + (f": {'; '.join(told)}" if told else ""))
     return lines

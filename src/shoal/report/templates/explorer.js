@@ -148,7 +148,7 @@
   dial.addEventListener("input", show);
   document.getElementById("dial-chosen").addEventListener("click", () => { dial.value = ofChosen; show(); });
   document.querySelector(".dial").hidden = explorer.looks.length < 2;
-  document.querySelectorAll(".chart circle[data-k]").forEach((dot) => dot.addEventListener("click", () => {
+  document.querySelectorAll("[data-k]").forEach((dot) => dot.addEventListener("click", () => {
     const index = explorer.looks.findIndex((candidate) => candidate.k === +dot.dataset.k);
     if (index < 0) return;
     dial.value = index;
