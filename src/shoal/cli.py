@@ -260,7 +260,7 @@ def report(run: Path, show: bool, all_k: bool) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("demo.shoal"), show_default=True, help="Run directory."
 )
-@click.option("--clusters", default="10", show_default=True, help="As for shoal cluster.")
+@click.option("--clusters", default="auto", show_default=True, help="As for shoal cluster.")
 @click.option("--open", "show", is_flag=True, help="Open the report in the browser.")
 def demo(out: Path, clusters: str, show: bool) -> None:
     """Cluster real images that come with Shoal, and compare with their labels.
