@@ -101,7 +101,7 @@ def map_of(
     figure, (panel,) = _figure(8.4, 6.6, (0.2, 0.1, 8.0, 5.9))
     some = _some(len(places))
     shades = np.array(colours)[labels[some]]
-    size = float(np.clip(9000 / max(len(some), 1), 1.2, 22))
+    size = float(np.clip(9000 / max(len(some), 1), 1.2, 40))
     for which, alpha in ((unsure[some], 0.3), (~unsure[some], 0.85)):  # the sure ones on top
         x, y = places[some][which].T
         panel.scatter(x, y, s=size, c=list(shades[which]), alpha=alpha, linewidths=0)

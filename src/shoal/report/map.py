@@ -17,9 +17,9 @@ from shoal.report.space import clustering_space, principal_components
 from shoal.rundir import RunDir, StageResult, digest_file
 
 FEWEST: Final = 10  # below this, neighbours say nothing that two principal components do not
-LANDMARKS: Final = 10_000  # of more images, this many are embedded, and the others placed among them
+LANDMARKS: Final = 20_000  # of more images, this many are embedded, and the others placed among them
 LANDMARK_NEIGHBOURS: Final = 30
-PLACED_BY: Final = 5  # nearest images already placed that an image is put between
+PLACED_BY: Final = 3  # nearest images already placed that an image is put between
 
 
 def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:

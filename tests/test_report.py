@@ -1,0 +1,312 @@
+"""The report: one page that needs nothing else, its figures and its summary, from small real runs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image, ImageDraw
+
+import shoal.cluster.stage
+import shoal.neighbours.stage
+from shoal import records
+from shoal.config import ClusterConfig
+from shoal.evaluate.evaluate import evaluate, write
+from shoal.progress import Progress
+from shoal.report import build
+from shoal.report import map as mapping
+from shoal.report.explorer import Explorer
+from shoal.report.findings import Findings
+from shoal.rundir import RunDir
+from small_run import write_small_run
+
+SHAPES = ("ellipse", "rectangle", "line")
+COLOURS = ("crimson", "navy", "gold")
+HOSTILE = (
+    "<script>alert(1)</script>.png",
+    '"><img src=x onerror=alert(1)>.png',
+    "' onmouseover='alert(1).png",
+    "</script><b>&amp;\n{{ 7*7 }}.png",
+    "$x_2$ ünï 🐟.png",
+)
+
+
+@dataclass
+class Page(HTMLParser):
+    """What a browser would make of the page: tags with their attributes, and the visible text."""
+
+    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    scripts: list[str] = field(default_factory=list)
+    open: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"img", "meta", "input"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open[-1:] == [tag], f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        in_script = self.open and self.open[-1] in {"script", "style"}
+        (self.scripts if in_script else self.text).append(data)
+
+    def having(self, attribute: str) -> list[dict[str, str | None]]:
+        return [attributes for _, attributes in self.tags if attribute in attributes]
+
+
+def read_page(run: RunDir) -> Page:
+    page = Page()
+    page.feed((run.report / "index.html").read_text(encoding="utf-8"))
+    page.close()
+    assert page.open == []
+    return page
+
+
+def draw_image(group: int, rng: np.random.Generator) -> Image.Image:
+    image = Image.new("RGB", (80, 60), "white")
+    left, top = rng.integers(5, 20, size=2).tolist()
+    getattr(ImageDraw.Draw(image), SHAPES[group])((left, top, left + 40, top + 30), fill=COLOURS[group])
+    return image
+
+
+def make_run(
+    root: Path,
+    count: int = 36,
+    clusters: str = "2-5",
+    names: Sequence[str] = (),
+    skipped: int = 0,
+    copies: dict[int, int] | None = None,
+    mined: bool = True,
+) -> RunDir:
+    """A run of drawn images in three groups, as the stages before the report leave it."""
+    copies = copies or {}
+    rng = np.random.default_rng(0)
+    total = count + skipped + len(copies)
+    groups = np.arange(total) % 3
+    vectors = 4 * np.eye(3, 12)[groups] + rng.normal(0, 0.5, (total, 12)) + 0.3
+    statuses = [records.OK] * count + [records.SKIPPED] * skipped + [records.DUPLICATE] * len(copies)
+    originals = dict(zip(range(count + skipped, total), copies.values(), strict=True))
+    run = write_small_run(root / "run", vectors, statuses, originals)
+    paths = [f"shapes/{number:03d}.png" for number in range(total)]
+    paths[: len(names)] = names
+    if skipped and names:
+        paths[count : count + len(names)] = [f"bad/{name}" for name in names]
+    files = root / "images"
+    files.mkdir()
+    for number in range(count):
+        draw_image(int(groups[number]), rng).save(files / f"{number}.png")
+    uris = [(files / f"{number}.png").absolute().as_uri() for number in range(total)]
+    table = run.read_images()
+    for name, column in {"path": paths, "uri": uris}.items():
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(column))
+    records.write_table(run.images, table)
+    config = ClusterConfig(source=("shapes",), clusters=clusters)
+    state = run.read_state()
+    state.update(asked=config.to_json(), seed=0, source={"name": "shapes", "identity": "shapes"})
+    stages = {"neighbours": shoal.neighbours.stage.run} if mined else {}
+    for name, stage in {**stages, "cluster": shoal.cluster.stage.run, "map": mapping.run}.items():
+        result = stage(config, run, Progress())
+        state["stages"][name] = {
+            "state": "done",
+            "key": "",
+            "digest": result.digest,
+            "facts": result.facts,
+            "seconds": 1,
+        }
+        run.write_state(state)
+    return run
+
+
+def report(run: RunDir) -> None:
+    config = ClusterConfig.from_json(run.read_state()["asked"])
+    build.run(config, run, Progress())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """36 images with hostile names, 6 skipped, 2 exact duplicates; reported with labels."""
+    made = make_run(tmp_path_factory.mktemp("report"), names=HOSTILE, skipped=6, copies={0: 0, 1: 0})
+    names = [f"<i>{SHAPES[number % 3]}</i>" for number in range(36)]
+    records.write_table(made.labels, pa.table({"id": range(36), "label": names}, schema=records.LABELS))
+    write(made, evaluate(made))
+    report(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(run: RunDir) -> Page:
+    return read_page(run)
+
+
+def test_nothing_outside_the_page_is_asked_for(run: RunDir, page: Page) -> None:
+    for attributes in page.having("src"):
+        assert re.match(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+$", attributes["src"] or ""), attributes
+    for attributes in page.having("href"):
+        assert re.match(r"#[a-z0-9-]+$", attributes["href"] or ""), attributes
+    html = (run.report / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r"https?:|@import|url\(", html) == []
+    assert {"link", "iframe", "object", "base"}.isdisjoint(tag for tag, _ in page.tags)
+
+
+def test_links_lead_somewhere(page: Page) -> None:
+    ids = [attributes["id"] for attributes in page.having("id")]
+    assert len(ids) == len(set(ids))
+    assert {(attributes["href"] or "")[1:] for attributes in page.having("href")} <= set(ids)
+
+
+def test_only_our_script_may_run(page: Page) -> None:
+    policy = next(tag["content"] or "" for name, tag in page.tags if name == "meta" and "http-equiv" in tag)
+    script = page.scripts[-1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none'")
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert [tag for tag, _ in page.tags].count("script") == 2  # the data and the script
+    assert not [attributes for _, attributes in page.tags if any(name.startswith("on") for name in attributes)]
+
+
+def test_hostile_names_are_text(page: Page) -> None:
+    alternatives = {attributes["alt"] for attributes in page.having("alt")}
+    assert set(HOSTILE[:5]) & alternatives  # those among the images shown stand there as they are
+    shown = "".join(page.text)
+    for name in HOSTILE:
+        assert f"bad/{name}" in shown
+    assert "<i>ellipse</i>" in shown
+    data = json.loads(page.scripts[-2])
+    assert set(HOSTILE) <= set(data["map"]["names"])
+
+
+def test_every_cluster_is_shown_with_its_images(run: RunDir, page: Page) -> None:
+    summary = json.loads((run.report / "summary.json").read_text(encoding="utf-8"))
+    cards = [attributes for tag, attributes in page.tags if tag == "article"]
+    assert [attributes["id"] for attributes in cards] == [f"cluster-{row['cluster']}" for row in summary["clusters"]]
+    assert len(cards) == summary["k"] == len(set(run.read_clusters()["cluster"].to_pylist()))
+    text = " ".join("".join(page.text).split())
+    assert f"36 images in {summary['k']} clusters" in text
+    assert "6 files were skipped" in text
+    assert "2 exact duplicates were set beside their originals" in text
+    assert summary["sentence"] in text
+
+
+def test_summary_agrees_with_the_tables(run: RunDir) -> None:
+    summary = json.loads((run.report / "summary.json").read_text(encoding="utf-8"))
+    assert summary["images"] == sum(row["size"] for row in summary["clusters"]) == 36
+    assert summary["by_status"] == {"duplicate": 2, "ok": 36, "skipped": 6}
+    assert summary["evaluation"]["acc"] == pytest.approx(evaluate(run).acc)
+    cluster_of = dict(zip(*run.read_clusters(["path", "cluster"]).to_pydict().values(), strict=True))
+    for row in summary["clusters"]:
+        shown = row["prototypes"] + row["least_sure"]
+        assert len(shown) == len(set(shown)) >= min(row["size"], 8)
+        assert {cluster_of[path] for path in shown} == {row["cluster"]}
+    assert sum(row["copies"] for row in summary["clusters"]) == 2
+
+
+def test_figures_are_pictures(run: RunDir) -> None:
+    for name in ("choose-k", "silhouette", "map", "sizes", "confusion", "neighbours", "prototypes"):
+        with Image.open(run.report / f"{name}.png") as image:
+            pixels = np.asarray(image.convert("L"))
+        assert pixels.shape[0] > 150, name
+        assert pixels.shape[1] > 300, name
+        assert 0.002 < np.mean(pixels < 200) < 0.9, name  # neither blank nor full
+
+
+def test_the_page_can_draw_every_number_looked_at(run: RunDir, page: Page) -> None:
+    explorer = json.loads(page.scripts[-2])["explorer"]
+    evidence = {row["k"]: row for row in records.read_table(run.choose_k).to_pylist()}
+    assert [look["k"] for look in explorer["looks"]] == sorted(evidence)
+    for look in explorer["looks"]:
+        labels = np.frombuffer(base64.b64decode(look["labels"]), np.uint8)
+        silhouettes = np.frombuffer(base64.b64decode(look["silhouettes"]), np.int8) / 127
+        assert len(labels) == explorer["n"] == 36
+        assert labels.max() < look["k"]
+        assert look["mean"] == pytest.approx(evidence[look["k"]]["silhouette"], abs=5e-3)
+        assert silhouettes.mean() == pytest.approx(look["mean"], abs=5e-3)
+
+
+def test_pictures_of_the_map_lie_on_their_sheet(page: Page) -> None:
+    data = json.loads(page.scripts[-2])["map"]
+    with Image.open(io.BytesIO(base64.b64decode(data["sheet"].split(",")[1]))) as sheet:
+        assert sheet.width == data["columns"] * data["tile"]
+        assert sheet.height >= -(-data["pictured"] // data["columns"]) * data["tile"]
+    assert data["pictured"] == len(data["names"]) == 36
+
+
+def test_same_run_same_bytes(run: RunDir) -> None:
+    before = {path.name: path.read_bytes() for path in run.report.iterdir()} | {"map": run.map.read_bytes()}
+    mapping.run(ClusterConfig.from_json(run.read_state()["asked"]), run, Progress())
+    report(run)
+    assert before == {path.name: path.read_bytes() for path in run.report.iterdir()} | {"map": run.map.read_bytes()}
+
+
+def test_duplicates_have_their_originals_place(run: RunDir) -> None:
+    places = {row["id"]: (row["x"], row["y"]) for row in records.read_table(run.map).to_pylist()}
+    assert len(places) == 38
+    assert places[42] == places[43] == places[0]
+
+
+def test_pictures_for_chosen_numbers(run: RunDir) -> None:
+    written = build.figures_for_k(run, [3, 5, 99])
+    assert [path.name for path in written] == ["silhouette-k00003.png", "silhouette-k00005.png"]
+    for path in written:
+        with Image.open(path) as image:
+            assert image.width > 900
+        path.unlink()
+
+
+def test_three_images_in_two_clusters_without_neighbours(tmp_path: Path) -> None:
+    run = make_run(tmp_path, count=3, clusters="2", mined=False)
+    report(run)
+    text = " ".join("".join(read_page(run).text).split())
+    assert "3 images in 2 clusters" in text
+    assert not (run.report / "neighbours.png").exists()
+    assert not (run.report / "choose-k.png").exists()
+
+
+def test_images_that_are_gone_are_said_to_be_gone(tmp_path: Path) -> None:
+    run = make_run(tmp_path, count=12, clusters="3")
+    for file in (tmp_path / "images").iterdir():
+        file.unlink()
+    report(run)
+    assert "not readable now" in "".join(read_page(run).text)
+
+
+def test_an_evaluation_of_other_clusters_is_not_shown(run: RunDir, tmp_path: Path) -> None:
+    stale = make_run(tmp_path, count=12, clusters="3")
+    stale.report.mkdir()
+    stale.evaluation.write_bytes(run.evaluation.read_bytes())
+    assert Findings.read(stale).evaluation is None
+    assert Findings.read(run).evaluation is not None
+
+
+def test_euclidean_runs_have_euclidean_silhouettes(tmp_path: Path) -> None:
+    from sklearn.metrics import silhouette_score
+
+    run = make_run(tmp_path, count=24, clusters="2-4")
+    config = ClusterConfig(source=("shapes",), clusters="2-4", metric="euclidean")
+    state = run.read_state()
+    state["asked"] = config.to_json()
+    state["stages"]["cluster"]["facts"] = shoal.cluster.stage.run(config, run, Progress()).facts
+    run.write_state(state)
+    findings = Findings.read(run)
+    assert findings.metric == "euclidean"
+    for look in Explorer.of(findings).looks():
+        expected = silhouette_score(findings.points.astype(np.float64), look.labels)
+        assert look.mean == pytest.approx(expected, abs=1e-5)
