@@ -76,7 +76,7 @@ def report_stages(again: bool = False) -> list[Stage]:
             shoal.report.build.run,
             _seed,
             lambda run: run.report / "index.html",
-            ("index", "map", "evaluate"),
+            ("index", "cluster", "map", "evaluate"),
             always=again,
         ),
     ]
