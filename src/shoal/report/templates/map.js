@@ -64,7 +64,7 @@
 
   // As many pictures as fit without covering each other; the first come first, so few change while zooming.
   const drawPictures = (context, width, height, at) => {
-    const size = Math.min(76, 30 * Math.sqrt(view.scale)), cell = size + 2;
+    const size = Math.min(76, Math.min(30, Math.max(18, width / 36)) * Math.sqrt(view.scale)), cell = size + 2;
     const taken = new Map();
     for (let point = 0; point < map.pictured; point++) {
       if (!isShown(point)) continue;
