@@ -23,7 +23,7 @@ from shoal import records
 from shoal.config import ClusterConfig
 from shoal.evaluate.evaluate import evaluate, write
 from shoal.progress import Progress
-from shoal.report import build
+from shoal.report import build, charts
 from shoal.report import map as mapping
 from shoal.report.explorer import Explorer
 from shoal.report.findings import Findings
@@ -310,3 +310,12 @@ def test_euclidean_runs_have_euclidean_silhouettes(tmp_path: Path) -> None:
     for look in Explorer.of(findings).looks():
         expected = silhouette_score(findings.points.astype(np.float64), look.labels)
         assert look.mean == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.1, 0.1], [-0.02, 0.0, 0.4], [0.123, 0.1231, 0.1229]])
+def test_the_curve_stays_within_its_panel(values: list[float]) -> None:
+    rows = [{"k": k, "silhouette": value, "stability": None} for k, value in enumerate(values, start=2)]
+    heights = [float(y) for y in re.findall(r'cy="([-\d.]+)"', charts.evidence(rows, chosen=3))]
+    assert len(heights) == 3
+    assert all(charts.TOP <= y <= charts.TOP + charts.CURVE_HEIGHT for y in heights)
+    assert sorted(heights, reverse=True) == [heights[place] for place in np.argsort(values, kind="stable")]

@@ -22,7 +22,6 @@ REQUIRED = (
     "torch",
     "torchvision",
     "timm",
-    "openTSNE",
 )
 OPTIONAL = {
     "s3fs": "s3:// sources",

@@ -63,7 +63,7 @@ def clustering_stages() -> list[Stage]:
 
 
 def report_stages(again: bool = False) -> list[Stage]:
-    """From clusters to what people see; matplotlib and openTSNE load only here. `again`: even if nothing changed."""
+    """From clusters to what people see; matplotlib loads only here. `again`: even if nothing changed."""
     import shoal.evaluate.stage  # noqa: PLC0415
     import shoal.report.build  # noqa: PLC0415
     import shoal.report.map  # noqa: PLC0415

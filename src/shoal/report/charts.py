@@ -122,6 +122,7 @@ def _panel(points: Sequence[tuple[int, float]], axis: _Axis, top: int, height: i
 def _round_values(points: Sequence[tuple[int, float]]) -> list[float]:
     """Two to seven round ticks around the values."""
     low, high = min(value for _, value in points), max(value for _, value in points)
-    span = max(high - low, 0.01)
+    span = max(high - low, 0.02)
     step = next((step for step in (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if span / step <= 5), 0.5)
-    return [round(number * step, 6) for number in range(math.floor(low / step), math.ceil(high / step) + 1)]
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [round(number * step, 6) for number in range(first, max(last, first + 1) + 1)]

@@ -25,6 +25,7 @@ RULE: Final = "#d9dde2"
 ACCENT: Final = "#b4472f"
 PAPER: Final = "#ffffff"
 DPI: Final = 132
+LEAST_SPAN: Final = 0.02  # of the silhouettes that a curve shows
 MOST_DOTS: Final = 20_000
 KNIFE_ROWS: Final = 1500  # more rows than the figure has pixels say nothing more
 
@@ -66,6 +67,9 @@ def evidence(rows: Sequence[dict[str, Any]], chosen: int) -> bytes:
     curve.plot(ks, [_number(row.get("silhouette")) for row in rows], color=INK, linewidth=1.4)
     curve.plot(ks, [_number(row.get("silhouette")) for row in rows], ".", color=INK, markersize=4)
     _title(curve, "How well separated, by number of clusters", "mean silhouette; higher is better")
+    low, high = curve.get_ylim()
+    if high - low < LEAST_SPAN:  # a flat curve is to look flat
+        curve.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
     best = next((_number(row.get("silhouette")) for row in rows if row["k"] == chosen), None)
     if best is not None:
         curve.plot([chosen], [best], "o", color=ACCENT, markersize=8)
