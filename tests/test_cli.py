@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+
+from pictures import paint
 
 COMMANDS = ("assign", "cluster", "demo", "doctor", "evaluate", "export", "report", "similar", "undo")
 
@@ -27,25 +27,6 @@ def shoal(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPr
         cwd=cwd,
         timeout=300,
     )
-
-
-def paint(folder: Path, kinds: int = 3, each: int = 8, seed: int = 0) -> Path:
-    """Folders of pictures that anyone would tell apart: discs, stripes, checks in colours of their own."""
-    generator = np.random.default_rng(seed)
-    y, x = np.mgrid[:96, :96]
-    patterns = [
-        lambda p: np.hypot(x - 48 - p, y - 48 + p) < 30,
-        lambda p: (x + p) // 6 % 2 == 0,
-        lambda p: ((x + p) // 16 + y // 16) % 2 == 0,
-    ]
-    colours = np.array([[220, 60, 40], [40, 120, 220], [60, 180, 70]])
-    for kind in range(kinds):
-        (folder / f"kind{kind}").mkdir(parents=True, exist_ok=True)
-        for number in range(each):
-            mask = patterns[kind](int(generator.integers(0, 6)))
-            pixels = np.where(mask[..., None], colours[kind], 235) + generator.integers(-12, 13, (96, 96, 3))
-            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"kind{kind}" / f"{number}.png")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +153,17 @@ def test_the_default_run_name_is_the_sources(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 def test_an_interrupted_run_says_so_and_goes_on(tmp_path: Path) -> None:
     paint(tmp_path / "pictures", each=200)
-    command = [sys.executable, "-m", "shoal", "cluster", "pictures", "--no-report", "--clusters", "3"]
-    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    # A test run that was itself started in the background has SIGINT ignored, and children inherit that.
+    start = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from shoal.cli import main; main()"
+    )
+    command = [sys.executable, "-c", start, "cluster", "pictures", "--no-report", "--clusters", "3"]
+    running = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while not (tmp_path / "pictures.shoal" / "images.parquet").exists():
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,6 @@ class ImageClusterer:
         self.limit = limit
         self.out = out
         self.verbose = verbose
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._folder: Path | None = None
         self._model: Model | None = None
 
@@ -112,9 +112,7 @@ class ImageClusterer:
             resize=self.resize,
             limit=self.limit,
         )
-        if self.out is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="shoal-", ignore_cleanup_errors=True)
-        folder = Path(self.out if self.out is not None else f"{self._temporary.name}/run")  # type: ignore[union-attr]
+        folder = Path(self.out) if self.out is not None else self._temporary_folder()
         pipeline.run(config, RunDir(folder), pipeline.clustering_stages(), self._progress())
         return self._opened(folder)
 
@@ -183,6 +181,12 @@ class ImageClusterer:
         asked = ClusterConfig.from_json(RunDir.open(folder).read_state()["asked"]).to_json()
         del asked["source"]
         return cls(**{**asked, "device": device}, verbose=verbose)._opened(Path(folder))
+
+    def _temporary_folder(self) -> Path:
+        """A folder for the run that goes when this object does."""
+        folder = Path(tempfile.mkdtemp(prefix="shoal-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder / "run"
 
     def _opened(self, folder: Path) -> Self:
         self._folder = folder

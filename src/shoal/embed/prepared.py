@@ -21,7 +21,7 @@ from shoal.embed.spec import EncoderSpec
 from shoal.progress import Progress
 from shoal.rundir import digest_file, digest_of
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 ENCODER_WEIGHTS = "encoder.safetensors"
 
 
@@ -60,40 +60,47 @@ def prepare(backbone: str, weights: str | None, features: str, resize: str, prog
     if file is None and backbone == DEFAULT_BACKBONE:
         file = weight_files.embedded_file()
     origin = digest_file(file) if file else f"hub with timm {metadata.version('timm')}"
-    folder = cache_folder() / _key(backbone, origin, features, resize)
-    if not (folder / "spec.json").is_file():
+    request = cache_folder() / "requests" / f"{_key(backbone, origin, features, resize)}.json"
+    folder = cache_folder() / json.loads(request.read_bytes())["encoder"] if request.is_file() else None
+    if folder is None or not (folder / "spec.json").is_file():
         progress.say(f"Preparing {backbone} for this machine (first time only) …")
         from shoal.embed import backbones  # noqa: PLC0415  (imports torch; cold start only)
 
         encoder, spec = backbones.build(backbone, features, resize, file)
-        _make(folder, encoder, spec)
+        folder = _make(encoder, spec)
+        atomic.write_json(request, {"encoder": folder.name, "backbone": backbone})
     return _load(folder)
 
 
 def prepare_saved(spec: EncoderSpec, weights: Path, progress: Progress) -> PreparedEncoder:
     """Find or make the prepared encoder of a finished run or model folder, from its own weights."""
-    folder = cache_folder() / _key(digest_of(spec.to_json()), digest_file(weights))
+    folder = cache_folder() / _encoder_name(spec, weights)
     if not (folder / "spec.json").is_file():
         progress.say(f"Preparing {spec.backbone} for this machine (first time only) …")
         from shoal.embed import backbones  # noqa: PLC0415
 
         encoder, _ = backbones.rebuild(spec, weights)
-        _make(folder, encoder, spec)
+        folder = _make(encoder, spec)
     return _load(folder)
+
+
+def _encoder_name(spec: EncoderSpec, weights: Path) -> str:
+    """Name of the prepared folder: the same for a run's own copy of the weights as for the encoder it was made with."""
+    return _key(digest_of(spec.to_json()), digest_file(weights))
 
 
 def _key(*parts: str) -> str:
     return digest_of(CACHE_FORMAT, parts, cpu_precision(), metadata.version("openvino"))[:20]
 
 
-def _make(folder: Path, encoder: Any, spec: EncoderSpec) -> None:
-    """Write the prepared folder beside its target, then give it its name in one step."""
+def _make(encoder: Any, spec: EncoderSpec) -> Path:
+    """Write a prepared folder under a temporary name, then give it its own in one step; return it."""
     from safetensors.torch import save_file  # noqa: PLC0415
 
     from shoal.embed import convert  # noqa: PLC0415
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".making-", dir=cache_folder()))
     try:
         save_file(
             {name: tensor.contiguous() for name, tensor in encoder.model.state_dict().items()}, made / ENCODER_WEIGHTS
@@ -110,11 +117,13 @@ def _make(folder: Path, encoder: Any, spec: EncoderSpec) -> None:
                 facts = {"cpu_engine": "openvino", "precision": precision, "similarity": {"mean": mean, "least": least}}
                 break
         atomic.write_json(made / "spec.json", {"spec": spec.to_json(), **facts})
+        folder = cache_folder() / _encoder_name(spec, made / ENCODER_WEIGHTS)
         try:
             made.rename(folder)
         except OSError:  # another process was quicker; its folder is as good as ours
             if not (folder / "spec.json").is_file():
                 raise
+        return folder
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -1,0 +1,165 @@
+"""ImageClusterer: what the command line does, from Python."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import shoal
+from pictures import paint
+from shoal import ImageClusterer, pipeline, records
+from shoal.config import ClusterConfig
+from shoal.errors import ConfigError, RunError, ShoalError
+from shoal.progress import Progress
+from shoal.rundir import RunDir
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return paint(tmp_path_factory.mktemp("api") / "pictures")
+
+
+@pytest.fixture(scope="module")
+def fitted(pictures: Path) -> ImageClusterer:
+    return ImageClusterer(clusters=3).fit(pictures)
+
+
+def test_fitting_gives_a_cluster_to_every_image(fitted: ImageClusterer) -> None:
+    table = fitted.clusters_
+    assert list(table.columns) == ["id", "path", "cluster", "confidence", "unsure", "silhouette", "runner_up"]
+    assert fitted.n_clusters_ == 3
+    assert fitted.why_.startswith("3 clusters, as asked")
+    assert sorted(np.bincount(fitted.labels_)) == [8, 8, 8]
+
+
+def test_training_images_are_predicted_into_their_own_clusters(fitted: ImageClusterer, pictures: Path) -> None:
+    found = fitted.predict(pictures).set_index("path")["cluster"]
+    assert found.to_dict() == fitted.clusters_.set_index("path")["cluster"].to_dict()
+
+
+def test_noise_is_unknown(fitted: ImageClusterer, tmp_path: Path) -> None:
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for number in range(6):
+        Image.fromarray(generator.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    assert fitted.predict(tmp_path)["unknown"].mean() > 0.8
+
+
+def test_transform_gives_the_features_of_the_run(fitted: ImageClusterer, pictures: Path) -> None:
+    features = fitted.transform(pictures)
+    stored = np.load(fitted.run_dir_.embeddings / "part-00000.npy").astype(np.float32)
+    np.testing.assert_allclose(features, stored, rtol=2e-3, atol=2e-3)
+
+
+def test_similar_finds_the_same_kind(fitted: ImageClusterer, pictures: Path) -> None:
+    found = fitted.similar(pictures / "kind2" / "0.png", n=4)
+    assert found["path"].str.startswith("kind2/").all()
+    assert found["similarity"].is_monotonic_decreasing
+
+
+def test_a_saved_run_and_its_model_alone_predict_the_same(
+    fitted: ImageClusterer, pictures: Path, tmp_path: Path
+) -> None:
+    expected = fitted.predict(pictures)
+    saved = fitted.save(tmp_path / "saved")
+    shutil.copytree(saved / "model", tmp_path / "model")
+    for folder in (saved, tmp_path / "model"):
+        assert ImageClusterer.load(folder).predict(pictures).equals(expected)
+    with pytest.raises(RunError, match="has no run"):
+        _ = ImageClusterer.load(tmp_path / "model").clusters_
+    with pytest.raises(RunError, match="exists; expected a new folder"):
+        fitted.save(saved)
+
+
+def test_a_list_of_files_is_a_source(pictures: Path) -> None:
+    files = sorted(pictures.rglob("*.png"))
+    assert len(ImageClusterer(clusters=3).fit_predict(files)) == len(files)
+
+
+def test_before_fitting_everything_says_what_to_do(tmp_path: Path) -> None:
+    clusterer = ImageClusterer()
+    for use in (lambda: clusterer.labels_, lambda: clusterer.predict("x"), lambda: clusterer.why_):
+        with pytest.raises(RunError, match="call fit"):
+            use()
+    with pytest.raises(RunError, match="not a Shoal run"):
+        ImageClusterer.load(tmp_path)
+
+
+def test_wrong_options_are_the_command_lines_errors(pictures: Path) -> None:
+    with pytest.raises(ConfigError, match="--metric has value 'l1'"):
+        ImageClusterer(metric="l1").fit(pictures)
+    assert issubclass(ConfigError, ShoalError)
+    assert issubclass(ConfigError, ValueError)
+
+
+def test_every_public_name_is_there() -> None:
+    for name in shoal.__all__:
+        assert getattr(shoal, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Clusterer'"):
+        _ = shoal.Clusterer
+
+
+# -- what is stale, and what labels may touch ------------------------------------------------------------------------
+
+
+def run_stages(source: Path, run: Path, **options: object) -> dict[str, float]:
+    """Run the clustering stages; returns when each stage's output was last written."""
+    pipeline.run(ClusterConfig((str(source),), **options), RunDir(run), pipeline.clustering_stages(), Progress())  # type: ignore[arg-type]
+    names = ("embeddings/manifest.json", "neighbours/ids.npy", "clusters.parquet")
+    return {name: (run / name).stat().st_mtime_ns for name in names}
+
+
+def test_only_what_an_option_makes_stale_is_run_again(pictures: Path, tmp_path: Path) -> None:
+    first = run_stages(pictures, tmp_path, clusters="3")
+    assert run_stages(pictures, tmp_path, clusters="3") == first
+    other = run_stages(pictures, tmp_path, clusters="4")
+    changed = {name for name in first if first[name] != other[name]}
+    assert changed == {"clusters.parquet"}
+
+
+def test_a_deleted_output_is_made_again_with_the_same_bytes(pictures: Path, tmp_path: Path) -> None:
+    run_stages(pictures, tmp_path, clusters="3")
+    before = (tmp_path / "clusters.parquet").read_bytes()
+    (tmp_path / "clusters.parquet").unlink()
+    run_stages(pictures, tmp_path, clusters="3")
+    assert (tmp_path / "clusters.parquet").read_bytes() == before
+
+
+def test_a_grown_source_keeps_its_ids(pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "pictures")
+    run_stages(tmp_path / "pictures", tmp_path / "run", clusters="3")
+    before = dict(pq.read_table(tmp_path / "run" / "images.parquet").select(["path", "id"]).to_pandas().to_numpy())
+    paint(tmp_path / "pictures" / "a", each=2, seed=5)
+    run_stages(tmp_path / "pictures", tmp_path / "run", clusters="3")
+    after = dict(pq.read_table(tmp_path / "run" / "images.parquet").select(["path", "id"]).to_pandas().to_numpy())
+    assert {path: after[path] for path in before} == before
+    assert len(pq.read_table(tmp_path / "run" / "clusters.parquet")) == len(after) == 30
+
+
+def test_permuted_labels_change_nothing_but_the_report(pictures: Path, tmp_path: Path) -> None:
+    stages = [*pipeline.clustering_stages(), *pipeline.report_stages()]
+    run = RunDir(tmp_path)
+    config = ClusterConfig((str(pictures),), clusters="2-4")
+    pipeline.run(config, run, stages, Progress())
+    before = _files(tmp_path)
+    labels = records.read_table(run.labels).to_pandas()
+    labels["label"] = labels["label"].sample(frac=1, random_state=1).to_numpy()
+    for stage in ("embeddings", "neighbours", "model"):
+        shutil.rmtree(tmp_path / stage)
+    for table in ("clusters", "choose_k", "sweep", "levels", "map"):
+        (tmp_path / f"{table}.parquet").unlink()
+    labels.to_parquet(run.labels)
+    pipeline.run(config, run, stages[1:], Progress())
+    after = _files(tmp_path)
+    assert {name for name in before if before[name] != after.get(name)} <= {"labels.parquet", "run.json"}
+    assert set(before) == set(after)
+
+
+def _files(run: Path) -> dict[str, bytes]:
+    files = (path for path in run.rglob("*") if path.is_file())
+    return {str(path.relative_to(run)): path.read_bytes() for path in files if path.parent.name != "report"}
