@@ -22,6 +22,8 @@ from shoal.errors import TooFewImagesError
 AUTO_LARGEST = 100
 AUTO_IMAGES_PER_CLUSTER = 10
 WIDENED_IMAGES_PER_CLUSTER = 2
+KIND_IMAGES = 5  # images that a cluster has on average, at the least, to be chosen ...
+KINDS_PER_ROOT = 1.5  # ... but few images may have this many clusters times the square root of their number
 EVERY_NUMBER_TO = 40  # beyond, steps of about STEP, and every number between the best one's neighbours
 STEP = 1.08
 REFINED = 6  # at most this many more numbers around the best
@@ -93,6 +95,15 @@ def choose(
     return Choice(chosen, candidates, silhouettes, _sentence(chosen, candidates, counts))
 
 
+def most_kinds(images: int) -> float:
+    """The most clusters that are chosen if fewer were looked at too.
+
+    Beyond it a cluster is a pair of look-alikes rather than a kind, and the evidence misleads: the closer K comes to
+    the number of images, the more stable every clustering is.
+    """
+    return max(images / KIND_IMAGES, KINDS_PER_ROOT * images**0.5)
+
+
 def automatic_counts(images: int) -> list[int]:
     """The numbers that `auto` looks at first: 2 to min(100, N/10), every one up to 40, then in steps of 8 %."""
     return _ladder(2, max(2, min(AUTO_LARGEST, images // AUTO_IMAGES_PER_CLUSTER)))
@@ -115,7 +126,8 @@ class _Look:
 
     @property
     def best(self) -> Candidate:
-        return max(self.candidates, key=lambda candidate: (candidate.score, -candidate.k))
+        kinds = [candidate for candidate in self.candidates if candidate.k <= most_kinds(self.images)]
+        return max(kinds or self.candidates, key=lambda candidate: (candidate.score, -candidate.k))
 
     def at(self, numbers: Sequence[int]) -> None:
         """Look at `numbers` of clusters that were not looked at yet."""
