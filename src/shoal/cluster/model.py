@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from shoal import atomic
@@ -93,7 +94,7 @@ class ClusterModel:
             tensors = load_file(folder / "clusters.safetensors")
             space = ClusterSpace(facts["metric"], tensors["mean"], tensors.get("basis"), tensors.get("scales"))
             return cls(space, tensors["centroids"], facts["concentration"], tensors["least_closeness"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise RunError(f"{folder} holds no readable clusters: {error}") from error
 
 

@@ -1,0 +1,113 @@
+"""The clustering stage: what it writes into a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from shoal import records
+from shoal.cluster import stage
+from shoal.cluster.space import fit_space, points_of
+from shoal.config import ClusterConfig
+from shoal.embeddings import EmbeddingStore
+from shoal.errors import ConfigError, TooFewImagesError
+from shoal.progress import Progress
+from shoal.rundir import RunDir, StageResult
+from small_run import write_small_run
+
+
+def vectors(kinds: int = 4, each: int = 30, dims: int = 24, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    return 3 + np.repeat(np.eye(kinds, dims) * 4, each, axis=0) + generator.standard_normal((kinds * each, dims)) * 0.4
+
+
+def cluster(run: RunDir, **options: object) -> StageResult:
+    return stage.run(ClusterConfig(("x",), **options), run, Progress())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_kinds_become_clusters_and_every_file_agrees(metric: str, tmp_path: Path) -> None:
+    run = write_small_run(tmp_path, vectors())
+    result = cluster(run, clusters="2-8", metric=metric)
+    table = run.read_clusters().to_pandas()
+    assert table["cluster"].to_numpy().reshape(4, 30).std(axis=1).max() == 0
+    assert result.facts["k"] == 4 == table["cluster"].nunique()
+    assert result.facts["sizes"] == [30] * 4
+    assert table.dtypes.astype(str).to_dict()["cluster"] == "int32"
+    assert (table["runner_up"] != table["cluster"]).all()
+    evidence = pq.read_table(run.choose_k).to_pandas()
+    assert evidence["k"].tolist() == list(range(2, 9))
+    assert evidence.loc[evidence["chosen"], "k"].tolist() == [4]
+    assert pq.read_table(tmp_path / "sweep.parquet").column_names == ["id", *(f"k{k}" for k in range(2, 9))]
+    assert np.array_equal(pq.read_table(run.levels)["medium"].to_numpy(), table["cluster"].to_numpy())
+
+
+def test_duplicates_share_their_originals_row_and_others_have_none(tmp_path: Path) -> None:
+    statuses = [records.OK] * 120
+    statuses[5], statuses[7], statuses[9] = records.DUPLICATE, records.SKIPPED, records.VANISHED
+    run = write_small_run(tmp_path, vectors(), statuses, {5: 100})
+    cluster(run, clusters="4")
+    table = run.read_clusters().to_pandas().set_index("id")
+    assert table.index.tolist() == [number for number in range(120) if number not in (7, 9)]
+    assert table.drop(columns="path").loc[5].to_dict() == table.drop(columns="path").loc[100].to_dict()
+
+
+def test_the_largest_cluster_is_number_0(tmp_path: Path) -> None:
+    run = write_small_run(tmp_path, np.concatenate([vectors(2, 10), vectors(4, 30, seed=1)]))
+    sizes = cluster(run, clusters="4").facts["sizes"]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    written = []
+    for name in ("one", "two"):
+        run = write_small_run(tmp_path / name, vectors())
+        cluster(run, clusters="2-6", seed=3)
+        written.append([path.read_bytes() for path in (run.clusters, run.choose_k, run.levels)])
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_a_few_images_are_enough(count: int, metric: str, tmp_path: Path) -> None:
+    run = write_small_run(tmp_path, vectors()[::15][:count])
+    assert cluster(run, metric=metric).facts["k"] >= 2
+    assert cluster(run, metric=metric, clusters=str(count)).facts["sizes"] == [1] * count
+
+
+def test_equal_images_are_one_cluster(tmp_path: Path) -> None:
+    run = write_small_run(tmp_path, np.ones((12, 8)))
+    assert cluster(run).facts["k"] == 1
+
+
+def test_one_image_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(TooFewImagesError, match="1 usable image"):
+        cluster(write_small_run(tmp_path, vectors()[:1]))
+
+
+def test_a_method_of_another_version_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--method has value 'learned'"):
+        stage.key(ClusterConfig(("x",), method="learned"))
+
+
+def test_the_euclidean_space_keeps_every_distance(tmp_path: Path) -> None:
+    run = write_small_run(tmp_path, vectors(dims=300, kinds=3, each=10))
+    store, ids = EmbeddingStore.open(run.embeddings), np.arange(30)
+    space = fit_space(store, ids, "euclidean", np.random.default_rng(0))
+    points, _ = points_of(space, store, ids)
+    raw = store.read(ids)
+    expected = np.linalg.norm(raw[:, None] - raw, axis=2)
+    np.testing.assert_allclose(np.linalg.norm(points[:, None] - points, axis=2), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_cosine_space_does_not_depend_on_blocks_and_has_unit_rows(tmp_path: Path) -> None:
+    run = write_small_run(tmp_path, vectors())
+    store, ids = EmbeddingStore.open(run.embeddings), np.arange(120)
+    space = fit_space(store, ids, "cosine", np.random.default_rng(0))
+    points, inside = points_of(space, store, ids)
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1, atol=1e-5)
+    assert ((inside >= 0) & (inside <= 1)).all()
+    np.testing.assert_allclose(space.transform(store.read(ids[3:5])), points[3:5], atol=1e-5)
