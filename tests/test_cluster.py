@@ -39,7 +39,7 @@ def blobs(
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(2, 7), st.integers(4, 60), st.integers(1, 9), st.integers(0, 2**31))
+@given(st.integers(2, 7), st.integers(4, 60), st.integers(2, 9), st.integers(0, 2**31))
 def test_silhouettes_equal_scikit_learns(k: int, count: int, dims: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     points = unit(generator.standard_normal((count, dims)) + 0.1)
