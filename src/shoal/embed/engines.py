@@ -56,6 +56,9 @@ class OpenVinoEngine:
                 "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
             },
         )
+        # The bindings make their table of dtypes when they meet the first array, holding a C++ guard while they ask for
+        # the GIL: two threads with their first arrays at once would wait for each other for ever. So one comes here.
+        np.asarray(openvino.Tensor(np.zeros(1, dtype=np.uint8)).data)
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(cores):
             self._requests.put(compiled.create_infer_request())
