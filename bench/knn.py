@@ -48,7 +48,8 @@ class Faiss:
         )
 
     def search(self, queries: int) -> float:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         print("search", queries, file=self._process.stdin, flush=True)
         return float(self._process.stdout.readline())
 
@@ -70,7 +71,7 @@ def faiss_python() -> Path:
 
 
 def clustered_rows(n: int, d: int, seed: int = 0) -> Float32:
-    """Non-negative rows as a backbone's pooled features are: 100 clusters in 64 dimensions, spread over d by a ReLU layer."""
+    """Non-negative rows, as pooled features are: 100 clusters in 64 dimensions, spread over d by a ReLU layer."""
     random = np.random.default_rng(seed)
     centres = random.standard_normal((100, 64), dtype=np.float32)
     hidden = centres[random.integers(0, 100, n)] + random.standard_normal((n, 64), dtype=np.float32)
@@ -135,7 +136,7 @@ def main() -> None:
 
     timings = [("faiss.IndexFlatIP", Timing(tuple(theirs))), ("ours", Timing(tuple(ours)))]
     result = {
-        "task": f"exact {asked.k} nearest neighbours of each of {rows.shape[0]} x {rows.shape[1]} rows, {threads} threads",
+        "task": f"exact {asked.k} nearest neighbours of each of {rows.shape} rows, {threads} threads",
         "data": asked.features.name if asked.features else "clustered_rows(seed=0)",
         "faiss": f"{FAISS}, OPENBLAS_CORETYPE={coretype}",
         "seconds": {name: timing.to_json() for name, timing in timings},
