@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from shoal.embed import backbones, convert
-from shoal.embed.engines import BATCH, OpenVinoEngine, TorchEngine, cpu_precision, resolve_device
+from shoal.embed.engines import CPU_BATCH, OpenVinoEngine, TorchEngine, cpu_precision, resolve_device
 from shoal.embed.prepared import prepare, prepare_saved
 from shoal.embed.weights import embedded_file, read_state_dict
 from shoal.errors import ConfigError, WeightsError
@@ -68,7 +68,7 @@ def test_the_converted_model_takes_pixels_and_gives_the_same_features(small_weig
     encoder, spec = backbones.build(SMALL, "default", "crop", small_weights)
     convert.convert(encoder, spec, tmp_path / "model.xml")
     engine = OpenVinoEngine(tmp_path / "model.xml", "fp32")
-    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, spec.size, spec.size, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (CPU_BATCH, spec.size, spec.size, 3), dtype=np.uint8)
     expected = encoder((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).numpy()
     if spec.mean != (0.5, 0.5, 0.5):
         mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (spec.mean, spec.std))
@@ -82,7 +82,7 @@ def test_an_images_features_do_not_depend_on_its_batch(small_weights: Path, tmp_
     convert.convert(encoder, spec, tmp_path / "model.xml")
     engine = OpenVinoEngine(tmp_path / "model.xml", cpu_precision())
     generator = np.random.default_rng(0)
-    one, other = (generator.integers(0, 256, (BATCH, spec.size, spec.size, 3), dtype=np.uint8) for _ in range(2))
+    one, other = (generator.integers(0, 256, (CPU_BATCH, spec.size, spec.size, 3), dtype=np.uint8) for _ in range(2))
     other[3] = one[3]
     assert np.array_equal(engine.infer(one)[3], engine.infer(other)[3])
 
@@ -99,7 +99,7 @@ def test_the_default_engine_is_faithful_to_torch() -> None:
 def test_a_saved_encoder_is_the_same_encoder(small_weights: Path) -> None:
     prepared = prepare(SMALL, str(small_weights), "default", "crop", Progress())
     saved = prepare_saved(prepared.spec, prepared.weights, Progress())
-    pixels = convert.probe_images(prepared.spec.size)
+    pixels = convert.probe_images(prepared.spec.size)[:CPU_BATCH]
     assert np.array_equal(prepared.engine("cpu").infer(pixels), saved.engine("cpu").infer(pixels))
 
 

@@ -7,6 +7,7 @@ tight clusters can be high by chance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -101,7 +102,7 @@ def most_kinds(images: int) -> float:
     Beyond it a cluster is a pair of look-alikes rather than a kind, and the evidence misleads: the closer K comes to
     the number of images, the more stable every clustering is.
     """
-    return max(images / KIND_IMAGES, KINDS_PER_ROOT * images**0.5)
+    return max(images / KIND_IMAGES, KINDS_PER_ROOT * math.sqrt(images))
 
 
 def automatic_counts(images: int) -> list[int]:

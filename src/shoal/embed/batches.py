@@ -14,13 +14,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from shoal.embed.engines import BATCH, Engine, cpu_count
+from shoal.embed.engines import Engine, cpu_count
 from shoal.embed.spec import EncoderSpec
 from shoal.errors import DecodeError
 from shoal.images.reading import ImageReader
 from shoal.images.views import model_input
 
-AHEAD = 3  # batches under way for each worker: enough to keep all busy, few enough to bound memory
+AHEAD = 4  # batches under way for each worker: enough to keep all busy, few enough to bound memory
 REMOTE_WORKERS = 16  # waiting for a network is not work
 
 
@@ -44,7 +44,7 @@ class EmbeddedBatch:
 def embed_batches(
     engine: Engine, spec: EncoderSpec, reader: ImageReader, batches: Iterable[tuple[Sequence[int], Sequence[str]]]
 ) -> Iterator[EmbeddedBatch]:
-    """Embed batches of (ids, uris), at most BATCH images each, and yield them in the same order."""
+    """Embed batches of (ids, uris), at most `engine.batch_size` images each, and yield them in the same order."""
     workers: int | None = None
     pending: deque[Future[EmbeddedBatch]] = deque()
     pool: ThreadPoolExecutor | None = None
@@ -66,7 +66,7 @@ def embed_batches(
 def _embed(
     engine: Engine, spec: EncoderSpec, reader: ImageReader, ids: Sequence[int], uris: Sequence[str]
 ) -> EmbeddedBatch:
-    pixels = np.zeros((BATCH, spec.size, spec.size, 3), dtype=np.uint8)
+    pixels = np.zeros((engine.batch_size, spec.size, spec.size, 3), dtype=np.uint8)
     failures: dict[int, Failure] = {}
     for row, (image, uri) in enumerate(zip(ids, uris, strict=True)):
         try:

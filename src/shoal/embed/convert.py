@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from shoal.embed.engines import BATCH, OpenVinoEngine, TorchEngine
+from shoal.embed.engines import CPU_BATCH, OpenVinoEngine, TorchEngine
 
 if TYPE_CHECKING:
     from shoal.embed.backbones import Encoder
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 MEAN_SIMILARITY = 0.999
 LEAST_SIMILARITY = 0.99
+PROBES = 4 * CPU_BATCH
 
 
 def convert(encoder: Encoder, spec: EncoderSpec, target: Path) -> None:
-    """Write `encoder` as an OpenVINO model that takes uint8 [BATCH, size, size, 3]. RuntimeError if it cannot."""
+    """Write `encoder` as an OpenVINO model that takes uint8 [CPU_BATCH, size, size, 3]. RuntimeError if it cannot."""
     import openvino  # noqa: PLC0415  (cold start only)
     import torch  # noqa: PLC0415
     from openvino.preprocess import PrePostProcessor  # noqa: PLC0415
 
-    shape = (BATCH, 3, spec.size, spec.size)
+    shape = (CPU_BATCH, 3, spec.size, spec.size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of Python control flow, which the check below covers
         model = openvino.convert_model(encoder, example_input=torch.zeros(shape), input=[openvino.PartialShape(shape)])
@@ -42,7 +43,7 @@ def similarity(encoder: Encoder, spec: EncoderSpec, engine: OpenVinoEngine) -> t
     """Mean and least cosine similarity of the engine's features to fp32 torch on made images."""
     pixels = probe_images(spec.size)
     expected = TorchEngine(encoder, spec, "cpu").infer(pixels)
-    found = engine.infer(pixels)
+    found = np.concatenate([engine.infer(batch) for batch in np.split(pixels, len(pixels) // CPU_BATCH)])
     cosine = np.einsum("nd,nd->n", expected, found) / np.maximum(
         np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1), 1e-12
     )
@@ -54,11 +55,11 @@ def is_faithful(mean: float, least: float) -> bool:
 
 
 def probe_images(size: int) -> npt.NDArray[np.uint8]:
-    """BATCH made images, [BATCH, size, size, 3]: coloured noise with the 1/f spectrum of natural images, seeded."""
+    """Made images, [PROBES, size, size, 3]: coloured noise with the 1/f spectrum of natural images, seeded."""
     generator = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     frequency[0, 0] = 1.0 / size
-    white = generator.standard_normal((BATCH, 3, size, size))
+    white = generator.standard_normal((PROBES, 3, size, size))
     colours = np.einsum("cd,ndhw->nchw", generator.standard_normal((3, 3)), white)
     smooth = np.fft.irfft2(np.fft.rfft2(colours) / frequency, s=(size, size))
     spread = smooth.std(axis=(2, 3), keepdims=True)

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from shoal.embed.backbones import Encoder
     from shoal.embed.spec import EncoderSpec
 
-BATCH = 16  # images in one inference; short batches are padded, so every image meets the same arithmetic
+# Images in one inference; short batches are padded, so every image meets the same arithmetic. On a CPU four images'
+# activations stay in the cache of a core: 217 images/s of the embedded backbone on 2 cores, against 150 with sixteen.
+CPU_BATCH = 4
+GPU_BATCH = 64
 
 Pixels = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -33,9 +36,10 @@ class Engine(Protocol):
     """Runs an encoder on batches. Safe to call from several threads at once."""
 
     name: str  # told to people: "openvino fp32", "torch cuda fp16", …
+    batch_size: int
 
     def infer(self, pixels: Pixels) -> Float32:
-        """uint8 [BATCH, size, size, 3] in RGB -> float32 [BATCH, dim]."""
+        """uint8 [batch_size, size, size, 3] in RGB -> float32 [batch_size, dim]."""
         ...
 
 
@@ -47,6 +51,7 @@ class OpenVinoEngine:
 
         cores = cpu_count()
         self.name = f"openvino {precision}"
+        self.batch_size = CPU_BATCH
         compiled = openvino.Core().compile_model(
             model,
             "CPU",
@@ -82,6 +87,7 @@ class TorchEngine:
         self._device = torch.device(device)
         self._half = {"cuda": torch.float16, "mps": torch.float16}.get(device)
         self.name = f"torch {device} {'fp16' if self._half else 'fp32'}"
+        self.batch_size = CPU_BATCH if device == "cpu" else GPU_BATCH
         self._encoder = encoder.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Pixels come as 0..255; the model wants (pixel / 255 - mean) / std.
         self._mean = torch.tensor(spec.mean, device=self._device).mul(255.0).view(1, 3, 1, 1)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.embed.batches import embed_batches
-from shoal.embed.engines import BATCH, Engine
+from shoal.embed.engines import Engine
 from shoal.embed.spec import EncoderSpec
 from shoal.images.reading import ImageReader
 from shoal.images.sources import Item
@@ -32,7 +32,7 @@ def embed_items(engine: Engine, spec: EncoderSpec, items: Iterable[Item]) -> Ite
 
     def batches() -> Iterator[tuple[list[int], list[str]]]:
         readable = _readable(items, problems)
-        while batch := list(islice(readable, BATCH)):
+        while batch := list(islice(readable, engine.batch_size)):
             waiting.append(batch)
             yield list(range(len(batch))), [item.uri for item in batch]
 

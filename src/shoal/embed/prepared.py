@@ -21,7 +21,7 @@ from shoal.embed.spec import EncoderSpec
 from shoal.progress import Progress
 from shoal.rundir import digest_file, digest_of
 
-CACHE_FORMAT = 3
+CACHE_FORMAT = 4
 ENCODER_WEIGHTS = "encoder.safetensors"
 
 

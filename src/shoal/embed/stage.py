@@ -16,7 +16,6 @@ from shoal.config import DEFAULT_BACKBONE, ClusterConfig
 from shoal.disk import require_free
 from shoal.embed import weights as weight_files
 from shoal.embed.batches import Failure, embed_batches
-from shoal.embed.engines import BATCH
 from shoal.embed.parts import PartsWriter
 from shoal.embed.prepared import ENCODER_WEIGHTS, PreparedEncoder, prepare
 from shoal.embeddings import PART_ROWS
@@ -55,7 +54,9 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     engine = prepared.engine(config.device) if missing else None
     if engine is not None:
         with progress.task("Embedding", len(missing)) as task:
-            for batch in embed_batches(engine, prepared.spec, ImageReader(), _batches(missing, uris)):
+            for batch in embed_batches(
+                engine, prepared.spec, ImageReader(), _batches(missing, uris, engine.batch_size)
+            ):
                 writer.add(batch)
                 task.advance(len(batch.ids))
     digest = writer.finish()
@@ -79,13 +80,13 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     return StageResult(digest, facts)
 
 
-def _batches(missing: list[int], uris: dict[int, str]) -> Iterator[tuple[list[int], list[str]]]:
+def _batches(missing: list[int], uris: dict[int, str], size: int) -> Iterator[tuple[list[int], list[str]]]:
     """Batches of (ids, uris) that never cross a part, so that a resumed run cuts the same batches."""
     start = 0
     while start < len(missing):
         part = missing[start] // PART_ROWS
         stop = start
-        while stop < len(missing) and stop - start < BATCH and missing[stop] // PART_ROWS == part:
+        while stop < len(missing) and stop - start < size and missing[stop] // PART_ROWS == part:
             stop += 1
         ids = missing[start:stop]
         yield ids, [uris[image] for image in ids]
