@@ -81,6 +81,6 @@ class _PlainTask:
             return
         self._spoke = now
         rate = self._done / (now - self._began)
-        left = (self._total - self._done) / rate
+        left = max(self._total - self._done, 0) / rate  # more may turn up than was foreseen
         line = f"{self._name}: {self._done:,}/{self._total:,} {self._unit}, {rate:,.1f}/s, {left:,.0f} s left"
         print(line, file=self._stream, flush=True)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from shoal import records
 from shoal.cluster import kmeans, levels
-from shoal.cluster.choose_k import Choice, choose
+from shoal.cluster.choose_k import Choice, automatic_counts, choose
 from shoal.cluster.kmeans import EUCLIDEAN, Clustering
 from shoal.cluster.model import Assignment, fit_model
 from shoal.cluster.space import ROTATED_IMAGES, fit_space, points_of, rotated_points
@@ -43,7 +43,8 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     store = EmbeddingStore.open(run_dir.embeddings)
     space = fit_space(store, ids, config.metric, np.random.default_rng([config.seed, 3]))
     points, inside = points_of(space, store, ids)
-    with progress.task("Clustering", len(config.counts.values), "numbers of clusters") as task:
+    numbers = len(config.counts.values or automatic_counts(len(ids)))
+    with progress.task("Clustering", numbers, "numbers of clusters") as task:
         choice = choose(
             _for_the_sweep(store, ids, points, config.metric),
             config.counts,
