@@ -7,7 +7,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from shoal.embed.engines import cpu_count, cpu_precision, resolve_device
+from shoal.cores import core_count
+from shoal.embed.engines import cpu_precision, resolve_device
 from shoal.embed.prepared import cache_folder
 from shoal.embed.weights import embedded_file
 from shoal.errors import WeightsError
@@ -34,7 +35,7 @@ OPTIONAL = {
 def findings() -> list[tuple[bool, str]]:
     """What was looked at: (is it well, one line)."""
     found = [(True, f"Shoal {metadata.version('shoal')}, Python {platform.python_version()}, {platform.platform()}")]
-    found.append((True, f"{cpu_count()} cores; CPU engine: openvino {cpu_precision()}"))
+    found.append((True, f"{core_count()} cores; CPU engine: openvino {cpu_precision()}"))
     found.append((True, f"device that --device auto takes: {resolve_device('auto')}"))
     found += [_package(name) for name in REQUIRED]
     found.append(_weights())

@@ -6,12 +6,13 @@ waiting for its own threads, and far more so on a machine that is doing somethin
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
+
+from shoal.cores import core_count
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,10 +22,3 @@ def each(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Resu
     """Yield `work(item)` for all items, in their order, computed side by side."""
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(core_count()) as pool:
         yield from pool.map(work, items)
-
-
-def core_count() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from shoal.embed.engines import Engine, cpu_count
+from shoal.cores import core_count
+from shoal.embed.engines import Engine
 from shoal.embed.spec import EncoderSpec
 from shoal.errors import DecodeError
 from shoal.images.reading import ImageReader
@@ -51,7 +52,7 @@ def embed_batches(
     try:
         for ids, uris in batches:
             if pool is None or workers is None:
-                workers = cpu_count() if uris[0].startswith("file:") else max(REMOTE_WORKERS, cpu_count())
+                workers = core_count() if uris[0].startswith("file:") else max(REMOTE_WORKERS, core_count())
                 pool = ThreadPoolExecutor(workers, thread_name_prefix="embed")
             pending.append(pool.submit(_embed, engine, spec, reader, ids, uris))
             if len(pending) >= workers * AHEAD:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from shoal.cores import core_count
 from shoal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class OpenVinoEngine:
     def __init__(self, model: Path, precision: str) -> None:
         import openvino  # noqa: PLC0415  (half a second that torch's engine need not pay)
 
-        cores = cpu_count()
+        cores = core_count()
         self.name = f"openvino {precision}"
         self.batch_size = CPU_BATCH
         compiled = openvino.Core().compile_model(
@@ -134,11 +135,6 @@ def cpu_precision() -> str:
 
     capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bf16" if "BF16" in capabilities else "fp32"
-
-
-def cpu_count() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _may_have_gpu() -> bool:
