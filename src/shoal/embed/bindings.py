@@ -12,19 +12,17 @@ TELEMETRY = "openvino_telemetry"
 
 
 def load_openvino() -> Any:
-    """The module `openvino`, safe to use from several threads, and silent.
+    """The module `openvino`, silent and safe to use from several threads.
 
     Imported the plain way, it tells Google Analytics that it was imported, from a process that it forks, and keeps a
     number for this machine in ~/intel. Without its telemetry package it does none of that.
     """
-    if "openvino" in sys.modules:
-        return sys.modules["openvino"]
     hidden: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
     hide = TELEMETRY not in hidden
     if hide:
-        hidden[TELEMETRY] = None  # an import of it fails as if it were not installed
+        hidden[TELEMETRY] = None  # an import of it fails, as if it were not installed
     try:
-        import openvino  # noqa: PLC0415  (half a second that torch's engine need not pay)
+        import openvino  # noqa: PLC0415  (a tenth of a second that torch's engine need not pay)
     finally:
         if hide:
             del hidden[TELEMETRY]

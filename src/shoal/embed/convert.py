@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from shoal.embed.bindings import load_openvino
 from shoal.embed.engines import CPU_BATCH, OpenVinoEngine, TorchEngine
 
 if TYPE_CHECKING:
@@ -22,15 +23,14 @@ PROBES = 4 * CPU_BATCH
 
 def convert(encoder: Encoder, spec: EncoderSpec, target: Path) -> None:
     """Write `encoder` as an OpenVINO model that takes uint8 [CPU_BATCH, size, size, 3]. RuntimeError if it cannot."""
-    import openvino  # noqa: PLC0415  (cold start only)
-    import torch  # noqa: PLC0415
-    from openvino.preprocess import PrePostProcessor  # noqa: PLC0415
+    import torch  # noqa: PLC0415  (cold start only)
 
+    openvino = load_openvino()
     shape = (CPU_BATCH, 3, spec.size, spec.size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of Python control flow, which the check below covers
         model = openvino.convert_model(encoder, example_input=torch.zeros(shape), input=[openvino.PartialShape(shape)])
-    steps = PrePostProcessor(model)
+    steps = openvino.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     steps.input().model().set_layout(openvino.Layout("NCHW"))
     steps.input().preprocess().convert_element_type(openvino.Type.f32).mean([255 * mean for mean in spec.mean]).scale(

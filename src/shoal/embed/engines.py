@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cores import core_count
+from shoal.embed.bindings import load_openvino
 from shoal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ class OpenVinoEngine:
     """A converted model on the CPU: one stream of one thread a core, each serving one caller at a time."""
 
     def __init__(self, model: Path, precision: str) -> None:
-        import openvino  # noqa: PLC0415  (half a second that torch's engine need not pay)
-
+        openvino = load_openvino()
         cores = core_count()
         self.name = f"openvino {precision}"
         self.batch_size = CPU_BATCH
@@ -62,9 +62,6 @@ class OpenVinoEngine:
                 "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
             },
         )
-        # The bindings make their table of dtypes when they meet the first array, holding a C++ guard while they ask for
-        # the GIL: two threads with their first arrays at once would wait for each other for ever. So one comes here.
-        np.asarray(openvino.Tensor(np.zeros(1, dtype=np.uint8)).data)
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(cores):
             self._requests.put(compiled.create_infer_request())
@@ -131,9 +128,7 @@ def resolve_device(device: str) -> str:
 
 def cpu_precision() -> str:
     """`bf16` where the CPU computes it natively, else `fp32`."""
-    import openvino  # noqa: PLC0415
-
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bf16" if "BF16" in capabilities else "fp32"
 
 
