@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 from shoal import records
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
-from shoal.neighbours import exact, query, stage
+from shoal.neighbours import approximate, exact, query, stage
 from shoal.neighbours.exact import exact_neighbours
+from shoal.neighbours.partition import PlaneTree
+from shoal.neighbours.search import even_slices
 from shoal.progress import Progress, Task
+from shoal.rundir import RunDir
 from small_run import write_small_run
 
 CONFIG = ClusterConfig(source=("photos",))
@@ -96,7 +99,7 @@ def test_progress_ends_at_its_total(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "BLOCK_ROWS", 10)
     watched = CountingProgress()
     exact_neighbours(unit_rows(47, 4, seed=0), 3, watched)
-    assert watched.done == watched.total == 5 * 6 // 2 + 5
+    assert watched.done == watched.total == 5 * 4 // 2 + 2 * 5
 
 
 def test_an_interruption_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,3 +207,63 @@ def test_nearest_leaves_queries_as_they_were_and_gives_at_most_all(tmp_path: Pat
 
 def normalised(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     return rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+
+
+# -- approximate --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clustered_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    """4,000 images in 40 groups, in no order, with three exact copies of one, in blocks small enough for a test."""
+    monkeypatch.setattr(approximate, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(approximate, "SAMPLE_SHARE", 4)
+    monkeypatch.setattr(stage, "EXACT_UP_TO", 1000)
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((40, 16))[random.integers(0, 40, 4000)] + 0.3 * random.standard_normal((4000, 16))
+    vectors[[100, 2000, 3999]] = vectors[50]
+    return write_small_run(tmp_path / "run", vectors, [records.SKIPPED] + [records.OK] * 3999)
+
+
+def test_approximate_reports_the_recall_it_has(clustered_run: RunDir) -> None:
+    facts = stage.run(CONFIG, clustered_run, Progress()).facts
+    assert facts["method"] == "approximate"
+    ids = np.load(clustered_run.neighbours / "ids.npy")[1:]
+    similarity = np.load(clustered_run.neighbours / "similarity.npy")[1:]
+    x = normalise_rows(EmbeddingStore.open(clustered_run.embeddings).read(np.arange(1, 4000)))
+    _, true = exact_neighbours(x, 50)
+    recall = (similarity >= true[:, -1:] - 1e-6).mean()
+    assert recall > 0.95
+    assert facts["recall"] == pytest.approx(recall, abs=0.02)
+    np.testing.assert_allclose(similarity, np.einsum("nd,nkd->nk", x, x[ids - 1]), atol=1e-6)
+    assert (ids != np.arange(1, 4000)[:, None]).all()
+    assert ids[49, :3].tolist() == [100, 2000, 3999]
+    fall = np.diff(similarity, axis=1)
+    assert (fall <= 0).all()
+    assert (np.diff(ids, axis=1)[fall == 0] > 0).all()
+
+
+def test_approximate_compares_a_part_of_all_pairs(clustered_run: RunDir) -> None:
+    watched = CountingProgress()
+    stage.run(CONFIG, clustered_run, watched)
+    blocks = len(even_slices(3999, 64))
+    assert watched.done == watched.total
+    assert watched.total - 2 * blocks < 0.5 * blocks * (blocks - 1) / 2
+
+
+def test_approximate_again_gives_the_same_bytes_and_leaves_no_copy(clustered_run: RunDir) -> None:
+    first = stage.run(CONFIG, clustered_run, Progress())
+    before = {file.name: file.read_bytes() for file in clustered_run.neighbours.iterdir()}
+    assert stage.run(CONFIG, clustered_run, Progress()) == first
+    assert {file.name: file.read_bytes() for file in clustered_run.neighbours.iterdir()} == before
+    assert not list(clustered_run.cache.iterdir())
+
+
+@pytest.mark.parametrize("distinct", [1, 2, 500])
+def test_tree_keeps_equal_rows_together(distinct: int) -> None:
+    rows = unit_rows(distinct, 8, seed=0)[np.random.default_rng(0).integers(0, distinct, 2000)]
+    tree = PlaneTree.grow(rows[::4].copy(), 16, np.random.default_rng(0))
+    leaves = tree.leaves(rows)
+    assert leaves.min() == 0
+    _, group = np.unique(rows, axis=0, return_inverse=True)
+    assert all(len(set(leaves[group == number])) == 1 for number in range(group.max() + 1))
+    assert (distinct < 500) or np.bincount(leaves).max() < 200

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from shoal.embeddings import Float32
 
-Rows = npt.NDArray[np.intp]
+RowNumbers = npt.NDArray[np.intp]
 NeighbourIds = npt.NDArray[np.int32]
 
 MERGE_AT_LEAST = 4096  # candidates; fewer are not worth a sort
@@ -23,14 +23,14 @@ class Candidates:
     limit for each row. It only ever rises, so a reader who sees an old value takes too many, never too few.
     """
 
-    def __init__(self, rows: slice, k: int, error: Float32) -> None:
-        """`error` [number of rows]: the most by which an estimate of that row's similarities is off; above 0."""
+    def __init__(self, rows: slice, k: int, error: float) -> None:
+        """`error`: the most by which an estimate is off; above 0."""
         self.rows = rows
-        self.bar = np.full(len(error), -np.inf, dtype=np.float32)
+        self.bar = np.full(rows.stop - rows.start, -np.inf, dtype=np.float32)
         self._k = k
-        self._margin = 2 * error
+        self._margin = np.float32(2 * error)
         self._lock = threading.Lock()
-        self._parts: list[tuple[Rows, NeighbourIds, Float32]] = []
+        self._parts: list[tuple[RowNumbers, NeighbourIds, Float32]] = []
         self._kept = 0
         self._pending = 0
 
@@ -61,7 +61,7 @@ class Candidates:
             if self._pending > max(self._kept, MERGE_AT_LEAST):
                 self._merge()
 
-    def finish(self) -> tuple[Rows, NeighbourIds, Float32]:
+    def finish(self) -> tuple[RowNumbers, NeighbourIds, Float32]:
         """Hand over what is left, by row and within a row by falling estimate."""
         with self._lock:
             self._merge()
@@ -74,13 +74,13 @@ class Candidates:
         ends = np.searchsorted(rows, np.arange(len(self.bar)), side="right")
         kth = np.diff(ends, prepend=0).cumsum() - np.diff(ends, prepend=0) + self._k - 1
         full = np.flatnonzero(kth < ends)
-        self.bar[full] = estimates[kth[full]] - self._margin[full]
+        self.bar[full] = estimates[kth[full]] - self._margin
         stay = estimates > self.bar[rows]
         self._parts = [(rows[stay], ids[order[stay]], estimates[stay])]
         self._kept, self._pending = len(self._parts[0][0]), 0
 
 
-def _sort_key(rows: Rows, estimates: Float32) -> npt.NDArray[np.int64]:
+def _sort_key(rows: RowNumbers, estimates: Float32) -> npt.NDArray[np.int64]:
     """Integers that sort by row, then by falling estimate: one integer sort is several times faster than a lexsort."""
     bits = estimates.view(np.int32)
     rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # IEEE 754: negative numbers rise as their bits fall

@@ -9,6 +9,7 @@ import numpy as np
 from shoal import atomic, records
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
+from shoal.neighbours.approximate import approximate_neighbours
 from shoal.neighbours.candidates import NeighbourIds
 from shoal.neighbours.exact import exact_neighbours
 from shoal.progress import Progress
@@ -16,6 +17,8 @@ from shoal.rundir import RunDir, StageResult, digest_file, digest_of
 
 FORMAT_VERSION = 1
 NEIGHBOURS = 50  # SCAN mines 20, and 50 for ImageNet; the map's t-SNE wants 50 too
+
+EXACT_UP_TO = 100_000  # images: half a gigabyte of embeddings in memory, and about a minute on two cores
 
 
 def key(config: ClusterConfig) -> dict[str, Any]:
@@ -31,8 +34,15 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     images = run_dir.read_images(["id", "status"])
     ok = np.flatnonzero(images["status"].to_numpy(zero_copy_only=False) == records.OK).astype(np.int64)
     k = min(NEIGHBOURS, max(len(ok) - 1, 0))
-    positions, similarity = exact_neighbours(_unit_rows(EmbeddingStore.open(run_dir.embeddings), ok), k, progress)
-    manifest = {"format_version": FORMAT_VERSION, "k": k, "metric": "cosine", "method": "exact", "recall": 1.0}
+    store = EmbeddingStore.open(run_dir.embeddings)
+    if len(ok) <= EXACT_UP_TO:
+        method, recall = "exact", 1.0
+        positions, similarity = exact_neighbours(_unit_rows(store, ok), k, progress)
+    else:
+        method = "approximate"
+        random = np.random.default_rng(0)  # not the run's seed: neighbours are facts of the embeddings, not draws
+        positions, similarity, recall = approximate_neighbours(store, ok, k, run_dir.cache, random, progress)
+    manifest = {"format_version": FORMAT_VERSION, "k": k, "metric": "cosine", "method": method, "recall": recall}
     digest = _write(run_dir, images.num_rows, ok, positions, similarity, manifest)
     mean = round(float(similarity.mean(dtype=np.float64)), 6) if similarity.size else None
     facts = {name: manifest[name] for name in ("k", "method", "recall")} | {"mean_similarity": mean}

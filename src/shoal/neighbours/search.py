@@ -1,0 +1,146 @@
+"""k-nearest neighbours by comparing pairs of blocks of rows: all pairs are the exact search, some an approximate one.
+
+The similarity of a pair of rows is estimated once, in a block of a matrix product, and offered to both. What passes a
+row's bar (see `candidates`) is scored again by one summation in a fixed order. So a pair's similarity is a function of
+its two vectors alone: it depends on no block, thread or BLAS, ties are ties, and the same rows give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import threadpoolctl
+
+from shoal.embeddings import Float32
+from shoal.neighbours.candidates import Candidates, NeighbourIds, RowNumbers
+from shoal.progress import Progress, Task
+
+MOST_THREADS = 8  # each holds a block of estimates
+
+Pair = tuple[int, int]
+
+
+class Vectors(Protocol):
+    """Rows of unit length, or zero: an array, or something that reads them when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: slice | NeighbourIds | RowNumbers, /) -> Float32: ...
+
+
+def search(
+    x: Vectors, k: int, blocks: Sequence[slice], pairs: Sequence[Pair], progress: Progress, threads: int | None = None
+) -> tuple[NeighbourIds, Float32]:
+    """The k best neighbours of each row of x [n, d] among its own block and those paired with it.
+
+    Args:
+        k: from 1 up; each row must be compared with at least as many others.
+        blocks: consecutive slices that cover the rows.
+        pairs: of two different blocks, by number, each pair once.
+        progress: shown a bar of blocks.
+        threads: by default one for each core, up to 8. Changes the time only.
+
+    Returns:
+        ids [n, k] int32 and similarity [n, k] float32, by falling similarity; ties by the smaller id.
+    """
+    found = _Search(x, k, blocks)
+    # Each thread multiplies, compares and sorts on its own: no core waits while another picks candidates.
+    with (
+        threadpoolctl.threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(threads or min(os.cpu_count() or 1, MOST_THREADS)) as pool,
+        progress.task("Neighbours", len(pairs) + 2 * len(blocks), unit="blocks") as task,
+    ):
+        found.run(pool, pairs, task)
+    return found.ids, found.similarity
+
+
+def even_slices(n: int, most: int) -> list[slice]:
+    """The fewest consecutive slices of 0 to n of at most `most` rows, equal to within one."""
+    count = -(-n // most)
+    edges = [n * number // count for number in range(count + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
+class _Search:
+    """The blocks of one search, and where its results go."""
+
+    def __init__(self, x: Vectors, k: int, blocks: Sequence[slice]) -> None:
+        n, d = x.shape
+        self._x, self._k = x, k
+        self.ids = np.empty((n, k), dtype=np.int32)
+        self.similarity = np.empty((n, k), dtype=np.float32)
+        self._blocks = [Candidates(rows, k, rounding_error(d)) for rows in blocks]
+        self._scratch = threading.local()
+        self._scratch_size = max(rows.stop - rows.start for rows in blocks) ** 2
+
+    def run(self, pool: ThreadPoolExecutor, pairs: Sequence[Pair], task: Task) -> None:
+        # Every block with itself goes first: that gives every row its first bar.
+        _run(pool, (partial(self._compare_within, block) for block in self._blocks), task)
+        _run(pool, (partial(self._compare, self._blocks[a], self._blocks[b]) for a, b in pairs), task)
+        _run(pool, (partial(self._finish, block) for block in self._blocks), task)
+
+    def _compare_within(self, block: Candidates) -> None:
+        estimates = self._estimate(block.rows, block.rows)
+        np.fill_diagonal(estimates, -np.inf)
+        block.raise_bar(estimates)
+        block.offer(estimates, block.rows.start)
+
+    def _compare(self, first: Candidates, second: Candidates) -> None:
+        estimates = self._estimate(first.rows, second.rows)
+        first.offer(estimates, second.rows.start)
+        second.offer(estimates.T, first.rows.start)
+
+    def _estimate(self, rows: slice, columns: slice) -> Float32:
+        """Similarities of two blocks of rows, [rows, columns], in this thread's scratch memory."""
+        a, b = self._x[rows], self._x[columns]
+        if not hasattr(self._scratch, "estimates"):
+            self._scratch.estimates = np.empty(self._scratch_size, dtype=np.float32)
+        out: Float32 = self._scratch.estimates[: len(a) * len(b)].reshape(len(a), len(b))
+        return np.matmul(a, b.T, out=out)
+
+    def _finish(self, block: Candidates) -> None:
+        rows, ids, _ = block.finish()
+        scores = _score_pairs(self._x, rows + block.rows.start, ids)
+        best = np.lexsort((ids, -scores, rows))
+        starts = np.searchsorted(rows, np.arange(len(block.bar)))
+        best = best[starts[:, None] + np.arange(self._k)]  # [rows of the block, k]
+        self.ids[block.rows] = ids[best]
+        self.similarity[block.rows] = scores[best]
+
+
+def _score_pairs(x: Vectors, rows: RowNumbers, ids: NeighbourIds) -> Float32:
+    """Dot products of x[rows[i]] with x[ids[i]], each summed in the same order whatever else is asked; rows ascend."""
+    scores = np.empty(len(ids), dtype=np.float32)
+    edges = np.append(np.flatnonzero(np.diff(rows, prepend=-1)), len(rows))
+    for start, stop in pairwise(edges.tolist()):
+        row = int(rows[start])
+        np.einsum("nd,d->n", x[ids[start:stop]], x[row : row + 1][0], out=scores[start:stop])
+    return scores
+
+
+def rounding_error(d: int) -> float:
+    """The most by which two float32 summations of one dot product of unit vectors in d dimensions can differ.
+
+    Each is off by at most d u / (1 - d u), u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd
+    edition, eq. 3.5); doubled once more for rows that are of unit length to rounding only.
+    """
+    unit = 2.0**-24
+    return 4 * d * unit / (1 - d * unit)
+
+
+def _run(pool: ThreadPoolExecutor, calls: Iterable[Callable[[], None]], task: Task) -> None:
+    """Make the calls on the pool; the first error, or an interruption, drops those not begun."""
+    try:
+        for _ in pool.map(lambda call: call(), calls):
+            task.advance()
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
