@@ -16,7 +16,7 @@ ROUNDS = 4  # of 2-means for each plane: the plane need only be good, not best
 
 @dataclass(frozen=True, slots=True)
 class PlaneTree:
-    """Every inner node splits space by a plane; leaves are numbered from left to right, so siblings follow each other."""
+    """Every inner node splits space by a plane; leaves are numbered from left to right, siblings side by side."""
 
     planes: Float32  # [P, d]
     offsets: Float32  # [P]
