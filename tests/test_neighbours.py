@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from shoal import records
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
-from shoal.neighbours import approximate, exact, query, stage
+from shoal.neighbours import approximate, candidates, exact, query, stage
 from shoal.neighbours.exact import exact_neighbours
 from shoal.neighbours.partition import PlaneTree
 from shoal.neighbours.search import even_slices
@@ -59,15 +60,31 @@ def test_exact_is_brute_force(data: st.DataObject) -> None:
         assert_exact(x, *exact_neighbours(x, k, threads=2))
 
 
-def test_result_is_a_function_of_the_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_and_threads_change_no_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
     x = unit_rows(700, 96, seed=1)
-    x[350:] = x[:350]
-    ids, similarity = exact_neighbours(x, 20, threads=1)
+    x[350:] = x[:350]  # every similarity but one comes twice
     monkeypatch.setattr(exact, "BLOCK_ROWS", 97)
-    other_ids, other_similarity = exact_neighbours(x, 20, threads=3)
-    assert ids.tobytes() == other_ids.tobytes()
-    assert similarity.tobytes() == other_similarity.tobytes()
-    np.testing.assert_array_equal(similarity[:350], similarity[350:])
+    ids, similarity = exact_neighbours(x, 20, threads=1)
+    same_ids, same_similarity = exact_neighbours(x, 20, threads=3)
+    assert ids.tobytes() == same_ids.tobytes()
+    assert similarity.tobytes() == same_similarity.tobytes()
+    monkeypatch.setattr(exact, "BLOCK_ROWS", 2048)
+    other_ids, other_similarity = exact_neighbours(x, 20, threads=1)
+    np.testing.assert_array_equal(ids, other_ids)
+    np.testing.assert_allclose(similarity, other_similarity, atol=1e-6)
+
+
+def test_thousands_of_equal_rows_are_held_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.concatenate([np.tile(unit_rows(1, 8, seed=0), (3000, 1)), unit_rows(100, 8, seed=1)])
+    monkeypatch.setattr(exact, "BLOCK_ROWS", 500)
+    monkeypatch.setattr(candidates, "STRIP", 2**15)
+    tracemalloc.start()
+    ids, _ = exact_neighbours(x, 5, threads=2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert ids[0].tolist() == [1, 2, 3, 4, 5]
+    assert ids[2999].tolist() == [0, 1, 2, 3, 4]
+    assert peak < 3100 * 3100 * 4  # the similarities of all pairs alone
 
 
 def test_duplicates_are_neighbours_and_the_row_itself_is_not() -> None:

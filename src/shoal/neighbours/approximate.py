@@ -2,16 +2,14 @@
 
 Rows are put in the order of a tree of planes and cut into blocks. How many of the nearest blocks each is compared
 with follows from a sample of rows whose true neighbours are found by looking everywhere; a second sample then tells
-what share of true neighbours was found. Rows are read from disk as they are needed, so memory grows with n k, not n d.
+what share of true neighbours was found. The rows are memory-mapped: what must stay in memory grows with n k, not n d.
 """
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +21,11 @@ from shoal.neighbours.partition import PlaneTree
 from shoal.neighbours.search import Pair, even_slices, search
 from shoal.progress import Progress
 
-BLOCK_ROWS = 1024  # smaller ones follow the data more closely, but cost more reading and smaller products
+BLOCK_ROWS = 512  # smaller ones follow the data more closely, but products of smaller blocks are slower
 SAMPLE_SHARE = 32  # the tree is grown on one row in so many
 SAMPLED_QUERIES = 400  # rows whose true neighbours choose the near blocks; as many others measure the recall
 WANTED_RECALL = 0.98
-MOST_NEAR = 128  # blocks; beyond it structureless data would cost as much as an exact search
+MOST_NEAR = 256  # blocks; beyond it structureless data would cost as much as an exact search
 TIE = 1e-6  # a neighbour as similar as the true k-th to rounding is as good
 
 
@@ -37,8 +35,8 @@ def approximate_neighbours(
     """Nearly all of the k images most similar to each of `ids` [n].
 
     Args:
-        k: from 1 to n - 1, and far below 1,024.
-        scratch: a folder for a sorted copy of the embeddings, removed at the end.
+        k: from 1 to n - 1, and far below 512.
+        scratch: a folder in which a sorted copy of the embeddings lies meanwhile.
 
     Returns:
         positions in `ids` [n, k] int32, similarity [n, k] float32 as `exact_neighbours` gives them, and the recall:
@@ -47,43 +45,37 @@ def approximate_neighbours(
     Raises:
         DiskSpaceError: the sorted copy would not fit.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    require_free(scratch, len(ids) * store.dim * np.dtype(store.dtype).itemsize, "the sorted copy of the embeddings")
+    folder = scratch / "neighbours"
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+    folder.mkdir(parents=True)
+    require_free(folder, 4 * len(ids) * store.dim, "the sorted copy of the embeddings")
     order = _similar_order(store, ids, random)
-    # Windows deletes no file that is mapped: the rows must be gone before the folder goes, hence no name for them here.
-    with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as folder:
+    try:
+        # Windows deletes no file that is mapped: when the folder goes no name may be left for the rows.
         found, similarity, recall = _search_sorted(
-            SortedRows.write(Path(folder) / "rows", store, ids, order), k, random, progress
+            _sorted_copy(folder / "rows", store, ids, order), k, random, progress
         )
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    back = _inverse(order)
     found, similarity = order.astype(np.int32)[found][back], similarity[back]
     by_id = np.lexsort((found, -similarity))  # ties were by place in the sorted copy
     return np.take_along_axis(found, by_id, 1), np.take_along_axis(similarity, by_id, 1), recall
 
 
-@dataclass(frozen=True, slots=True)
-class SortedRows:
-    """A copy of embeddings on disk, read as rows of unit length."""
+def _sorted_copy(file: Path, store: EmbeddingStore, ids: Ids, order: RowNumbers) -> Float32:
+    """The embeddings of ids[order] as rows of unit length, memory-mapped: blocks of them need no reading or casting."""
+    mapped = np.memmap(file, dtype=np.float32, mode="w+", shape=(len(ids), store.dim))
+    place = _inverse(order)
+    for where, rows in store.blocks(ids):
+        mapped[place[where]] = normalise_rows(rows)
+    return np.asarray(mapped)
 
-    mapped: npt.NDArray[Any]  # [n, d] raw features, memory-mapped
 
-    @classmethod
-    def write(cls, file: Path, store: EmbeddingStore, ids: Ids, order: RowNumbers) -> SortedRows:
-        """Copy the embeddings of ids[order], in that order."""
-        mapped = np.memmap(file, dtype=store.dtype, mode="w+", shape=(len(ids), store.dim))
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        for where, rows in store.blocks(ids):
-            mapped[place[where]] = rows
-        return cls(mapped)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.mapped.shape
-
-    def __getitem__(self, rows: slice | NeighbourIds | RowNumbers, /) -> Float32:
-        return normalise_rows(np.array(self.mapped[rows], dtype=np.float32))
+def _inverse(order: RowNumbers) -> RowNumbers:
+    inverse = np.empty_like(order)
+    inverse[order] = np.arange(len(order))
+    return inverse
 
 
 def _similar_order(store: EmbeddingStore, ids: Ids, random: np.random.Generator) -> RowNumbers:
@@ -95,7 +87,7 @@ def _similar_order(store: EmbeddingStore, ids: Ids, random: np.random.Generator)
 
 
 def _search_sorted(
-    x: SortedRows, k: int, random: np.random.Generator, progress: Progress
+    x: Float32, k: int, random: np.random.Generator, progress: Progress
 ) -> tuple[NeighbourIds, Float32, float]:
     blocks = even_slices(x.shape[0], BLOCK_ROWS)
     queries = random.choice(x.shape[0], 2 * SAMPLED_QUERIES, replace=False)
@@ -108,7 +100,7 @@ def _search_sorted(
     return found, similarity, round(float(reached.mean()), 6)
 
 
-def _farness(x: SortedRows, blocks: Sequence[slice]) -> npt.NDArray[np.intp]:
+def _farness(x: Float32, blocks: Sequence[slice]) -> npt.NDArray[np.intp]:
     """Rank of block b among those near block a, or of a among those near b if that is less; 0 for itself. [B, B]"""
     centres = np.stack([x[rows].mean(axis=0) for rows in blocks])
     distance = np.square(centres).sum(axis=1) - 2 * centres @ centres.T  # squared, less what all of a row share
@@ -129,7 +121,7 @@ def _near_enough(
     return min(int(np.quantile(met_at, WANTED_RECALL, method="higher")), MOST_NEAR)
 
 
-def _look_everywhere(x: SortedRows, queries: RowNumbers, k: int, blocks: Sequence[slice]) -> tuple[RowNumbers, Float32]:
+def _look_everywhere(x: Float32, queries: RowNumbers, k: int, blocks: Sequence[slice]) -> tuple[RowNumbers, Float32]:
     """The k nearest of all rows to each of a few, themselves excluded, by falling similarity: [q, k] both."""
     asked = x[queries]
     best_ids = np.empty((len(queries), 0), dtype=np.intp)

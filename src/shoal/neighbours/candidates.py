@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,11 @@ RowNumbers = npt.NDArray[np.intp]
 NeighbourIds = npt.NDArray[np.int32]
 
 MERGE_AT_LEAST = 4096  # candidates; fewer are not worth a sort
+
+STRIP = (
+    2**19
+)  # estimates looked at together: their comparison stays in the cache, and if all pass, it is a little memory
+SPARE = 64  # more candidates than this beyond k are kept for no row: thousands of equal images must not fill the memory
 
 
 class Candidates:
@@ -41,23 +47,25 @@ class Candidates:
             kth = np.partition(estimates, m - self._k, axis=1)[:, m - self._k]
             self.bar = np.maximum(self.bar, kth - self._margin)
 
-    def offer(self, estimates: Float32, first_id: int) -> None:
-        """Take from a block of estimates [number of rows, m], of ids from `first_id` on, what is above the bar.
+    def offer_rows(self, estimates: Float32, first_id: int) -> None:
+        """Take from estimates [number of rows, m] of ids from `first_id` on what is above the bar. Thread-safe."""
+        for start, strip in _strips(estimates):
+            bar = self.bar[start : start + len(strip), None]
+            rows, columns = np.divmod(np.flatnonzero(strip > bar), strip.shape[1])
+            self._add(rows + start, columns + first_id, strip[rows, columns])
 
-        Safe from several threads.
-        """
-        if estimates.flags.c_contiguous:
-            flat = np.flatnonzero(estimates > self.bar[:, None])
-            rows, columns = np.divmod(flat, estimates.shape[1])
-        else:  # the transpose of a block: walk it as it lies in memory
-            flat = np.flatnonzero(self.bar < estimates.T)
-            columns, rows = np.divmod(flat, estimates.shape[0])
-        if not len(flat):
+    def offer_columns(self, estimates: Float32, first_id: int) -> None:
+        """The same from estimates [m, number of rows]."""
+        for start, strip in _strips(estimates):
+            columns, rows = np.divmod(np.flatnonzero(strip > self.bar), strip.shape[1])
+            self._add(rows, columns + (start + first_id), strip[columns, rows])
+
+    def _add(self, rows: RowNumbers, ids: RowNumbers, estimates: Float32) -> None:
+        if not len(rows):
             return
-        part = (rows, (columns + first_id).astype(np.int32), estimates[rows, columns])
         with self._lock:
-            self._parts.append(part)
-            self._pending += len(flat)
+            self._parts.append((rows, ids.astype(np.int32), estimates))
+            self._pending += len(rows)
             if self._pending > max(self._kept, MERGE_AT_LEAST):
                 self._merge()
 
@@ -71,13 +79,33 @@ class Candidates:
         rows, ids, estimates = (np.concatenate(column) for column in zip(*self._parts, strict=True))
         order = np.argsort(_sort_key(rows, estimates))
         rows, estimates = rows[order], estimates[order]
-        ends = np.searchsorted(rows, np.arange(len(self.bar)), side="right")
-        kth = np.diff(ends, prepend=0).cumsum() - np.diff(ends, prepend=0) + self._k - 1
-        full = np.flatnonzero(kth < ends)
+        counts = np.bincount(rows, minlength=len(self.bar))
+        kth = np.cumsum(counts) - counts + self._k - 1
+        full = np.flatnonzero(counts >= self._k)
         self.bar[full] = estimates[kth[full]] - self._margin
-        stay = estimates > self.bar[rows]
-        self._parts = [(rows[stay], ids[order[stay]], estimates[stay])]
-        self._kept, self._pending = len(self._parts[0][0]), 0
+        stay = np.flatnonzero(estimates > self.bar[rows])
+        merged = rows[stay], ids[order[stay]], estimates[stay]
+        if np.bincount(merged[0]).max(initial=0) > self._k + SPARE:
+            merged = _cut(*merged, self._k + SPARE)
+        self._parts = [merged]
+        self._kept, self._pending = len(merged[0]), 0
+
+
+def _strips(estimates: Float32) -> Iterator[tuple[int, Float32]]:
+    height = max(1, STRIP // estimates.shape[1])
+    for start in range(0, len(estimates), height):
+        yield start, estimates[start : start + height]
+
+
+def _cut(
+    rows: RowNumbers, ids: NeighbourIds, estimates: Float32, most: int
+) -> tuple[RowNumbers, NeighbourIds, Float32]:
+    """The `most` best of each row, by falling estimate and then by id, whatever order they came in."""
+    order = np.lexsort((ids, -estimates, rows))
+    rows = rows[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    order, rows = order[rank < most], rows[rank < most]
+    return rows, ids[order], estimates[order]
 
 
 def _sort_key(rows: RowNumbers, estimates: Float32) -> npt.NDArray[np.int64]:

@@ -1,8 +1,8 @@
 """k-nearest neighbours by comparing pairs of blocks of rows: all pairs are the exact search, some an approximate one.
 
-The similarity of a pair of rows is estimated once, in a block of a matrix product, and offered to both. What passes a
-row's bar (see `candidates`) is scored again by one summation in a fixed order. So a pair's similarity is a function of
-its two vectors alone: it depends on no block, thread or BLAS, ties are ties, and the same rows give the same bytes.
+The similarity of a pair of rows is computed once, in a block of a matrix product, and offered to both. Neighbours so
+close in similarity that rounding may have set their order are scored again by one summation in a fixed order, so that
+equal rows are equally similar to any other wherever they lie. Threads share out blocks and change no result.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import threadpoolctl
@@ -27,21 +26,13 @@ MOST_THREADS = 8  # each holds a block of estimates
 Pair = tuple[int, int]
 
 
-class Vectors(Protocol):
-    """Rows of unit length, or zero: an array, or something that reads them when they are asked for."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, rows: slice | NeighbourIds | RowNumbers, /) -> Float32: ...
-
-
 def search(
-    x: Vectors, k: int, blocks: Sequence[slice], pairs: Sequence[Pair], progress: Progress, threads: int | None = None
+    x: Float32, k: int, blocks: Sequence[slice], pairs: Sequence[Pair], progress: Progress, threads: int | None = None
 ) -> tuple[NeighbourIds, Float32]:
-    """The k best neighbours of each row of x [n, d] among its own block and those paired with it.
+    """The k best neighbours of each row among its own block and those paired with it.
 
     Args:
+        x: [n, d] rows of unit length, or zero; may be memory-mapped.
         k: from 1 up; each row must be compared with at least as many others.
         blocks: consecutive slices that cover the rows.
         pairs: of two different blocks, by number, each pair once.
@@ -72,7 +63,7 @@ def even_slices(n: int, most: int) -> list[slice]:
 class _Search:
     """The blocks of one search, and where its results go."""
 
-    def __init__(self, x: Vectors, k: int, blocks: Sequence[slice]) -> None:
+    def __init__(self, x: Float32, k: int, blocks: Sequence[slice]) -> None:
         n, d = x.shape
         self._x, self._k = x, k
         self.ids = np.empty((n, k), dtype=np.int32)
@@ -91,12 +82,12 @@ class _Search:
         estimates = self._estimate(block.rows, block.rows)
         np.fill_diagonal(estimates, -np.inf)
         block.raise_bar(estimates)
-        block.offer(estimates, block.rows.start)
+        block.offer_rows(estimates, block.rows.start)
 
     def _compare(self, first: Candidates, second: Candidates) -> None:
         estimates = self._estimate(first.rows, second.rows)
-        first.offer(estimates, second.rows.start)
-        second.offer(estimates.T, first.rows.start)
+        first.offer_rows(estimates, second.rows.start)
+        second.offer_columns(estimates, first.rows.start)
 
     def _estimate(self, rows: slice, columns: slice) -> Float32:
         """Similarities of two blocks of rows, [rows, columns], in this thread's scratch memory."""
@@ -107,8 +98,9 @@ class _Search:
         return np.matmul(a, b.T, out=out)
 
     def _finish(self, block: Candidates) -> None:
-        rows, ids, _ = block.finish()
-        scores = _score_pairs(self._x, rows + block.rows.start, ids)
+        rows, ids, scores = block.finish()
+        doubtful = _doubtful(rows, scores, 2 * likely_error(self._x.shape[1]))
+        scores[doubtful] = _score_pairs(self._x, rows[doubtful] + block.rows.start, ids[doubtful])
         best = np.lexsort((ids, -scores, rows))
         starts = np.searchsorted(rows, np.arange(len(block.bar)))
         best = best[starts[:, None] + np.arange(self._k)]  # [rows of the block, k]
@@ -116,24 +108,37 @@ class _Search:
         self.similarity[block.rows] = scores[best]
 
 
-def _score_pairs(x: Vectors, rows: RowNumbers, ids: NeighbourIds) -> Float32:
+def _doubtful(rows: RowNumbers, estimates: Float32, gap: float) -> RowNumbers:
+    """Which candidates, sorted by row and falling estimate, lie within `gap` of the one before or after them."""
+    close = (np.diff(rows) == 0) & (np.diff(estimates) >= -gap)
+    beside = np.zeros(len(rows), dtype=bool)
+    beside[1:] |= close
+    beside[:-1] |= close
+    return np.flatnonzero(beside)
+
+
+def _score_pairs(x: Float32, rows: RowNumbers, ids: NeighbourIds) -> Float32:
     """Dot products of x[rows[i]] with x[ids[i]], each summed in the same order whatever else is asked; rows ascend."""
     scores = np.empty(len(ids), dtype=np.float32)
     edges = np.append(np.flatnonzero(np.diff(rows, prepend=-1)), len(rows))
     for start, stop in pairwise(edges.tolist()):
-        row = int(rows[start])
-        np.einsum("nd,d->n", x[ids[start:stop]], x[row : row + 1][0], out=scores[start:stop])
+        np.einsum("nd,d->n", x[ids[start:stop]], x[rows[start]], out=scores[start:stop])
     return scores
 
 
 def rounding_error(d: int) -> float:
-    """The most by which two float32 summations of one dot product of unit vectors in d dimensions can differ.
+    """The most by which float32 rounding can move a dot product of unit vectors in d dimensions.
 
-    Each is off by at most d u / (1 - d u), u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd
-    edition, eq. 3.5); doubled once more for rows that are of unit length to rounding only.
+    It is d u / (1 - d u) with u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, eq.
+    3.5); doubled for rows that are of unit length only to rounding.
     """
     unit = 2.0**-24
-    return 4 * d * unit / (1 - d * unit)
+    return 2 * d * unit / (1 - d * unit)
+
+
+def likely_error(d: int) -> float:
+    """What it moves it by at most in practice: of the order of sqrt(d) u (Higham & Mary, 2019), here 5 times that."""
+    return 5 * float(np.sqrt(d)) * 2.0**-24
 
 
 def _run(pool: ThreadPoolExecutor, calls: Iterable[Callable[[], None]], task: Task) -> None:
