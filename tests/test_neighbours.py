@@ -112,6 +112,13 @@ def test_impossible_k_is_refused(k: int) -> None:
         exact_neighbours(unit_rows(5, 4, seed=0), k)
 
 
+def test_rows_that_are_not_finite_are_refused() -> None:
+    x = unit_rows(10, 4, seed=0)
+    x[3] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        exact_neighbours(x, 3)
+
+
 def test_progress_ends_at_its_total(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "BLOCK_ROWS", 10)
     watched = CountingProgress()

@@ -14,10 +14,7 @@ RowNumbers = npt.NDArray[np.intp]
 NeighbourIds = npt.NDArray[np.int32]
 
 MERGE_AT_LEAST = 4096  # candidates; fewer are not worth a sort
-
-STRIP = (
-    2**19
-)  # estimates looked at together: their comparison stays in the cache, and if all pass, it is a little memory
+STRIP = 2**19  # estimates compared at a time: few enough for the cache, and for memory even if all of them pass
 SPARE = 64  # more candidates than this beyond k are kept for no row: thousands of equal images must not fill the memory
 
 

@@ -29,7 +29,7 @@ def exact_neighbours(
         ids [n, k] int32 and similarity [n, k] float32, by falling similarity; ties by the smaller id.
 
     Raises:
-        ValueError: k is not from 0 to n - 1.
+        ValueError: k is not from 0 to n - 1, or a row is not finite.
     """
     n = len(x)
     if not 0 <= k < max(n, 1):

@@ -41,6 +41,9 @@ def search(
 
     Returns:
         ids [n, k] int32 and similarity [n, k] float32, by falling similarity; ties by the smaller id.
+
+    Raises:
+        ValueError: a row is not finite, or is compared with too few.
     """
     found = _Search(x, k, blocks)
     # Each thread multiplies, compares and sorts on its own: no core waits while another picks candidates.
@@ -103,6 +106,8 @@ class _Search:
         scores[doubtful] = _score_pairs(self._x, rows[doubtful] + block.rows.start, ids[doubtful])
         best = np.lexsort((ids, -scores, rows))
         starts = np.searchsorted(rows, np.arange(len(block.bar)))
+        if np.diff(starts, append=len(rows)).min() < self._k:  # comparisons with NaN are all false
+            raise ValueError("x has rows that are not finite, or pairs that leave a row fewer than k others")
         best = best[starts[:, None] + np.arange(self._k)]  # [rows of the block, k]
         self.ids[block.rows] = ids[best]
         self.similarity[block.rows] = scores[best]
