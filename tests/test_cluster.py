@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score, pairwise_distances, silhouette_
 
 from shoal.cluster import kmeans, levels, silhouette, stability
 from shoal.cluster.choose_k import choose, most_kinds
-from shoal.cluster.model import ClusterModel, fit_model
+from shoal.cluster.model import ClusterModel, fit_model, scores_without_itself
 from shoal.cluster.space import ClusterSpace
 from shoal.config import ClusterCounts
 from shoal.embeddings import normalise_rows
@@ -210,14 +210,19 @@ def model() -> tuple[ClusterModel, Points]:
     points, _ = blobs(5, 200, dims=10, spread=0.8)
     space = ClusterSpace("cosine", np.zeros(10, np.float32), np.eye(10, dtype=np.float32), np.ones(10, np.float32))
     found = kmeans.fit(points, 5, np.random.default_rng(0))
-    return fit_model(space, found, points, np.ones(len(points), np.float32), seed=0), points
+    return fit_model(space, found, points, wholly_inside(len(points)), seed=0), points
+
+
+def wholly_inside(count: int) -> Points:
+    """Lengths inside and outside of a space that holds all of the features, [count, 2]."""
+    return np.tile(np.array([1, 0], np.float32), (count, 1))
 
 
 def test_confidence_is_a_probability_that_falls_towards_the_border(model: tuple[ClusterModel, Points]) -> None:
     fitted, _ = model
     one, other = fitted.centroids[:2]
     along = unit(np.array([one * (1 - t) + other * t for t in (0, 0.3, 0.49)]))
-    found = fitted.assign_points(along, np.ones(3, np.float32))
+    found = fitted.assign_points(along, wholly_inside(3))
     assert (found.cluster == 0).all()
     assert (found.runner_up[1:] == 1).all()
     assert (np.diff(found.confidence) <= 0).all()
@@ -228,10 +233,22 @@ def test_confidence_is_a_probability_that_falls_towards_the_border(model: tuple[
 
 def test_nearly_all_images_it_was_made_of_are_known_and_far_ones_are_not(model: tuple[ClusterModel, Points]) -> None:
     fitted, points = model
-    assert fitted.assign_points(points, np.ones(len(points), np.float32)).unknown.mean() < 0.02
+    assert fitted.assign_points(points, wholly_inside(len(points))).unknown.mean() < 0.02
     opposite = -fitted.centroids.mean(axis=0, keepdims=True)
-    assert fitted.assign_points(unit(opposite), np.ones(1, np.float32)).unknown.all()
-    assert fitted.assign_points(points[:5], np.full(5, 0.05, np.float32)).unknown.all()  # mostly outside the space
+    assert fitted.assign_points(unit(opposite), wholly_inside(1)).unknown.all()
+    mostly_outside = np.tile(np.array([0.05, 1], np.float32), (5, 1))
+    assert fitted.assign_points(points[:5], mostly_outside).unknown.all()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_a_point_is_judged_by_the_others_of_its_cluster(metric: str) -> None:
+    points, _ = blobs(3, 8, dims=6, spread=1.0)
+    found = kmeans.fit(points, 3, np.random.default_rng(0), metric=metric)
+    for number, score in enumerate(scores_without_itself(points, found, metric)):
+        others = points[(found.labels == found.labels[number]) & (np.arange(len(points)) != number)]
+        mean = others.mean(axis=0)
+        expected = points[number] @ mean - mean @ mean / 2 if metric == "euclidean" else points[number] @ unit(mean[None])[0]
+        assert score == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_saved_model_assigns_the_same(model: tuple[ClusterModel, Points], tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from shoal import records
+from shoal.cluster import space as space_module
 from shoal.cluster import stage
-from shoal.cluster.space import fit_space, points_of
+from shoal.cluster.space import ClusterSpace, centroids_of, cluster_points, fit_space, points_of
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore
 from shoal.errors import ConfigError, TooFewImagesError
@@ -107,7 +108,35 @@ def test_the_cosine_space_does_not_depend_on_blocks_and_has_unit_rows(tmp_path: 
     run = write_small_run(tmp_path, vectors())
     store, ids = EmbeddingStore.open(run.embeddings), np.arange(120)
     space = fit_space(store, ids, "cosine", np.random.default_rng(0))
-    points, inside = points_of(space, store, ids)
+    points, lengths = points_of(space, store, ids)
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1, atol=1e-5)
-    assert ((inside >= 0) & (inside <= 1)).all()
+    centred = ClusterSpace("cosine", space.mean, np.eye(store.dim, dtype=np.float32), np.ones(store.dim, np.float32))
+    whole = points_of(centred, store, ids)[1]
+    np.testing.assert_allclose(whole[:, 1], 0, atol=1e-3)
+    np.testing.assert_allclose(np.hypot(*lengths.T), whole[:, 0], atol=1e-5)  # inside and outside make the whole
     np.testing.assert_allclose(space.transform(store.read(ids[3:5])), points[3:5], atol=1e-5)
+
+
+@pytest.mark.parametrize("huge", ["rotated", "projected"])
+def test_euclidean_features_too_large_to_hold_keep_their_distances(
+    huge: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space_module, "POINT_VALUES", 30 * 40)
+    if huge == "projected":
+        monkeypatch.setattr(space_module, "ROTATED_IMAGES", 10)
+    run = write_small_run(tmp_path, vectors(dims=60, kinds=3, each=10))
+    store, ids = EmbeddingStore.open(run.embeddings), np.arange(30)
+    space = fit_space(store, ids, "euclidean", np.random.default_rng(0))
+    points, lengths = cluster_points(space, store, ids)
+    assert points.shape[1] < 60
+    raw = store.read(ids)
+    np.testing.assert_allclose(
+        np.linalg.norm(points[:, None] - points, axis=2),
+        np.linalg.norm(raw[:, None] - raw, axis=2),
+        rtol=1e-3,
+        atol=1e-3,
+    )
+    np.testing.assert_allclose(np.hypot(*lengths.T), np.linalg.norm(raw - raw.mean(axis=0), axis=1), rtol=1e-3)
+    labels = np.repeat(np.arange(3), 10).astype(np.int32)
+    means = np.stack([space.transform(raw[labels == kind]).mean(axis=0) for kind in range(3)])
+    np.testing.assert_allclose(centroids_of(space, store, ids, labels, 3), means, atol=1e-3)

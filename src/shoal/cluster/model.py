@@ -21,7 +21,10 @@ from shoal.errors import RunError
 
 FORMAT_VERSION = 1
 UNSURE_BELOW = 0.5  # confidence under which an image is unsure
-KNOWN_SHARE = 0.995  # share of the images that clusters were made of which count as known
+KNOWN_SHARE = 0.995  # share of the images that clusters were made of which each of two tests counts as known
+IMAGES_PER_DIM = 4  # with fewer images than this a dimension, what lies outside of the space says nothing
+ROWS = 8192  # points worked on at once
+NO_LIMIT = float(np.finfo(np.float32).max)
 TEMPERATURES = np.geomspace(0.25, 256.0, 61)  # concentrations looked at
 
 
@@ -38,24 +41,26 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClusterModel:
-    """Clusters as centroids [K, dims] in a space; `concentration` and `least_closeness` are fitted without labels.
+    """Clusters as centroids [K, dims] in a space; all else is fitted without labels.
 
     Confidence is the posterior of a mixture of K equal components around the centroids, softmax(concentration · score),
-    with the score of k-means. Closeness is the cosine between an image's centred feature in the full space and its
-    centroid (Euclidean: minus the distance); below `least_closeness` of its cluster an image is unknown.
+    with the score of k-means. An image is unknown if its closeness is below `least_closeness` of its cluster: the
+    cosine between its centred feature in the full space and the centroid (Euclidean: minus the distance); or if its
+    feature is longer outside of the space than `most_outside`, as those of noise and empty pictures are.
     """
 
     space: ClusterSpace
     centroids: Float32
     concentration: float
     least_closeness: Float32  # [K]
+    most_outside: float
 
     def assign(self, features: Float32) -> Assignment:
         """Assign raw features float32 [n, d]."""
         return self.assign_points(*self.space.project(features))
 
-    def assign_points(self, points: Float32, inside: Float32) -> Assignment:
-        """Assign points [n, dims] of the space; `inside` [n] as `ClusterSpace.project` gives it."""
+    def assign_points(self, points: Float32, lengths: Float32) -> Assignment:
+        """Assign points [n, dims] of the space; `lengths` [n, 2] as `ClusterSpace.project` gives them."""
         cluster, runner_up = np.empty(len(points), np.int32), np.empty(len(points), np.int32)
         confidence, score = np.empty(len(points), np.float32), np.empty(len(points), np.float32)
         for where, scores in kmeans.score_blocks(points, self.centroids, metric=self.space.metric):
@@ -64,10 +69,9 @@ class ClusterModel:
             best = np.take_along_axis(scores, order[:, :1], axis=1)
             score[where] = best[:, 0]
             confidence[where] = 1 / np.exp(self.concentration * (scores - best)).sum(axis=1)
-        closeness = closeness_of(points, score, inside, self.space.metric)
-        return Assignment(
-            cluster, confidence, confidence < UNSURE_BELOW, runner_up, closeness < self.least_closeness[cluster]
-        )
+        closeness = closeness_of(points, score, lengths, self.space.metric)
+        unknown = (closeness < self.least_closeness[cluster]) | (lengths[:, 1] > self.most_outside)
+        return Assignment(cluster, confidence, confidence < UNSURE_BELOW, runner_up, unknown)
 
     def save(self, folder: Path) -> None:
         """Write clusters.safetensors and clusters.json into `folder`."""
@@ -84,6 +88,7 @@ class ClusterModel:
             "metric": self.space.metric,
             "clusters": len(self.centroids),
             "concentration": self.concentration,
+            "most_outside": self.most_outside,
         }
 
     @classmethod
@@ -93,34 +98,76 @@ class ClusterModel:
             facts = json.loads((folder / "clusters.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "clusters.safetensors")
             space = ClusterSpace(facts["metric"], tensors["mean"], tensors.get("basis"), tensors.get("scales"))
-            return cls(space, tensors["centroids"], facts["concentration"], tensors["least_closeness"])
+            return cls(
+                space,
+                tensors["centroids"],
+                facts["concentration"],
+                tensors["least_closeness"],
+                facts["most_outside"],
+            )
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise RunError(f"{folder} holds no readable clusters: {error}") from error
 
 
-def fit_model(space: ClusterSpace, found: Clustering, points: Float32, inside: Float32, seed: int) -> ClusterModel:
-    """Calibrate a clustering of `points` [N, dims] so that it can assign others."""
+def fit_model(space: ClusterSpace, found: Clustering, points: Float32, lengths: Float32, seed: int) -> ClusterModel:
+    """Calibrate a clustering of `points` [N, dims], with `lengths` [N, 2], so that it can assign others."""
     metric = space.metric
     concentration = _concentration(points, len(found.centroids), metric, np.random.default_rng([seed, 1]))
-    scores = np.einsum("nd,nd->n", points, found.centroids[found.labels])
-    if metric != COSINE:
-        scores -= np.float32(0.5) * np.einsum("kd,kd->k", found.centroids, found.centroids)[found.labels]
-    closeness = closeness_of(points, scores, inside, metric)
+    lengths = as_if_new(lengths, points.shape[1])
+    closeness = closeness_of(points, scores_without_itself(points, found, metric), lengths, metric)
     overall = np.quantile(closeness, 1 - KNOWN_SHARE)
     least = np.full(len(found.centroids), overall, np.float32)
     for cluster in range(len(found.centroids)):
         members = closeness[found.labels == cluster]
         if len(members) >= 2 / (1 - KNOWN_SHARE):  # enough images for a quantile of their own
             least[cluster] = np.quantile(members, 1 - KNOWN_SHARE)
-    return ClusterModel(space, found.centroids, concentration, least - np.float32(1e-4))
+    spared = metric == COSINE and len(points) >= IMAGES_PER_DIM * points.shape[1]
+    most_outside = float(np.quantile(lengths[:, 1], KNOWN_SHARE)) if spared else NO_LIMIT
+    return ClusterModel(space, found.centroids, concentration, least - np.float32(1e-4), most_outside)
 
 
-def closeness_of(points: Float32, scores: Float32, inside: Float32, metric: str) -> Float32:
-    """How close images lie to their centroid, given their score to it; greater is closer."""
+def as_if_new(lengths: Float32, dims: int) -> Float32:
+    """Lengths [N, 2] as new images would have them: the space fits the images it was made of better than others.
+
+    Of N images, directions fitted to them leave out a mean square smaller by (N − dims)/(N + dims) than of new ones
+    (to first order, as for the residuals of a regression on `dims` variables; Akaike, Final prediction error, 1969).
+    """
+    freedom = max(len(lengths) - dims, 1)
+    stretch = np.array([1, ((len(lengths) + dims) / freedom) ** 0.5], np.float32)
+    return lengths * stretch
+
+
+def scores_without_itself(points: Float32, found: Clustering, metric: str) -> Float32:
+    """Score of each point [N] to its centroid as it would be without the point, which drew it near.
+
+    A point that is alone in its cluster scores as its centroid's opposite would: nothing else says how far is too far.
+    """
+    sums, counts = kmeans.cluster_sums(points, found.labels, len(found.centroids))
+    others = np.maximum(counts - 1, 1)[found.labels]
+    # x·S and ‖S‖² of the sum S of the cluster, then of S − x.
+    squares = np.einsum("nd,nd->n", points, points, dtype=np.float64)
+    products = np.empty(len(points))
+    for start in range(0, len(points), ROWS):
+        rows = slice(start, start + ROWS)
+        products[rows] = np.einsum("nd,nd->n", points[rows], sums[found.labels[rows]])
+    lengths = np.maximum(np.einsum("kd,kd->k", sums, sums)[found.labels] - 2 * products + squares, 0)
+    products -= squares
     if metric == COSINE:
-        return scores * inside
-    lengths = np.einsum("nd,nd->n", points, points)
-    closeness: Float32 = -np.sqrt(np.maximum(lengths - 2 * scores, 0))  # ‖x − c‖² = ‖x‖² − 2(x·c − ‖c‖²/2)
+        scores = np.divide(products, np.sqrt(lengths), out=np.zeros(len(points)), where=lengths > 0)
+    else:
+        scores = products / others - lengths / others**2 / 2
+    scores[counts[found.labels] == 1] = -1 if metric == COSINE else scores.min(initial=0)
+    return scores.astype(np.float32)
+
+
+def closeness_of(points: Float32, scores: Float32, lengths: Float32, metric: str) -> Float32:
+    """How close images lie to their centroid, given their score to it; greater is closer."""
+    inside, outside = lengths[:, 0], lengths[:, 1]
+    if metric == COSINE:
+        whole = np.hypot(inside, outside)
+        return scores * np.divide(inside, whole, out=np.zeros_like(inside), where=whole > 0)
+    squares = np.einsum("nd,nd->n", points, points) + outside**2
+    closeness: Float32 = -np.sqrt(np.maximum(squares - 2 * scores, 0))  # ‖x − c‖² = ‖x‖² − 2(x·c − ‖c‖²/2)
     return closeness
 
 

@@ -3,7 +3,8 @@
 For the cosine metric: signed square root (it keeps a few loud channels from deciding everything), unit length,
 centring, the leading principal directions with half their whitening (each divided by the fourth root of its variance),
 unit length again. The choices were compared on two labelled sets that serve nothing else; see docs/decisions.md.
-For the Euclidean metric: the raw features, only moved so that their mean is zero, which changes no distance.
+For the Euclidean metric: the raw features, only moved so that their mean is zero, which changes no distance. Where
+those are too large to hold, clusters are made of coordinates with the same distances (see `cluster_points`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Float64
+from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Float64, Labels, cluster_sums
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
 
 DIMS: Final = 64
+LARGEST_DIMS: Final = 512  # of a Euclidean space that can be neither held nor rotated
 LEAST_DIMS: Final = 16
 DIMS_PER_ROOT: Final = 1.5  # dims grow with the square root of the number of images: few images, few sound directions
 WHITENING: Final = 0.5  # 0 leaves the variances as they are, 1 makes them equal
@@ -30,7 +32,8 @@ HELD_ROUNDS = 12  # rounds of subspace iteration with the covariance matrix in m
 STREAMED_ROUNDS = 4  # ... and by passes over the features
 NEGLIGIBLE = 1e-7  # directions with less than this part of the largest variance are rounding
 ROUNDING_LENGTH = 1e-6  # unit features that lie nearer to the mean than this are equal to it
-ROTATED_IMAGES = 16_384  # up to this many images the Gram matrix of a huge Euclidean space is held
+POINT_VALUES = 1 << 27  # Euclidean points of up to this many values (512 MB) are held as they are
+ROTATED_IMAGES = 8_192  # up to this many images the Gram matrix of a huge Euclidean space is held
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,16 +62,15 @@ class ClusterSpace:
         return self.project(features)[0]
 
     def project(self, features: Float32) -> tuple[Float32, Float32]:
-        """Points [n, dims], and how much of each centred feature's length lies inside the space, [n] from 0 to 1."""
+        """Points [n, dims], and how long each centred feature is inside the space and outside it, [n, 2]."""
         centred: Float32 = _prepared(features, self.metric) - self.mean
         if self.basis is None or self.scales is None:
-            return centred, np.ones(len(centred), np.float32)
+            return centred, np.stack([_lengths(centred), np.zeros(len(centred), np.float32)], axis=1)
         coordinates: Float32 = centred @ self.basis
-        lengths, inside = _lengths(centred), _lengths(coordinates)
-        share: Float32 = np.divide(inside, lengths, out=np.zeros_like(inside), where=lengths > 0)
+        lengths = _inside_and_outside(centred, coordinates)
         coordinates *= self.scales
-        coordinates[lengths < ROUNDING_LENGTH] = 0  # a feature that is the mean has no direction
-        return normalise_rows(coordinates), np.minimum(share, np.float32(1), out=share)
+        coordinates[np.hypot(*lengths.T) < ROUNDING_LENGTH] = 0  # a feature that is the mean has no direction
+        return normalise_rows(coordinates), lengths
 
 
 def fit_space(store: EmbeddingStore, ids: Ids, metric: str, rng: np.random.Generator) -> ClusterSpace:
@@ -76,9 +78,8 @@ def fit_space(store: EmbeddingStore, ids: Ids, metric: str, rng: np.random.Gener
     if metric == EUCLIDEAN:
         return ClusterSpace(EUCLIDEAN, _mean(store, ids, metric).astype(np.float32))
     dims = int(min(DIMS, max(LEAST_DIMS, round(DIMS_PER_ROOT * len(ids) ** 0.5)), len(ids) - 1, store.dim))
-    mean, apply = _covariance(store, ids) if store.dim <= COVARIANCE_DIM else _streamed_covariance(store, ids)
-    rounds = HELD_ROUNDS if store.dim <= COVARIANCE_DIM else STREAMED_ROUNDS
-    basis, variances = leading_directions(apply, store.dim, max(dims, 1), rounds, rng)
+    mean, apply = _moments(store, ids, metric)
+    basis, variances = leading_directions(apply, store.dim, max(dims, 1), _rounds(store), rng)
     kept = max(1, int(np.sum(variances > NEGLIGIBLE * variances[0])))
     basis, variances = basis[:, :kept], variances[:kept]
     scales = np.divide(variances[0], variances, out=np.ones(kept), where=variances > 0) ** (WHITENING / 2)
@@ -86,12 +87,46 @@ def fit_space(store: EmbeddingStore, ids: Ids, metric: str, rng: np.random.Gener
 
 
 def points_of(space: ClusterSpace, store: EmbeddingStore, ids: Ids) -> tuple[Float32, Float32]:
-    """`space.project` of all `ids`, read in blocks: points [N, dims] and shares inside [N]."""
+    """`space.project` of all `ids`, read in blocks: points [N, dims], and lengths inside and outside [N, 2]."""
     dims = space.dim if space.basis is None else space.basis.shape[1]
-    points, inside = np.empty((len(ids), dims), np.float32), np.empty(len(ids), np.float32)
+    points, lengths = np.empty((len(ids), dims), np.float32), np.empty((len(ids), 2), np.float32)
     for where, features in store.blocks(ids, _rows(store)):
-        points[where], inside[where] = space.project(features)
-    return points, inside
+        points[where], lengths[where] = space.project(features)
+    return points, lengths
+
+
+def cluster_points(space: ClusterSpace, store: EmbeddingStore, ids: Ids) -> tuple[Float32, Float32]:
+    """What clusters are made of: `points_of`, but for Euclidean features too large to hold other coordinates of them.
+
+    Up to ROTATED_IMAGES images keep every distance (`rotated_points`). More of them keep only their leading principal
+    directions, as many as fit, 512 at most; how long each is outside of those is the second column of the lengths.
+    """
+    values = len(ids) * store.dim
+    if space.metric == COSINE or values <= min(POINT_VALUES, len(ids) ** 2):
+        return points_of(space, store, ids)
+    if len(ids) <= ROTATED_IMAGES:
+        points = rotated_points(store, ids)
+        return points, np.stack([_lengths(points), np.zeros(len(ids), np.float32)], axis=1)
+    if values <= POINT_VALUES:
+        return points_of(space, store, ids)
+    _, apply = _moments(store, ids, EUCLIDEAN)
+    count, rounds = min(LARGEST_DIMS, POINT_VALUES // len(ids)), _rounds(store)
+    basis = leading_directions(apply, store.dim, count, rounds, np.random.default_rng(0))[0].astype(np.float32)
+    points, lengths = np.empty((len(ids), count), np.float32), np.empty((len(ids), 2), np.float32)
+    for where, features in store.blocks(ids, _rows(store)):
+        centred = features - space.mean
+        points[where] = centred @ basis
+        lengths[where] = _inside_and_outside(centred, points[where])
+    return points, lengths
+
+
+def centroids_of(space: ClusterSpace, store: EmbeddingStore, ids: Ids, labels: Labels, k: int) -> Float32:
+    """Means of each cluster's points in `space` (Euclidean), float32 [k, d], whatever coordinates it was made in."""
+    sums = np.zeros((k, space.dim), np.float32)
+    for where, features in store.blocks(ids, _rows(store)):
+        sums += cluster_sums(space.transform(features), labels[where], k)[0].astype(np.float32)
+    sums /= np.bincount(labels, minlength=k)[:, None].astype(np.float32)
+    return sums
 
 
 def rotated_points(store: EmbeddingStore, ids: Ids) -> Float32:
@@ -149,11 +184,21 @@ def _mean(store: EmbeddingStore, ids: Ids, metric: str) -> Float64:
     return total / len(ids)
 
 
-def _covariance(store: EmbeddingStore, ids: Ids) -> tuple[Float64, Callable[[Float64], Float64]]:
-    """Mean [d], and the product with the covariance matrix, which is held: one pass over the features."""
+def _moments(store: EmbeddingStore, ids: Ids, metric: str) -> tuple[Float64, Callable[[Float64], Float64]]:
+    """Mean [d] of the prepared features, and the product with their covariance matrix."""
+    of = _covariance if store.dim <= COVARIANCE_DIM else _streamed_covariance
+    return of(store, ids, metric)
+
+
+def _rounds(store: EmbeddingStore) -> int:
+    return HELD_ROUNDS if store.dim <= COVARIANCE_DIM else STREAMED_ROUNDS
+
+
+def _covariance(store: EmbeddingStore, ids: Ids, metric: str) -> tuple[Float64, Callable[[Float64], Float64]]:
+    """With the covariance matrix held: one pass over the features."""
     total, second = np.zeros(store.dim), np.zeros((store.dim, store.dim))
     for _, features in store.blocks(ids, _rows(store)):
-        block = _prepared(features, COSINE)
+        block = _prepared(features, metric)
         total += block.sum(axis=0, dtype=np.float64)
         second += block.T @ block
     mean = total / len(ids)
@@ -162,14 +207,14 @@ def _covariance(store: EmbeddingStore, ids: Ids) -> tuple[Float64, Callable[[Flo
     return mean, lambda block: second @ block
 
 
-def _streamed_covariance(store: EmbeddingStore, ids: Ids) -> tuple[Float64, Callable[[Float64], Float64]]:
-    """Mean [d], and the product with the covariance matrix, which takes one pass over the features each time."""
-    mean = _mean(store, ids, COSINE)
+def _streamed_covariance(store: EmbeddingStore, ids: Ids, metric: str) -> tuple[Float64, Callable[[Float64], Float64]]:
+    """With each product taking one pass over the features."""
+    mean = _mean(store, ids, metric)
 
     def apply(block: Float64) -> Float64:
         product, directions = np.zeros(block.shape), block.astype(np.float32)
         for _, features in store.blocks(ids, _rows(store)):
-            centred = _prepared(features, COSINE) - mean.astype(np.float32)
+            centred = _prepared(features, metric) - mean.astype(np.float32)
             product += centred.T @ (centred @ directions)
         return product / len(ids)
 
@@ -178,6 +223,12 @@ def _streamed_covariance(store: EmbeddingStore, ids: Ids) -> tuple[Float64, Call
 
 def _rows(store: EmbeddingStore) -> int:
     return max(1, min(8192, BLOCK_VALUES // store.dim))
+
+
+def _inside_and_outside(centred: Float32, coordinates: Float32) -> Float32:
+    """Lengths [n, 2] of the part of `centred` [n, d] that has orthonormal `coordinates` [n, dims], and of the rest."""
+    inside = _lengths(coordinates)
+    return np.stack([inside, np.sqrt(np.maximum(_lengths(centred) ** 2 - inside**2, 0))], axis=1)
 
 
 def _lengths(rows: Float32) -> npt.NDArray[np.float32]:

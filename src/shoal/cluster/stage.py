@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from shoal.cluster import kmeans, levels
 from shoal.cluster.choose_k import Choice, automatic_counts, choose
 from shoal.cluster.kmeans import EUCLIDEAN, Clustering
 from shoal.cluster.model import Assignment, fit_model
-from shoal.cluster.space import ROTATED_IMAGES, fit_space, points_of, rotated_points
+from shoal.cluster.space import centroids_of, cluster_points, fit_space
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
 from shoal.errors import ConfigError
@@ -42,20 +42,16 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     ids = images.filter(pc.equal(images["status"], records.OK))["id"].to_numpy()
     store = EmbeddingStore.open(run_dir.embeddings)
     space = fit_space(store, ids, config.metric, np.random.default_rng([config.seed, 3]))
-    points, inside = points_of(space, store, ids)
+    points, lengths = cluster_points(space, store, ids)
     numbers = len(config.counts.values or automatic_counts(len(ids)))
     with progress.task("Clustering", numbers, "numbers of clusters") as task:
-        choice = choose(
-            _for_the_sweep(store, ids, points, config.metric),
-            config.counts,
-            config.seed,
-            metric=config.metric,
-            watch=lambda _: task.advance(),
-        )
+        choice = choose(points, config.counts, config.seed, metric=config.metric, watch=lambda _: task.advance())
+    if left_out := [k for k in config.counts.values if k > len(ids)]:
+        progress.say(f"--clusters: left out {len(left_out)} numbers above the {len(ids)} usable images")
     found = _numbered(choice, points, config.metric)
-    model = fit_model(space, found, points, inside, config.seed)
+    model = fit_model(space, found, points, lengths, config.seed)
     rows = _Rows.of(images, ids)
-    columns = _describe(choice, found, model.assign_points(points, inside))
+    columns = _describe(choice, found, model.assign_points(points, lengths))
     records.write_table(run_dir.clusters, rows.table(columns, records.CLUSTERS))
     nested = levels.nested(points, found.labels, found.centroids, config.seed, config.metric)
     records.write_table(
@@ -64,16 +60,11 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     looked_at = {f"k{item.k}": item.clustering.labels for item in choice.candidates}
     records.write_table(run_dir.root / "sweep.parquet", rows.table(looked_at))
     records.write_table(run_dir.choose_k, _evidence(choice))
+    if config.metric == EUCLIDEAN:  # the points may be other coordinates than those of new images
+        model = replace(model, centroids=centroids_of(space, store, ids, found.labels, choice.chosen.k))
     model.save(run_dir.model)
     digest = digest_of(*(digest_file(path) for path in (run_dir.clusters, run_dir.choose_k)))
-    return StageResult(digest, _facts(choice, found, columns["unsure"]))
-
-
-def _for_the_sweep(store: EmbeddingStore, ids: Ids, points: Float32, metric: str) -> Float32:
-    """Euclidean spaces of more dimensions than images are turned into as many dimensions as images: same distances."""
-    if metric == EUCLIDEAN and len(ids) < store.dim and len(ids) <= ROTATED_IMAGES:
-        return rotated_points(store, ids)
-    return points
+    return StageResult(digest, {"metric": config.metric, **_facts(choice, found, columns["unsure"])})
 
 
 def _numbered(choice: Choice, points: Float32, metric: str) -> Clustering:

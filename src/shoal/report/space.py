@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from shoal.cluster.kmeans import EUCLIDEAN
 from shoal.cluster.model import ClusterModel
-from shoal.cluster.space import ROTATED_IMAGES, points_of, rotated_points
+from shoal.cluster.space import cluster_points
 from shoal.embeddings import EmbeddingStore, Float32, Ids
 from shoal.rundir import RunDir
 
@@ -19,9 +18,7 @@ def clustering_space(run_dir: RunDir, ids: Ids) -> Float32:
     """
     space = ClusterModel.load(run_dir.model).space
     store = EmbeddingStore.open(run_dir.embeddings)
-    if space.metric == EUCLIDEAN and len(ids) < store.dim and len(ids) <= ROTATED_IMAGES:  # same distances, less memory
-        return rotated_points(store, ids)
-    return points_of(space, store, ids)[0]
+    return cluster_points(space, store, ids)[0]
 
 
 def principal_components(points: Float32, count: int = 2) -> Float32:
