@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,7 @@ def run(request: BenchRequest, progress: Progress) -> Tally:
     for name in dict.fromkeys(request.names):
         tally = Tally()
         if name == TRANSFER:
-            transfer.run(request, tally.absences, progress)
+            tally.results, tally.absences = transfer.run(request, progress)
         else:
             _run_benchmark(BENCHMARKS[name], request, tally, progress)
         results.write_absences(request.out, name, tally.absences)
@@ -86,15 +85,15 @@ def _run_benchmark(benchmark: Benchmark, request: BenchRequest, tally: Tally, pr
         tally.absences.append(Absence(benchmark.name, "", str(error)))
         progress.say(f"{benchmark.title}: not run here: {error}")
         return
-    for backbone, features in product(request.chosen_backbones, request.chosen_features):
-        progress.say(f"{benchmark.title}: {backbone}, {features} features")
+    for backbone in request.chosen_backbones:
         try:
-            embedded = embed(request, benchmark.data, splits, backbone, features, progress)
-        except WeightsError as error:
-            tally.absences.append(Absence(benchmark.name, f"{backbone}, {features} features", str(error)))
+            for features in request.chosen_features:
+                progress.say(f"{benchmark.title}: {backbone}, {features} features")
+                embedded = embed(request, benchmark.data, splits, backbone, features, progress)
+                _Series(benchmark, request, embedded, backbone, features).run(tally, progress)
+        except WeightsError as error:  # then they are missing for other features too: asking a hub takes a minute
+            tally.absences.append(Absence(benchmark.name, backbone, str(error)))
             progress.say(f"  not run here: {error}")
-            continue
-        _Series(benchmark, request, embedded, backbone, features).run(tally, progress)
 
 
 class _Series:

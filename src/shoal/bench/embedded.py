@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from shoal import pipeline, records
+from shoal import atomic, pipeline, records
 from shoal.bench.data import Splits
 from shoal.bench.request import BenchRequest
 from shoal.config import ClusterConfig
@@ -22,6 +23,8 @@ from shoal.progress import Progress
 from shoal.rundir import RunDir
 
 TRAIN, TEST = "train", "test"
+STEPS = ("index", "embed", "neighbours")
+SECONDS = "seconds.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +45,13 @@ class Embedded:
 
     def digest(self) -> list[str]:
         """Of everything that clusters are made from."""
-        return [record["digest"] for run in self._runs for record in [run.stage("embed")] if record]
+        return [record["digest"] for run in self.runs for record in [run.stage("embed")] if record]
 
-    def seconds(self) -> dict[str, float]:
-        """Of each step before the clusters, both splits together; only the part that the last command did."""
-        spent = {}
-        for name in ("index", "embed", "neighbours"):
-            records_of = [record for run in self._runs if (record := run.stage(name))]
-            spent[name] = round(sum(record["seconds"] for record in records_of), 3)
-        return spent
+    def seconds(self) -> dict[str, float | None]:
+        """Of each step before the clusters, both splits together, the first time that it was done; None: not known."""
+        file = self.root / SECONDS
+        known: dict[str, float | None] = json.loads(file.read_bytes()) if file.is_file() else {}
+        return {name: known.get(name) for name in STEPS}
 
     def facts(self) -> dict[str, Any]:
         """How many images there are of each kind, and by what they were embedded."""
@@ -61,7 +62,7 @@ class Embedded:
         return {**told, "fitted_on": len(usable_ids(self.train)), "tested_on": tested}
 
     @property
-    def _runs(self) -> list[RunDir]:
+    def runs(self) -> list[RunDir]:
         return [run for run in (self.train, self.test) if run is not None]
 
 
@@ -76,11 +77,19 @@ def embed(
     root = request.out / data / folder_name(request, backbone, features)
     train = RunDir(root / f"{TRAIN}.shoal")
     test = RunDir(root / f"{TEST}.shoal") if splits.test is not None else None
-    stages = ("index", "embed", "neighbours")
-    run_stages(request.config(splits.train, backbone, features), train, stages, progress)
+    embedded = Embedded(root, train, test, splits)
+    is_first = not any(run.run_json.is_file() for run in embedded.runs)
+    run_stages(request.config(splits.train, backbone, features), train, STEPS, progress)
     if test is not None and splits.test is not None:
-        run_stages(request.config(splits.test, backbone, features), test, stages[:2], progress)
-    return Embedded(root, train, test, splits)
+        run_stages(request.config(splits.test, backbone, features), test, STEPS[:2], progress)
+    if is_first:  # where an earlier command was killed, nobody knows how long the whole took
+        atomic.write_json(root / SECONDS, _spent(embedded.runs))
+    return embedded
+
+
+def _spent(runs: list[RunDir]) -> dict[str, float]:
+    found = {name: [record["seconds"] for run in runs if (record := run.stage(name))] for name in STEPS}
+    return {name: round(sum(seconds), 3) for name, seconds in found.items()}
 
 
 def run_stages(config: ClusterConfig, run: RunDir, names: tuple[str, ...], progress: Progress) -> None:

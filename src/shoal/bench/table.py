@@ -11,14 +11,17 @@ from typing import Any, Final
 import pyarrow as pa
 
 from shoal import atomic, records
-from shoal.bench import results
-from shoal.bench.benchmarks import BENCHMARKS
+from shoal.bench import results, transfer
+from shoal.bench.benchmarks import BENCHMARKS, TRANSFER
 from shoal.bench.published import KERAS_NOTE, PUBLISHED
+from shoal.bench.request import ALL_METHODS, TRUE
 from shoal.bench.results import Absence, Task
+from shoal.bench.transfer import Curve
 
 PEER: Final = "sklearn-kmeans"  # what others are compared with in wrongly placed images
 SPREAD: Final = (*results.FIGURES, "sure", "sure_acc", "calibration_error", "calibration_error_majority", "confidence")
-NAMES: Final = {"acc_top5": "top-5", "calibration_error": "ECE"}
+NAMES: Final = {"acc_top5": "top-5", "calibration_error": "ECE", "purity": "purity"}
+MANY_CLASSES: Final = 50  # from here on the five likeliest clusters say something
 COLUMNS: Final = ("acc", "nmi", "ari", "ami", "purity", "acc_top5", "calibration_error")
 
 
@@ -78,15 +81,21 @@ def lines(found: Iterable[dict[str, Any]]) -> list[Line]:
     for result in found:
         grouped.setdefault(Task(**result["task"]).line, []).append(result)
     made = [Line(Task(**runs[0]["task"]), tuple(runs)) for runs in grouped.values()]
-    order = list(BENCHMARKS)
-    return sorted(made, key=lambda line: (order.index(line.task.benchmark), line.task.setting))
+    return sorted(made, key=_place)
+
+
+def _place(line: Line) -> tuple[Any, ...]:
+    """Benchmarks as they are listed, methods as well, and the true number of clusters first."""
+    task = line.task
+    place = ALL_METHODS.index(task.method), task.clusters != TRUE, task.clusters
+    return (list(BENCHMARKS).index(task.benchmark), task.setting, *place)
 
 
 def write(out: Path) -> str:
     """Write table.md, table.parquet and runs.parquet for everything under `out`; return the Markdown."""
     found = results.read_all(out)
     made = lines(found)
-    text = markdown(made, results.read_absences(out))
+    text = markdown(made, results.read_absences(out), transfer.read_curves(out))
     if found:
         records.write_table(out / "runs.parquet", results.runs_table(found))
         records.write_table(out / "table.parquet", to_parquet(made))
@@ -120,7 +129,7 @@ def to_parquet(made: Sequence[Line]) -> pa.Table:
 # -- Markdown --------------------------------------------------------------------------------------------------------
 
 
-def markdown(made: Sequence[Line], absences: Sequence[Absence], level: int = 2) -> str:
+def markdown(made: Sequence[Line], absences: Sequence[Absence], curves: Sequence[Curve] = (), level: int = 2) -> str:
     """A section for each benchmark that was asked for, published figures in the same tables."""
     parts = []
     for name, benchmark in BENCHMARKS.items():
@@ -133,13 +142,19 @@ def markdown(made: Sequence[Line], absences: Sequence[Absence], level: int = 2) 
         parts += [_section([line for line in own if line.task.setting == setting]) for setting in settings]
         parts += [_published(name)] if any(row.benchmark == name for row in PUBLISHED) else []
         parts += ["\n".join(f"- {_absence(absence)}" for absence in missing)] if missing else []
+    missing = [absence for absence in absences if absence.benchmark == TRANSFER]
+    if curves or missing:
+        parts.append(f"{'#' * level} Transfer: k-means on networks' features")
+        parts += [transfer.markdown(curves)] if curves else []
+        parts += ["\n".join(f"- {_absence(absence)}" for absence in missing)] if missing else []
     return "\n\n".join(parts) + "\n"
 
 
 def _section(own: Sequence[Line]) -> str:
     """One table: everything on the same embeddings."""
     peers = {line.task.clusters: line.spread("acc") for line in own if line.task.method == PEER}
-    shown = [name for name in COLUMNS if any(line.values(name) for line in own)]
+    many = own[0].runs[0]["classes"] >= MANY_CLASSES
+    shown = [name for name in COLUMNS if (name != "acc_top5" or many) and any(line.values(name) for line in own)]
     heads = ["method", "asked for", "K", "runs", *(NAMES.get(name, name.upper()) for name in shown)]
     heads = [*heads, "sure", "ACC of sure", "fewer wrong", "fit s"]
     rows = [heads, ["---", "---", *["---:"] * (len(heads) - 2)]]
@@ -148,7 +163,7 @@ def _section(own: Sequence[Line]) -> str:
 
 
 def _row(line: Line, shown: Sequence[str], peer: Spread | None) -> list[str]:
-    asked = "as many as classes" if line.task.clusters == "true" else line.task.clusters
+    asked = "as many as classes" if line.task.clusters == TRUE else line.task.clusters
     taken = "" if line.taken == [line.task.method] else f" ({', '.join(line.taken)})"
     noise = "" if line.noise is None or not line.noise else f", {100 * line.noise:.0f} % noise"
     cells = [f"{line.task.method}{taken}{noise}", asked, _range(line.counts), str(len(line.runs))]
@@ -175,15 +190,20 @@ def _about(line: Line) -> str:
         if tested is not None
         else f"No split: fitted and reported on all {images['fitted_on']:,} images"
     )
+    split = f"{split}, {run['classes']:,} classes"
     limited = f"; **only {task.limit:,} of each split were taken**" if task.limit else ""
     note = f"; {benchmark.note}" if benchmark.note else ""
     purity = ", ".join(f"{100 * value:.1f} at {k}" for k, value in _by_number(run["neighbour_purity"]))
-    seconds = run["seconds"]
+    spent = [run["seconds"][name] for name in ("index", "embed", "neighbours")]
+    times = ", ".join(
+        f"{words} {seconds:.0f}"
+        for words, seconds in zip(("reading", "embedding", "neighbours"), spent, strict=True)
+        if seconds is not None
+    )
     return (
         f"{split}{limited}{note}. {task.backbone}, {task.features} features ({images['dim']:,}-d, {task.resize}). "
         f"Neighbours with the same label, in per cent: {purity}. "
-        f"Seconds on {run['cores']} cores: reading {seconds['index']:.0f}, embedding {seconds['embed']:.0f}, "
-        f"neighbours {seconds['neighbours']:.0f}."
+        f"Seconds on {run['cores']} cores: {times or 'not known, since it was interrupted'}."
     )
 
 
