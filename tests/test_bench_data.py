@@ -68,9 +68,7 @@ def test_a_folder_of_its_own_comes_before_the_general_one(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("zipped", [True, False])  # Debian's package keeps them zipped; torchvision unpacked
-def test_fashion_mnist_is_read_pixel_by_pixel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
-) -> None:
+def test_fashion_mnist_is_read_pixel_by_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool) -> None:
     monkeypatch.setattr(data, "DEBIAN_FASHION", tmp_path / "nowhere")
     pixels = write_idx(tmp_path / "FashionMNIST" / "raw", 12, zipped)
     found = find("fashion-mnist", Places(tmp_path / "made", tmp_path))

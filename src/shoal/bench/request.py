@@ -51,8 +51,8 @@ class BenchRequest:
             if "=" not in text:
                 raise ConfigError(f"--weights has value {text!r}; expected BACKBONE=FILE")
         for text in self.clusters:
-            if text not in COUNTS:
-                ClusterConfig(source=("any",), clusters=text)  # raises if it is no number of clusters either
+            asked = AUTO if text in COUNTS else text
+            ClusterConfig(("any",), asked, resize=self.resize, limit=self.limit, device=self.device)  # raises
         pairs = {"data": _pairs(self.data), "weights": _pairs(self.weights)}
         object.__setattr__(self, "pairs", pairs)  # frozen, and this one is made from the others
 
