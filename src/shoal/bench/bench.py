@@ -18,7 +18,7 @@ from shoal.bench.references import REFERENCES
 from shoal.bench.request import AUTO, TRUE, BenchRequest
 from shoal.bench.results import Absence, Task
 from shoal.cores import core_count
-from shoal.errors import DataAbsentError, ShoalError, WeightsError
+from shoal.errors import DataAbsentError, ShoalError, WeightsError, WorkError
 from shoal.evaluate.agreement import Agreement, agreement
 from shoal.evaluate.evaluate import neighbour_purity
 from shoal.evaluate.labels import read_labels
@@ -94,6 +94,9 @@ def _run_benchmark(benchmark: Benchmark, request: BenchRequest, tally: Tally, pr
         except WeightsError as error:  # then they are missing for other features too: asking a hub takes a minute
             tally.absences.append(Absence(benchmark.name, backbone, str(error)))
             progress.say(f"  not run here: {error}")
+        except WorkError as error:  # no usable image, a full disk: other benchmarks may fare better
+            tally.absences.append(Absence(benchmark.name, backbone, str(error), failed=True))
+            progress.say(f"  failed: {error}")
 
 
 class _Series:
