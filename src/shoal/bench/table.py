@@ -156,7 +156,8 @@ def _section(own: Sequence[Line]) -> str:
     many = own[0].runs[0]["classes"] >= MANY_CLASSES
     shown = [name for name in COLUMNS if (name != "acc_top5" or many) and any(line.values(name) for line in own)]
     heads = ["method", "asked for", "K", "runs", *(NAMES.get(name, name.upper()) for name in shown)]
-    heads = [*heads, "sure", "ACC of sure", "fewer wrong", "fit s"]
+    is_split = own[0].runs[0]["images"]["tested_on"] is not None
+    heads = [*heads, "sure", "ACC of sure", "fewer wrong", *(["ACC of fitted"] if is_split else []), "fit s"]
     rows = [heads, ["---", "---", *["---:"] * (len(heads) - 2)]]
     rows += [_row(line, shown, peers.get(line.task.clusters)) for line in own]
     return f"{_about(own[0])}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -169,7 +170,9 @@ def _row(line: Line, shown: Sequence[str], peer: Spread | None) -> list[str]:
     cells = [f"{line.task.method}{taken}{noise}", asked, _range(line.counts), str(len(line.runs))]
     cells += [_percent(line.spread(name)) for name in shown]
     cells += [_percent(line.spread("sure")), _percent(line.spread("sure_acc"))]
-    return [*cells, _fewer_wrong(line, peer), f"{line.seconds('fit'):.1f}"]
+    cells += [_fewer_wrong(line, peer)]
+    cells += [_percent(line.spread("acc", "fitted"))] if line.runs[0]["images"]["tested_on"] is not None else []
+    return [*cells, f"{line.seconds('fit'):.1f}"]
 
 
 def _fewer_wrong(line: Line, peer: Spread | None) -> str:
