@@ -285,6 +285,59 @@ def demo(out: Path, clusters: str, show: bool) -> None:
 
 
 @shoal.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.option("--data", multiple=True, metavar="DIR|NAME=DIR", help="Where data lies; NAME=DIR for one of them.")
+@click.option("--classes", type=click.Path(path_type=Path), metavar="FILE", help="WordNet ids of an ImageNet subset.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("bench.out"), show_default=True, help="Where results go."
+)
+@click.option("--backbone", "backbones", multiple=True, help="One or several.  [default: the embedded one]")
+@click.option("--weights", multiple=True, metavar="BACKBONE=FILE", help="Weights file of a backbone.")
+@click.option(
+    "--features", type=click.Choice(FEATURES), multiple=True, help="As for shoal cluster.  [default: default]"
+)
+@click.option(
+    "--method", "methods", multiple=True, help="One of Shoal's, sklearn-kmeans, evoc, hdbscan.  [default: all]"
+)
+@click.option(
+    "--clusters", multiple=True, metavar="true|auto|K", help="true: as many as classes.  [default: true, auto]"
+)
+@click.option("--seeds", type=int, default=5, show_default=True, help="How many; they count from 0.")
+@click.option("--resize", type=click.Choice(RESIZES), default="crop", show_default=True, help="Centre crop, or squash.")
+@click.option("--limit", type=int, metavar="N", help="Take only N images of each split: a trial, no result.")
+@click.option(
+    "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where the backbone runs."
+)
+@click.option("--download", is_flag=True, help="Let torchvision fetch data that is not there.")
+def bench(names: tuple[str, ...], out: Path, **options: Any) -> None:
+    """Measure clusterings on labelled data: methods by backbones by seeds, beside other packages and papers.
+
+    NAME is cifar10, cifar100, cifar100-20, stl10, imagenet10, imagenet50, imagenet100, imagenet200, fashion-mnist,
+    tinyimagenet-20, cifar10-lt, stamps or transfer. Fitting never sees labels; it is done on the training images, and
+    figures are of the test images. The same command goes on where a killed one stopped.
+
+    \b
+    Examples:
+      shoal bench cifar10 fashion-mnist --data datasets/
+      shoal bench cifar10 --data datasets/ --method kmeans --method learned --seeds 10
+      shoal bench imagenet50 --data imagenet/ --classes imagenet50.txt
+      shoal bench transfer --data photos/
+    """
+    from shoal.bench import bench as benches
+    from shoal.bench import table
+    from shoal.bench.request import BenchRequest
+    from shoal.errors import NothingMeasuredError
+    from shoal.progress import TerminalProgress
+
+    given = {name: value for name, value in options.items() if value != ()}
+    tally = benches.run(BenchRequest(names=names, out=out, **given), TerminalProgress())
+    click.echo(table.write(out))
+    click.echo(f"{tally.results:,} results -> {out / 'table.md'}")
+    if not tally.results:
+        raise NothingMeasuredError(f"nothing was measured: {'; '.join(absence.why for absence in tally.absences)}")
+
+
+@shoal.command()
 def doctor() -> None:
     """Say what is installed, which engine and device will be used, and what is missing."""
     from shoal.doctor import findings

@@ -5,11 +5,13 @@ ShoalError                    exit code 1
 │   ├── NoImagesError                       not one usable image
 │   ├── TooFewImagesError                   fewer images than clusters
 │   ├── CollapseError                       a clustering collapsed and there was no fallback
+│   ├── NothingMeasuredError                a bench found nothing that it could run here
 │   ├── DiskSpaceError                      the disk would run full
 │   └── RunLockedError                      another process is writing the run
 ├── RequestError              exit code 2   the request was wrong
 │   ├── ConfigError                         an option has a value it cannot have
 │   ├── SourceError                         the source is not there or is of no known kind
+│   ├── DataAbsentError                     a benchmark's data is not on this machine
 │   ├── WeightsError                        weights are missing or do not fit the backbone
 │   └── RunError                            the run is missing, unfinished, newer, or of another source
 └── DecodeError               exit code 1   one image cannot be decoded; its text is the `reason` in images.parquet
@@ -40,6 +42,10 @@ class CollapseError(WorkError):
     """A clustering collapsed and there was nothing to fall back to."""
 
 
+class NothingMeasuredError(WorkError):
+    """A bench found nothing that it could run on this machine."""
+
+
 class DiskSpaceError(WorkError):
     """The disk has less free space than the work needs."""
 
@@ -60,6 +66,10 @@ class ConfigError(RequestError, ValueError):
 
 class SourceError(RequestError):
     """The source is not there or is of no known kind."""
+
+
+class DataAbsentError(RequestError):
+    """A benchmark's data is not on this machine; the text says what would bring it."""
 
 
 class WeightsError(RequestError):

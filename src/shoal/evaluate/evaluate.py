@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,58 +11,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import atomic
+from shoal.cluster.model import ClusterModel
+from shoal.embeddings import EmbeddingStore, Ids
 from shoal.errors import RunError
 from shoal.evaluate import metrics
+from shoal.evaluate.agreement import TOP, Agreement, agreement
 from shoal.evaluate.labels import read_labels
-from shoal.evaluate.metrics import ClusterRow, Confusion
+from shoal.evaluate.ranking import led_by, ranked_clusters
 from shoal.rundir import RunDir, digest_file
 
 NEIGHBOUR_IDS = "ids.npy"  # in neighbours/: [N, K] int32, row = id, -1 for none
 
 
-@dataclass(frozen=True, slots=True)
-class Sure:
-    """The images that the clustering did not mark unsure: how many, their share, and their ACC under the same match."""
-
-    n: int
-    share: float
-    acc: float | None  # None if there are none
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What labels say about a run. Ratios are between 0 and 1; ARI and AMI may fall below 0.
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Agreement):
+    """What labels say about a run: the figures of `Agreement`, over duplicates too, and what they are of.
 
     Attributes:
-        n: images that have a cluster and a label, duplicates included; every figure is over these.
-        clusters: clusters of the run.
-        classes: distinct labels among the n.
         unlabelled: images that have a cluster, but no label.
         unmatched: labels given for images that the run does not have.
         labels: where the labels come from.
         clusters_digest: of the clusters.parquet that was compared, to tell whether this is still true.
-        matching: the class matched to each cluster for ACC; a cluster may have none.
-        table: one row a cluster, in the clusters' order.
-        neighbour_purity: at k = 1, 5, 20, 50, as far as the run's neighbours go; empty if it has none.
+        neighbour_purity: at k = 1, 5, 10, 20, 50, as far as the run's neighbours go; empty if it has none.
     """
 
-    n: int
-    clusters: int
-    classes: int
-    acc: float
-    nmi: float
-    ami: float
-    ari: float
-    purity: float
     unlabelled: int
     unmatched: int
     labels: str
     clusters_digest: str
-    sure: Sure
     neighbour_purity: dict[int, float]
-    matching: dict[int, str]
-    table: tuple[ClusterRow, ...]
-    confusion: Confusion
 
     def summary_line(self) -> str:
         return (
@@ -72,7 +49,8 @@ class Evaluation:
 
     def text(self) -> str:
         """Lines for a terminal: the figures, and one line a cluster, largest first."""
-        lines = [self.summary_line(), f"AMI {self.ami:.3f}  {self._sure_words()}"]
+        top = "" if self.acc_top5 is None else f"ACC top-5 {self.acc_top5:.3f}  "
+        lines = [self.summary_line(), f"AMI {self.ami:.3f}  {top}{self._sure_words()}", self._calibration_words()]
         if self.neighbour_purity:
             shares = "  ".join(f"{value:.3f} at {k}" for k, value in self.neighbour_purity.items())
             lines.append(f"neighbours with the same label: {shares}")
@@ -84,27 +62,22 @@ class Evaluation:
         return "\n".join(lines)
 
     def _sure_words(self) -> str:
-        if self.sure.acc is None:
+        if self.sure is None or self.sure.acc is None:
             return "every image is unsure"
         return f"sure images: {self.sure.share:.1%}, ACC {self.sure.acc:.3f}"
 
+    def _calibration_words(self) -> str:
+        assert self.calibration is not None  # a run always has confidence
+        found = self.calibration.matched
+        return f"mean confidence {found.confidence:.3f}, calibration error {found.error:.3f}"
+
     def to_json(self) -> dict[str, Any]:
-        """JSON values, keys of objects as text; the confusion's `counts` has a row a cluster and a column a class."""
+        own = ("unlabelled", "unmatched", "labels", "clusters_digest")
         return {
-            **{
-                name: getattr(self, name) for name in ("n", "clusters", "classes", "acc", "nmi", "ami", "ari", "purity")
-            },
-            **{name: getattr(self, name) for name in ("unlabelled", "unmatched", "labels", "clusters_digest")},
+            **super().to_json(),
+            **{name: getattr(self, name) for name in own},
             "labelled": self.n,
-            "sure": asdict(self.sure),
             "neighbour_purity": {str(k): value for k, value in self.neighbour_purity.items()},
-            "matching": {str(cluster): label for cluster, label in self.matching.items()},
-            "table": [asdict(row) for row in self.table],
-            "confusion": {
-                "clusters": list(self.confusion.clusters),
-                "classes": list(self.confusion.classes),
-                "counts": self.confusion.counts.tolist(),
-            },
         }
 
 
@@ -121,31 +94,26 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
     if not run_dir.clusters.is_file():
         raise RunError(f"{run_dir.root} is unfinished: it has no clusters yet; run the same shoal cluster again")
     found = read_labels(run_dir, labels)
-    rows = run_dir.read_clusters(["id", "cluster", "unsure"])
+    rows = run_dir.read_clusters(["id", "cluster", "confidence", "unsure"])
     is_labelled = np.array([number in found.by_id for number in rows["id"].to_pylist()], dtype=bool)
     labelled = rows.filter(pa.array(is_labelled))
     names = np.array([found.by_id[number] for number in labelled["id"].to_pylist()])
     clusters = labelled["cluster"].to_numpy()
-    table = metrics.confusion(names, clusters)
-    matching = metrics.matching(table)
+    figures = agreement(
+        names,
+        clusters,
+        confidence=labelled["confidence"].to_numpy(),
+        unsure=labelled["unsure"].to_numpy(),
+        ranked=_ranked(run_dir, labelled["id"].to_numpy(), clusters),
+    )
+    of_all = {field.name: getattr(figures, field.name) for field in fields(figures)}
     return Evaluation(
-        n=len(names),
-        clusters=len(pc.unique(rows["cluster"])),
-        classes=len(table.classes),
-        acc=metrics.clustering_accuracy(names, clusters),
-        nmi=metrics.nmi(names, clusters),
-        ami=metrics.ami(names, clusters),
-        ari=metrics.ari(names, clusters),
-        purity=metrics.purity(names, clusters),
+        **{**of_all, "clusters": len(pc.unique(rows["cluster"]))},
         unlabelled=len(rows) - len(names),
         unmatched=found.unmatched,
         labels=found.source,
         clusters_digest=digest_file(run_dir.clusters),
-        sure=_sure(names, clusters, labelled["unsure"].to_numpy(), matching),
-        neighbour_purity=_neighbour_purity(run_dir, found.by_id),
-        matching=matching,
-        table=tuple(metrics.cluster_table(names, clusters)),
-        confusion=table,
+        neighbour_purity=neighbour_purity(run_dir, found.by_id),
     )
 
 
@@ -154,19 +122,20 @@ def write(run_dir: RunDir, evaluation: Evaluation) -> None:
     atomic.write_json(run_dir.evaluation, evaluation.to_json())
 
 
-def _sure(
-    names: npt.NDArray[np.str_],
-    clusters: npt.NDArray[np.int32],
-    unsure: npt.NDArray[np.bool_],
-    matching: dict[int, str],
-) -> Sure:
-    is_right = np.array([matching.get(cluster) == name for cluster, name in zip(clusters.tolist(), names, strict=True)])
-    sure = ~unsure
-    acc = float(is_right[sure].mean()) if sure.any() else None
-    return Sure(int(sure.sum()), float(sure.mean()), acc)
+def _ranked(run_dir: RunDir, ids: Ids, clusters: npt.NDArray[np.int32]) -> npt.NDArray[np.int32] | None:
+    """The five likeliest clusters of images `ids`, their own first; None without a model and finished embeddings."""
+    if not (run_dir.model / "clusters.json").is_file() or not (run_dir.embeddings / "manifest.json").is_file():
+        return None
+    images = run_dir.read_images(["id", "duplicate_of"]).to_pylist()
+    original = {image["id"]: image["duplicate_of"] for image in images if image["duplicate_of"] is not None}
+    with_features = np.array([original.get(number, number) for number in ids.tolist()], np.int64)
+    model, store = ClusterModel.load(run_dir.model), EmbeddingStore.open(run_dir.embeddings)
+    blocks = [ranked_clusters(model, features, TOP) for _, features in store.blocks(with_features)]
+    return led_by(clusters, np.concatenate(blocks))
 
 
-def _neighbour_purity(run_dir: RunDir, by_id: dict[int, str]) -> dict[int, float]:
+def neighbour_purity(run_dir: RunDir, by_id: dict[int, str]) -> dict[int, float]:
+    """Purity of a run's mined neighbours at each k, given labels by image id; empty if none were mined."""
     file = run_dir.neighbours / NEIGHBOUR_IDS
     if not file.is_file():
         return {}

@@ -19,7 +19,7 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, nor
 Values = Sequence[Any] | npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
 
-PURITY_AT = (1, 5, 20, 50)
+PURITY_AT = (1, 5, 10, 20, 50)
 BLOCK_ROWS = 65_536  # neighbour rows looked at together
 
 
@@ -82,6 +82,23 @@ def clustering_accuracy(labels: Values, clusters: Values) -> float:
     table = confusion(labels, clusters)
     rows, columns = linear_sum_assignment(table.counts, maximize=True)
     return float(table.counts[rows, columns].sum() / table.counts.sum())
+
+
+def top_accuracy(labels: Values, ranked: npt.NDArray[np.integer]) -> float:
+    """Top-k ACC, 0 to 1: the share of images whose class is matched to one of their k likeliest clusters.
+
+    The match is that of ACC, by the likeliest cluster alone (SCAN's top-5 on ImageNet; Van Gansbeke et al. 2020).
+
+    Args:
+        ranked: [N, k] clusters of each image, likeliest first.
+    """
+    table = confusion(labels, ranked[:, 0])
+    number_of = {name: number for number, name in enumerate(table.classes)}
+    class_of = {cluster: number_of[name] for cluster, name in matching(table).items()}
+    names, place = np.unique(ranked, return_inverse=True)
+    classes = np.array([class_of.get(name, -1) for name in names.tolist()])[place.reshape(ranked.shape)]  # [N, k]
+    own, _ = _codes(labels, ranked[:, 0])
+    return float((classes == own[:, None]).any(axis=1).mean())
 
 
 def purity(labels: Values, clusters: Values) -> float:

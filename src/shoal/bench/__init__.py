@@ -1,0 +1,1 @@
+"""`shoal bench`: named benchmarks that anyone can run, methods by backbones by seeds, beside outside references."""
