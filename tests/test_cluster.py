@@ -247,7 +247,9 @@ def test_a_point_is_judged_by_the_others_of_its_cluster(metric: str) -> None:
     for number, score in enumerate(scores_without_itself(points, found, metric)):
         others = points[(found.labels == found.labels[number]) & (np.arange(len(points)) != number)]
         mean = others.mean(axis=0)
-        expected = points[number] @ mean - mean @ mean / 2 if metric == "euclidean" else points[number] @ unit(mean[None])[0]
+        expected = (
+            points[number] @ mean - mean @ mean / 2 if metric == "euclidean" else points[number] @ unit(mean[None])[0]
+        )
         assert score == pytest.approx(expected, abs=1e-5)
 
 

@@ -89,9 +89,9 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
         cluster(write_small_run(tmp_path, vectors()[:1]))
 
 
-def test_a_method_of_another_version_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--method has value 'learned'"):
-        stage.key(ClusterConfig(("x",), method="learned"))
+def test_learned_clusters_of_raw_features_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--method has value 'learned', which needs --metric cosine"):
+        stage.key(ClusterConfig(("x",), method="learned", metric="euclidean"))
 
 
 def test_the_euclidean_space_keeps_every_distance(tmp_path: Path) -> None:

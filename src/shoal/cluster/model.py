@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from shoal import atomic
-from shoal.cluster import kmeans
+from shoal.cluster import kmeans, stability
+from shoal.cluster.consensus import Consensus
 from shoal.cluster.kmeans import COSINE, Clustering, Labels
 from shoal.cluster.space import ClusterSpace
 from shoal.embeddings import Float32
@@ -25,7 +26,8 @@ KNOWN_SHARE = 0.995  # share of the images that clusters were made of which each
 IMAGES_PER_DIM = 4  # with fewer images than this a dimension, what lies outside of the space says nothing
 ROWS = 8192  # points worked on at once
 NO_LIMIT = float(np.finfo(np.float32).max)
-TEMPERATURES = np.geomspace(0.25, 256.0, 61)  # concentrations looked at
+TEMPERATURES = np.geomspace(0.25, 256.0, 61)  # concentrations looked at, in spreads of the scores ...
+DEFAULT_CONCENTRATION = 8.0  # ... and what is taken where there is nothing to look at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +80,8 @@ class ClusterModel:
         tensors = {"mean": self.space.mean, "centroids": self.centroids, "least_closeness": self.least_closeness}
         if self.space.basis is not None and self.space.scales is not None:
             tensors |= {"basis": np.ascontiguousarray(self.space.basis), "scales": self.space.scales}
+        if self.space.consensus is not None:
+            tensors |= self.space.consensus.tensors()
         with atomic.replacing(folder / "clusters.safetensors") as temporary:
             save_file(tensors, temporary)
         atomic.write_json(folder / "clusters.json", self.to_json())
@@ -97,23 +101,42 @@ class ClusterModel:
         try:
             facts = json.loads((folder / "clusters.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "clusters.safetensors")
-            space = ClusterSpace(facts["metric"], tensors["mean"], tensors.get("basis"), tensors.get("scales"))
-            return cls(
-                space,
-                tensors["centroids"],
-                facts["concentration"],
-                tensors["least_closeness"],
-                facts["most_outside"],
+            space = ClusterSpace(
+                facts["metric"],
+                tensors["mean"],
+                tensors.get("basis"),
+                tensors.get("scales"),
+                Consensus.of_tensors(tensors),
             )
+            limit = facts.get("most_outside", NO_LIMIT)  # models of before 2026-11-24 have none
+            return cls(space, tensors["centroids"], facts["concentration"], tensors["least_closeness"], limit)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise RunError(f"{folder} holds no readable clusters: {error}") from error
 
 
-def fit_model(space: ClusterSpace, found: Clustering, points: Float32, lengths: Float32, seed: int) -> ClusterModel:
-    """Calibrate a clustering of `points` [N, dims], with `lengths` [N, 2], so that it can assign others."""
+def fit_model(
+    space: ClusterSpace,
+    found: Clustering,
+    points: Float32,
+    lengths: Float32,
+    seed: int,
+    votes: Float32 | None = None,
+) -> ClusterModel:
+    """Calibrate a clustering of `points` [N, dims], with `lengths` [N, 2], so that it can assign others.
+
+    `votes` [N] is the share of its neighbours that are in an image's cluster, where it is known (NaN where not);
+    without it, halves of the images are clustered apart to see how often they agree.
+    """
     metric = space.metric
-    concentration = _concentration(points, len(found.centroids), metric, np.random.default_rng([seed, 1]))
-    lengths = as_if_new(lengths, points.shape[1])
+    if votes is None:
+        judged = _halves_agree(points, len(found.centroids), metric, np.random.default_rng([seed, 1]))
+    else:
+        known = np.flatnonzero(~np.isnan(votes))
+        blocks = kmeans.score_blocks(points[known], found.centroids, metric=metric)
+        judged = np.concatenate([block for _, block in blocks]), votes[known].astype(np.float64)
+    concentration = DEFAULT_CONCENTRATION if judged is None else _concentration(*judged)
+    dims = points.shape[1] if space.basis is None else space.basis.shape[1]
+    lengths = as_if_new(lengths, dims)
     closeness = closeness_of(points, scores_without_itself(points, found, metric), lengths, metric)
     overall = np.quantile(closeness, 1 - KNOWN_SHARE)
     least = np.full(len(found.centroids), overall, np.float32)
@@ -121,7 +144,7 @@ def fit_model(space: ClusterSpace, found: Clustering, points: Float32, lengths: 
         members = closeness[found.labels == cluster]
         if len(members) >= 2 / (1 - KNOWN_SHARE):  # enough images for a quantile of their own
             least[cluster] = np.quantile(members, 1 - KNOWN_SHARE)
-    spared = metric == COSINE and len(points) >= IMAGES_PER_DIM * points.shape[1]
+    spared = metric == COSINE and len(points) >= IMAGES_PER_DIM * dims
     most_outside = float(np.quantile(lengths[:, 1], KNOWN_SHARE)) if spared else NO_LIMIT
     return ClusterModel(space, found.centroids, concentration, least - np.float32(1e-4), most_outside)
 
@@ -157,7 +180,8 @@ def scores_without_itself(points: Float32, found: Clustering, metric: str) -> Fl
     else:
         scores = products / others - lengths / others**2 / 2
     scores[counts[found.labels] == 1] = -1 if metric == COSINE else scores.min(initial=0)
-    return scores.astype(np.float32)
+    single: Float32 = scores.astype(np.float32)
+    return single
 
 
 def closeness_of(points: Float32, scores: Float32, lengths: Float32, metric: str) -> Float32:
@@ -171,31 +195,38 @@ def closeness_of(points: Float32, scores: Float32, lengths: Float32, metric: str
     return closeness
 
 
-def _concentration(points: Float32, k: int, metric: str, rng: np.random.Generator) -> float:
-    """How sharply membership falls off, so that confidence says how often two halves of the images agree.
+def _halves_agree(
+    points: Float32, k: int, metric: str, rng: np.random.Generator
+) -> tuple[Float32, npt.NDArray[np.float64]] | None:
+    """Scores [n, k] of images to clusters, and 1 or 0 [n] for whether another half of the images agrees.
 
-    Two halves are clustered apart; images of each half are placed by both. The concentration is the one under which
-    the confidence of the first placement best predicts (in log-likelihood) whether the second half's clusters,
-    matched by overlap, put the image in the same place.
+    Two halves are clustered apart; images of each half are placed by both, whose clusters are matched by overlap.
+    None if there are too few images.
     """
     order = rng.permutation(len(points))[:20_000]
     halves = order[: len(order) // 2], order[len(order) // 2 :]
     if len(halves[0]) <= k or k < 2:
-        return float(TEMPERATURES[len(TEMPERATURES) // 2])
+        return None
     sample = points[order]
     fits = [kmeans.fit(points[half], k, rng, metric=metric, starts=2) for half in halves]
     scores = np.concatenate([block for _, block in kmeans.score_blocks(sample, fits[0].centroids, metric=metric)])
-    first = scores.argmax(axis=1)
+    first = scores.argmax(axis=1).astype(np.int32)
     second, _ = kmeans.assign(sample, fits[1].centroids, metric=metric)
-    table = np.zeros((k, k))
-    np.add.at(table, (second, first), 1)
-    agrees = table.argmax(axis=1)[second] == first
+    return scores, (stability.contingency(second, first, k).argmax(axis=1)[second] == first).astype(np.float64)
+
+
+def _concentration(scores: Float32, agreed: npt.NDArray[np.float64]) -> float:
+    """How sharply membership falls off with scores [n, k], so that confidence says how often others agree.
+
+    The concentration is the one under which the confidence best predicts, in log-likelihood, the share [n] of others
+    (clusterings of the image, or neighbours of it) that agree on its cluster.
+    """
     spread = float(scores.std()) or 1.0
     gaps = (scores - scores.max(axis=1, keepdims=True)) / spread
     best, best_likelihood = TEMPERATURES[0], -np.inf
     for temperature in TEMPERATURES:
         confidence = np.clip(1 / np.exp(temperature * gaps).sum(axis=1), 1e-6, 1 - 1e-6)
-        likelihood = float(np.where(agrees, np.log(confidence), np.log1p(-confidence)).mean())
+        likelihood = float((agreed * np.log(confidence) + (1 - agreed) * np.log1p(-confidence)).mean())
         if likelihood > best_likelihood:
             best, best_likelihood = temperature, likelihood
     return float(best) / spread

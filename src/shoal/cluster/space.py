@@ -9,15 +9,16 @@ those are too large to hold, clusters are made of coordinates with the same dist
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from shoal.cluster.consensus import Consensus
 from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Float64, Labels, cluster_sums
-from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
+from shoal.embeddings import Float32, Ids, normalise_rows
 
 DIMS: Final = 64
 LARGEST_DIMS: Final = 512  # of a Euclidean space that can be neither held nor rotated
@@ -36,6 +37,21 @@ POINT_VALUES = 1 << 27  # Euclidean points of up to this many values (512 MB) ar
 ROTATED_IMAGES = 8_192  # up to this many images the Gram matrix of a huge Euclidean space is held
 
 
+class Rows(Protocol):
+    """Rows of raw features by id: the embeddings of a run, or an array."""
+
+    @property
+    def dim(self) -> int: ...
+
+    def read(self, ids: Ids, columns: slice = slice(None)) -> Float32:
+        """Rows of `ids`, in that order, as a new array, or only some of its columns."""
+        ...
+
+    def blocks(self, ids: Ids, size: int = 8192) -> Iterator[tuple[slice, Float32]]:
+        """Yield (slice into ids, rows) for consecutive blocks of `ids`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ClusterSpace:
     """A map from raw features [n, d] to points [n, dims]; made by `fit_space`, saved with the model.
@@ -45,24 +61,48 @@ class ClusterSpace:
         mean: float32 [d], of the prepared features.
         basis: float32 [d, dims] with orthonormal columns; None for the Euclidean metric.
         scales: float32 [dims], what each direction is multiplied by; None for the Euclidean metric.
+        consensus: for learned clusters, what makes points of the coordinates in place of unit length.
     """
 
     metric: str
     mean: Float32
     basis: Float32 | None = None
     scales: Float32 | None = None
+    consensus: Consensus | None = None
 
     @property
     def dim(self) -> int:
         """Dimensions of the raw features."""
         return len(self.mean)
 
+    @property
+    def dims(self) -> int:
+        """Dimensions of the points."""
+        if self.basis is None:
+            return self.dim
+        return int((self.basis if self.consensus is None else self.consensus.directions).shape[1])
+
+    @property
+    def plain(self) -> ClusterSpace:
+        """The space for looking at single images and at parts of clusters: this one, unless it is of learned clusters.
+
+        In a consensus the images of one cluster are all alike. The leading directions of the space beneath it are
+        those that k-means would use, and the roots of a whole whitening are half of one.
+        """
+        if self.consensus is None or self.basis is None or self.scales is None:
+            return self
+        basis, scales = self.basis[:, :DIMS], np.sqrt(self.scales[:DIMS] / self.scales[0])
+        return ClusterSpace(self.metric, self.mean, np.ascontiguousarray(basis), scales)
+
     def transform(self, features: Float32) -> Float32:
         """Points float32 [n, dims] of raw features [n, d]; rows of length 1 if the metric is cosine."""
         return self.project(features)[0]
 
-    def project(self, features: Float32) -> tuple[Float32, Float32]:
-        """Points [n, dims], and how long each centred feature is inside the space and outside it, [n, 2]."""
+    def project(self, features: Float32, unit: bool = True) -> tuple[Float32, Float32]:
+        """Points [n, dims], and how long each centred feature is inside the space and outside it, [n, 2].
+
+        `unit=False` leaves the points as long as they are (cosine metric without a consensus).
+        """
         centred: Float32 = _prepared(features, self.metric) - self.mean
         if self.basis is None or self.scales is None:
             return centred, np.stack([_lengths(centred), np.zeros(len(centred), np.float32)], axis=1)
@@ -70,32 +110,48 @@ class ClusterSpace:
         lengths = _inside_and_outside(centred, coordinates)
         coordinates *= self.scales
         coordinates[np.hypot(*lengths.T) < ROUNDING_LENGTH] = 0  # a feature that is the mean has no direction
-        return normalise_rows(coordinates), lengths
+        if self.consensus is not None:
+            return self.consensus.transform(coordinates), lengths
+        return normalise_rows(coordinates) if unit else coordinates, lengths
 
 
-def fit_space(store: EmbeddingStore, ids: Ids, metric: str, rng: np.random.Generator) -> ClusterSpace:
-    """Find the space from the features of `ids`, read in blocks; memory does not grow with their number."""
+def fit_space(
+    store: Rows,
+    ids: Ids,
+    metric: str,
+    rng: np.random.Generator,
+    *,
+    dims: int | None = None,
+    whitening: float = WHITENING,
+) -> ClusterSpace:
+    """Find the space from the features of `ids`, read in blocks; memory does not grow with their number.
+
+    For the cosine metric `dims` directions are kept (None takes as many as that number of images can tell) and
+    `whitening` goes from 0, variances as they are (but the largest is 1), to 1, every variance 1.
+    """
     if metric == EUCLIDEAN:
         return ClusterSpace(EUCLIDEAN, _mean(store, ids, metric).astype(np.float32))
-    dims = int(min(DIMS, max(LEAST_DIMS, round(DIMS_PER_ROOT * len(ids) ** 0.5)), len(ids) - 1, store.dim))
+    if dims is None:
+        dims = int(min(DIMS, max(LEAST_DIMS, round(DIMS_PER_ROOT * len(ids) ** 0.5)), len(ids) - 1, store.dim))
     mean, apply = _moments(store, ids, metric)
     basis, variances = leading_directions(apply, store.dim, max(dims, 1), _rounds(store), rng)
     kept = max(1, int(np.sum(variances > NEGLIGIBLE * variances[0])))
     basis, variances = basis[:, :kept], variances[:kept]
-    scales = np.divide(variances[0], variances, out=np.ones(kept), where=variances > 0) ** (WHITENING / 2)
+    scales = np.divide(variances[0], variances, out=np.ones(kept), where=variances > 0) ** (whitening / 2)
+    if variances[0] > 0:
+        scales /= variances[0] ** 0.5  # the first direction has variance 1; unit points do not mind
     return ClusterSpace(COSINE, mean.astype(np.float32), basis.astype(np.float32), scales.astype(np.float32))
 
 
-def points_of(space: ClusterSpace, store: EmbeddingStore, ids: Ids) -> tuple[Float32, Float32]:
+def points_of(space: ClusterSpace, store: Rows, ids: Ids, unit: bool = True) -> tuple[Float32, Float32]:
     """`space.project` of all `ids`, read in blocks: points [N, dims], and lengths inside and outside [N, 2]."""
-    dims = space.dim if space.basis is None else space.basis.shape[1]
-    points, lengths = np.empty((len(ids), dims), np.float32), np.empty((len(ids), 2), np.float32)
+    points, lengths = np.empty((len(ids), space.dims), np.float32), np.empty((len(ids), 2), np.float32)
     for where, features in store.blocks(ids, _rows(store)):
-        points[where], lengths[where] = space.project(features)
+        points[where], lengths[where] = space.project(features, unit)
     return points, lengths
 
 
-def cluster_points(space: ClusterSpace, store: EmbeddingStore, ids: Ids) -> tuple[Float32, Float32]:
+def cluster_points(space: ClusterSpace, store: Rows, ids: Ids) -> tuple[Float32, Float32]:
     """What clusters are made of: `points_of`, but for Euclidean features too large to hold other coordinates of them.
 
     Up to ROTATED_IMAGES images keep every distance (`rotated_points`). More of them keep only their leading principal
@@ -120,7 +176,7 @@ def cluster_points(space: ClusterSpace, store: EmbeddingStore, ids: Ids) -> tupl
     return points, lengths
 
 
-def centroids_of(space: ClusterSpace, store: EmbeddingStore, ids: Ids, labels: Labels, k: int) -> Float32:
+def centroids_of(space: ClusterSpace, store: Rows, ids: Ids, labels: Labels, k: int) -> Float32:
     """Means of each cluster's points in `space` (Euclidean), float32 [k, d], whatever coordinates it was made in."""
     sums = np.zeros((k, space.dim), np.float32)
     for where, features in store.blocks(ids, _rows(store)):
@@ -129,7 +185,7 @@ def centroids_of(space: ClusterSpace, store: EmbeddingStore, ids: Ids, labels: L
     return sums
 
 
-def rotated_points(store: EmbeddingStore, ids: Ids) -> Float32:
+def rotated_points(store: Rows, ids: Ids) -> Float32:
     """Coordinates [N, at most N] with the same Euclidean distances as the raw features [N, d], for d larger than N.
 
     The eigenvectors of the centred Gram matrix, scaled by the roots of its eigenvalues (principal coordinates;
@@ -177,24 +233,24 @@ def _prepared(features: Float32, metric: str) -> Float32:
     return normalise_rows(np.copysign(rooted, features, out=rooted))
 
 
-def _mean(store: EmbeddingStore, ids: Ids, metric: str) -> Float64:
+def _mean(store: Rows, ids: Ids, metric: str) -> Float64:
     total = np.zeros(store.dim)
     for _, features in store.blocks(ids, _rows(store)):
         total += _prepared(features, metric).sum(axis=0, dtype=np.float64)
     return total / len(ids)
 
 
-def _moments(store: EmbeddingStore, ids: Ids, metric: str) -> tuple[Float64, Callable[[Float64], Float64]]:
+def _moments(store: Rows, ids: Ids, metric: str) -> tuple[Float64, Callable[[Float64], Float64]]:
     """Mean [d] of the prepared features, and the product with their covariance matrix."""
     of = _covariance if store.dim <= COVARIANCE_DIM else _streamed_covariance
     return of(store, ids, metric)
 
 
-def _rounds(store: EmbeddingStore) -> int:
+def _rounds(store: Rows) -> int:
     return HELD_ROUNDS if store.dim <= COVARIANCE_DIM else STREAMED_ROUNDS
 
 
-def _covariance(store: EmbeddingStore, ids: Ids, metric: str) -> tuple[Float64, Callable[[Float64], Float64]]:
+def _covariance(store: Rows, ids: Ids, metric: str) -> tuple[Float64, Callable[[Float64], Float64]]:
     """With the covariance matrix held: one pass over the features."""
     total, second = np.zeros(store.dim), np.zeros((store.dim, store.dim))
     for _, features in store.blocks(ids, _rows(store)):
@@ -207,7 +263,7 @@ def _covariance(store: EmbeddingStore, ids: Ids, metric: str) -> tuple[Float64, 
     return mean, lambda block: second @ block
 
 
-def _streamed_covariance(store: EmbeddingStore, ids: Ids, metric: str) -> tuple[Float64, Callable[[Float64], Float64]]:
+def _streamed_covariance(store: Rows, ids: Ids, metric: str) -> tuple[Float64, Callable[[Float64], Float64]]:
     """With each product taking one pass over the features."""
     mean = _mean(store, ids, metric)
 
@@ -221,7 +277,7 @@ def _streamed_covariance(store: EmbeddingStore, ids: Ids, metric: str) -> tuple[
     return mean, apply
 
 
-def _rows(store: EmbeddingStore) -> int:
+def _rows(store: Rows) -> int:
     return max(1, min(8192, BLOCK_VALUES // store.dim))
 
 

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import records
-from shoal.cluster import kmeans, levels
+from shoal.cluster import kmeans, learned, levels, silhouette
 from shoal.cluster.choose_k import Choice, automatic_counts, choose
-from shoal.cluster.kmeans import EUCLIDEAN, Clustering
+from shoal.cluster.kmeans import EUCLIDEAN, Clustering, Float64, Labels
 from shoal.cluster.model import Assignment, fit_model
-from shoal.cluster.space import centroids_of, cluster_points, fit_space
+from shoal.cluster.space import ClusterSpace, centroids_of, cluster_points, fit_space
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
 from shoal.errors import ConfigError
@@ -26,9 +26,9 @@ RUNNERS_UP = 3
 
 
 def key(config: ClusterConfig) -> dict[str, Any]:
-    """The options that make the clusters stale. Raises ConfigError if the method is not one of this version's."""
-    if config.method == "learned":
-        raise ConfigError("--method has value 'learned'; this version has only kmeans (which auto takes)")
+    """The options that make the clusters stale. Raises ConfigError if the method does not suit the metric."""
+    if config.method == "learned" and config.metric == EUCLIDEAN:
+        raise ConfigError("--method has value 'learned', which needs --metric cosine; got euclidean")
     return {"clusters": config.counts.values, "method": config.method, "metric": config.metric, "seed": config.seed}
 
 
@@ -48,44 +48,86 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         choice = choose(points, config.counts, config.seed, metric=config.metric, watch=lambda _: task.advance())
     if left_out := [k for k in config.counts.values if k > len(ids)]:
         progress.say(f"--clusters: left out {len(left_out)} numbers above the {len(ids)} usable images")
-    found = _numbered(choice, points, config.metric)
-    model = fit_model(space, found, points, lengths, config.seed)
+    found = _numbered(choice.chosen.clustering, points, config.metric)
+    plain = _Outcome("kmeans", "", space, found, points, lengths, choice.silhouettes)
+    outcome = _better(plain, config, store, ids, progress)
+    found = outcome.found
+    model = fit_model(outcome.space, found, outcome.points, outcome.lengths, config.seed, outcome.votes)
     rows = _Rows.of(images, ids)
-    columns = _describe(choice, found, model.assign_points(points, lengths))
+    columns = _describe(outcome, model.assign_points(outcome.points, outcome.lengths))
     records.write_table(run_dir.clusters, rows.table(columns, records.CLUSTERS))
-    nested = levels.nested(points, found.labels, found.centroids, config.seed, config.metric)
+    means = means_of(points, found.labels, config.metric)
+    nested = levels.nested(points, found.labels, means, config.seed, config.metric)
     records.write_table(
         run_dir.levels, rows.table({"coarse": nested.coarse, "medium": nested.medium, "fine": nested.fine})
     )
     looked_at = {f"k{item.k}": item.clustering.labels for item in choice.candidates}
+    looked_at[f"k{choice.chosen.k}"] = found.labels
     records.write_table(run_dir.root / "sweep.parquet", rows.table(looked_at))
     records.write_table(run_dir.choose_k, _evidence(choice))
     if config.metric == EUCLIDEAN:  # the points may be other coordinates than those of new images
         model = replace(model, centroids=centroids_of(space, store, ids, found.labels, choice.chosen.k))
     model.save(run_dir.model)
     digest = digest_of(*(digest_file(path) for path in (run_dir.clusters, run_dir.choose_k)))
-    return StageResult(digest, {"metric": config.metric, **_facts(choice, found, columns["unsure"])})
+    return StageResult(digest, {"metric": config.metric, **_facts(choice, outcome, columns["unsure"])})
 
 
-def _numbered(choice: Choice, points: Float32, metric: str) -> Clustering:
-    """The chosen clustering with its clusters numbered by size, and its centroids in the space of `points`."""
-    labels, _ = kmeans.number_by_size(choice.chosen.clustering.labels, choice.chosen.k)
-    sums, counts = kmeans.cluster_sums(points, labels, choice.chosen.k)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Outcome:
+    """A clustering of the usable images in its space, with silhouettes [N] among the points of k-means."""
+
+    method: str  # kmeans | learned
+    why: str  # one sentence; empty if there was nothing to choose
+    space: ClusterSpace
+    found: Clustering
+    points: Float32
+    lengths: Float32
+    silhouettes: Float64
+    votes: Float32 | None = None
+
+
+def _better(plain: _Outcome, config: ClusterConfig, store: EmbeddingStore, ids: Ids, progress: Progress) -> _Outcome:
+    """Learned clusters where they were asked for, or may be better and evidence speaks for them; else `plain`."""
+    k = len(plain.found.centroids)
+    asked = config.method == "learned" or (config.method == "auto" and learned.worth_a_look(len(ids), k))
+    if not asked or config.metric == EUCLIDEAN or k < 2:
+        return plain
+    fitted = learned.learn(store, ids, k, config.seed, progress=progress)
+    verdict = learned.judge(fitted, plain.found.labels, k)
+    if not verdict.taken:
+        progress.say(f"--method {config.method}: {verdict.sentence}")
+        return replace(plain, why=verdict.sentence)
+    found = _numbered(fitted.found, fitted.points, config.metric)
+    silhouettes = silhouette.cosine(plain.points, found.labels, k)
+    return _Outcome(
+        "learned", verdict.sentence, fitted.space, found, fitted.points, fitted.lengths, silhouettes, fitted.votes
+    )
+
+
+def _numbered(clustering: Clustering, points: Float32, metric: str) -> Clustering:
+    """The clustering with its clusters numbered by size, and its centroids in the space of `points`."""
+    labels, _ = kmeans.number_by_size(clustering.labels, len(clustering.centroids))
+    return replace(clustering, labels=labels, centroids=means_of(points, labels, metric))
+
+
+def means_of(points: Float32, labels: Labels, metric: str) -> Float32:
+    """Mean of each cluster's points, float32 [K, dims]; of unit length if the metric is cosine."""
+    sums, counts = kmeans.cluster_sums(points, labels, int(labels.max()) + 1)
     centroids = (sums / counts[:, None]).astype(np.float32)
-    if metric != EUCLIDEAN:
-        normalise_rows(centroids)
-    return Clustering(labels, centroids, choice.chosen.clustering.inertia, choice.chosen.clustering.iterations)
+    return centroids if metric == EUCLIDEAN else normalise_rows(centroids)
 
 
-def _describe(choice: Choice, found: Clustering, assignment: Assignment) -> dict[str, npt.NDArray[Any]]:
+def _describe(outcome: _Outcome, assignment: Assignment) -> dict[str, npt.NDArray[Any]]:
     """The columns of clusters.parquet but for id and path."""
     # Where two centroids are equally near, k-means and assignment may differ; what k-means said stands.
-    other = np.where(assignment.runner_up == found.labels, assignment.cluster, assignment.runner_up)
+    labels = outcome.found.labels
+    other = np.where(assignment.runner_up == labels, assignment.cluster, assignment.runner_up)
+    nearer_to_others = (outcome.silhouettes < 0) & (outcome.method == "kmeans")
     return {
-        "cluster": found.labels,
+        "cluster": labels,
         "confidence": assignment.confidence,
-        "unsure": assignment.unsure | (choice.silhouettes < 0),
-        "silhouette": choice.silhouettes.astype(np.float32),
+        "unsure": assignment.unsure | nearer_to_others,
+        "silhouette": outcome.silhouettes.astype(np.float32),
         "runner_up": other.astype(np.int32),
     }
 
@@ -133,14 +175,15 @@ def _evidence(choice: Choice) -> pa.Table:
     )
 
 
-def _facts(choice: Choice, found: Clustering, unsure: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _facts(choice: Choice, outcome: _Outcome, unsure: npt.NDArray[np.bool_]) -> dict[str, Any]:
     ranked = sorted(choice.candidates, key=lambda item: -item.score)
     return {
         "k": choice.chosen.k,
         "sentence": choice.sentence,
-        "method": "kmeans",
-        "sizes": np.bincount(found.labels, minlength=choice.chosen.k).tolist(),
+        "method": outcome.method,
+        "why_method": outcome.why,
+        "sizes": np.bincount(outcome.found.labels, minlength=choice.chosen.k).tolist(),
         "n_unsure": int(unsure.sum()),
         "runners_up": [item.k for item in ranked if item is not choice.chosen][:RUNNERS_UP],
-        "silhouette": round(choice.chosen.silhouette, 6),
+        "silhouette": round(float(outcome.silhouettes.mean()), 6),
     }

@@ -16,7 +16,7 @@ def clustering_space(run_dir: RunDir, ids: Ids) -> Float32:
     Raises:
         RunError: the run has no finished embeddings or no model.
     """
-    space = ClusterModel.load(run_dir.model).space
+    space = ClusterModel.load(run_dir.model).space.plain
     store = EmbeddingStore.open(run_dir.embeddings)
     return cluster_points(space, store, ids)[0]
 

@@ -1,0 +1,90 @@
+"""Many heads, one clustering: each image becomes the pattern of the clusters that the heads give it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from shoal.cluster.heads import Heads
+from shoal.embeddings import Float32, normalise_rows
+
+ROWS = 4096  # points worked on at once
+FIELDS = ("weights", "bias", "scale", "centre", "directions")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Consensus:
+    """A map from whitened points [n, d] to what the heads together say of them, unit rows [n, dims].
+
+    Two images lie near if most heads put them together: the inner product of their scaled assignments is the share of
+    heads that do so, weighed by how rare the shared cluster is (Strehl and Ghosh, Cluster ensembles, 2002, section
+    3.2, with soft assignments).
+
+    Attributes:
+        weights, bias: float32 [d, heads, k] and [heads, k].
+        scale: float32 [heads · k], one over the root of each cluster's mean assignment.
+        centre: float32 [heads · k], mean of the scaled assignments.
+        directions: float32 [heads · k, dims], their leading principal directions.
+    """
+
+    weights: Float32
+    bias: Float32
+    scale: Float32
+    centre: Float32
+    directions: Float32
+
+    def transform(self, points: Float32) -> Float32:
+        """Unit rows [n, dims] of whitened points [n, d]."""
+        found = np.empty((len(points), self.directions.shape[1]), np.float32)
+        for start in range(0, len(points), ROWS):
+            rows = slice(start, start + ROWS)
+            scaled = _assignments(self.weights, self.bias, points[rows]) * self.scale - self.centre
+            found[rows] = scaled @ self.directions
+        return normalise_rows(found)
+
+    def tensors(self) -> dict[str, Float32]:
+        """What `of_tensors` makes it again from."""
+        return {f"consensus.{name}": np.ascontiguousarray(getattr(self, name)) for name in FIELDS}
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Float32]) -> Consensus | None:
+        """The consensus saved among `tensors`, or None if there is none."""
+        if f"consensus.{FIELDS[0]}" not in tensors:
+            return None
+        return cls(*(tensors[f"consensus.{name}"] for name in FIELDS))
+
+
+def consensus_of(heads: Heads, points: Float32) -> Consensus:
+    """The consensus of `heads` on whitened points [n, d], in as many dimensions as a head has clusters."""
+    columns = heads.bias.size
+    total, second = np.zeros(columns), np.zeros((columns, columns))
+    for start in range(0, len(points), ROWS):
+        block = _assignments(heads.weights, heads.bias, points[start : start + ROWS])
+        total += block.sum(axis=0, dtype=np.float64)
+        second += block.T @ block
+    mean = total / len(points)
+    scale = 1 / np.sqrt(np.maximum(mean, 1 / len(points)))
+    covariance = (second / len(points) - np.outer(mean, mean)) * np.outer(scale, scale)
+    variances, directions = np.linalg.eigh(covariance)
+    kept = np.argsort(-variances)[: heads.bias.shape[1]]
+    signs = np.sign(directions[np.abs(directions[:, kept]).argmax(axis=0), kept])
+    return Consensus(
+        heads.weights,
+        heads.bias,
+        scale.astype(np.float32),
+        (mean * scale).astype(np.float32),
+        (directions[:, kept] * signs).astype(np.float32),
+    )
+
+
+def _assignments(weights: Float32, bias: Float32, points: Float32) -> Float32:
+    """Each head's probabilities, [n, heads · k]."""
+    d = len(weights)
+    logits = (points @ weights.reshape(d, -1) + bias.reshape(-1)).reshape(len(points), *bias.shape)
+    logits -= logits.max(axis=2, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=2, keepdims=True)
+    flat: Float32 = logits.reshape(len(points), -1)
+    return flat

@@ -1,0 +1,127 @@
+"""Linear heads on frozen features, trained so that neighbours fall into the same cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.cluster.kmeans import Labels
+from shoal.cluster.objectives import OBJECTIVES
+from shoal.embeddings import Float32
+
+EPOCHS = 15
+WARM_UP_EPOCHS = 3  # in which a head learns the clusters it begins with
+SMOOTHING = 0.1  # of the labels it begins with, so that it stays ready to leave them
+LEARNING_RATE = 1e-2
+MOST_STEPS_OF_WALK = 2  # a neighbour of a neighbour of a neighbour, at most
+LARGEST_BATCH, SMALLEST_BATCH = 2048, 256
+BATCHES = 20  # at least so many steps an epoch, where batches can be small enough
+HELD_OUT = 10  # one image in ten is no anchor of training
+HELD_OUT_PAIRS = 50_000
+SEED_SCALE = 0.3
+
+Neighbours = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heads:
+    """Heads of k clusters each.
+
+    Attributes:
+        weights: float32 [d, heads, k].
+        bias: float32 [heads, k].
+        losses: float64 [heads], of pairs whose first image trained no head.
+    """
+
+    weights: Float32
+    bias: Float32
+    losses: npt.NDArray[np.float64]
+
+    @classmethod
+    def together(cls, groups: Sequence[Heads]) -> Heads:
+        """The heads of all groups."""
+        return cls(
+            np.concatenate([group.weights for group in groups], axis=1),
+            np.concatenate([group.bias for group in groups]),
+            np.concatenate([group.losses for group in groups]),
+        )
+
+    def logits(self, points: Float32) -> Float32:
+        """[n, heads, k] of points [n, d]."""
+        d, heads, k = self.weights.shape
+        flat: Float32 = points @ self.weights.reshape(d, heads * k) + self.bias.reshape(-1)
+        return flat.reshape(len(points), heads, k)
+
+
+def train_heads(
+    points: Float32,
+    neighbours: Neighbours,
+    starts: Sequence[Labels],
+    k: int,
+    seed: int,
+    *,
+    objective: str = "mutual_information",
+    epochs: int = EPOCHS,
+    watch: Callable[[], None] = lambda: None,
+) -> Heads:
+    """Train one head for each clustering in `starts`, all in the same matrix products.
+
+    Args:
+        points: [n, d], whitened; not of unit length, since lengths are information too.
+        neighbours: int32 [n, m], positions of each point's nearest others.
+        starts: labels [n] that each head learns first, by cross-entropy, before it goes its own way.
+        objective: a key of `OBJECTIVES`.
+        watch: called after every epoch.
+    """
+    import torch  # noqa: PLC0415  (k-means does not need it)
+
+    random = torch.Generator().manual_seed(seed)
+    rows = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))
+    near = torch.from_numpy(neighbours.astype(np.int64))
+    begin = torch.from_numpy(np.stack(starts).astype(np.int64))  # [heads, n]
+    loss_of = OBJECTIVES[objective]
+    (n, d), heads = rows.shape, len(starts)
+    weights = torch.randn((d, heads * k), generator=random) * (SEED_SCALE / d**0.5)
+    bias = torch.zeros(heads * k)
+    parameters = [weights.requires_grad_(), bias.requires_grad_()]
+    held_out, anchors = torch.arange(0, n, HELD_OUT), torch.arange(n)[torch.arange(n) % HELD_OUT != 0]
+    batch = min(LARGEST_BATCH, max(SMALLEST_BATCH, len(anchors) // BATCHES), len(anchors))
+    steps = max(1, len(anchors) // batch)
+    optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * steps)
+
+    def logits(images: Any) -> Any:
+        return (rows[images] @ weights + bias).view(len(images), heads, k)
+
+    def walked(images: Any) -> Any:
+        """A random neighbour of each image, or one or two random steps on from it."""
+        for _ in range(1 + int(torch.randint(MOST_STEPS_OF_WALK + 1, (), generator=random))):
+            images = near[images, torch.randint(near.shape[1], (len(images),), generator=random)]
+        return images
+
+    for epoch in range(epochs):
+        order = anchors[torch.randperm(len(anchors), generator=random)]
+        for images in order[: steps * batch].view(steps, batch):
+            found = logits(images)  # [batch, heads, k]
+            if epoch < WARM_UP_EPOCHS:
+                loss = heads * torch.nn.functional.cross_entropy(
+                    found.permute(1, 2, 0), begin[:, images], label_smoothing=SMOOTHING
+                )
+            else:
+                loss = loss_of(found.softmax(2), logits(walked(images)).softmax(2)).sum()
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+        watch()
+    with torch.no_grad():
+        pairs = held_out.repeat(max(1, min(near.shape[1], HELD_OUT_PAIRS // len(held_out))))
+        partners = near[pairs, torch.randint(near.shape[1], (len(pairs),), generator=random)]
+        losses = loss_of(logits(pairs).softmax(2), logits(partners).softmax(2))
+    return Heads(
+        weights.detach().numpy().reshape(d, heads, k), bias.detach().numpy().reshape(heads, k), losses.double().numpy()
+    )

@@ -1,0 +1,197 @@
+"""Learned clusters: many heads trained on neighbours, their consensus, and whether to trust it.
+
+1. Draw each image towards its neighbours; cluster that by k-means many times over, in spaces of several sizes.
+2. Let one linear head learn each of those clusterings, then train it for what its cluster says of its neighbours'.
+3. Keep the half of the heads with the least loss on pairs held out, and cluster what they say together.
+
+No label is seen anywhere; docs/decisions.md has what each step was compared with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.cluster import kmeans, stability, threads
+from shoal.cluster.consensus import consensus_of
+from shoal.cluster.heads import EPOCHS, Heads, Neighbours, train_heads
+from shoal.cluster.kmeans import Clustering, Labels
+from shoal.cluster.smoothing import smoothed, whitened
+from shoal.cluster.space import ClusterSpace, Rows, fit_space, points_of
+from shoal.embeddings import Float32, Ids, normalise_rows
+from shoal.neighbours.exact import exact_neighbours
+from shoal.progress import Progress
+
+LEAST_IMAGES = 1_000  # with fewer, and with fewer a cluster than the next, `auto` does not look at learned clusters
+LEAST_IMAGES_PER_CLUSTER = 20
+MOST_IMAGES = 60_000  # that heads are trained on; clusters are made of all of them
+WHITE_DIMS = 256
+IMAGES_PER_DIM = 8
+NEIGHBOURS = 20  # as SCAN mines
+START_DIMS = (24, 32, 40, 48)  # of the spaces that heads begin in
+STARTS = 2
+MOST_HEADS, LEAST_HEADS = 32, 4
+OUTPUTS = 640  # heads times clusters, at most: more clusters, fewer heads
+SIDE_BY_SIDE = 8  # heads trained in the same matrix products
+CONSENSUS_STARTS = 10
+LEAST_AGREEMENT = 0.25  # mean adjusted Rand index of the heads with their consensus
+DOMINATING = 3.0  # a cluster this many times as large as k-means' largest, and of half of the images, is a collapse
+ASKED_IMAGES = 10_000  # how many, about, tell how far the heads agree
+HELD_OUT = 10  # one image in ten judges the clusters
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """What heads found.
+
+    Attributes:
+        space: whitening and consensus; its points are what `found` is made of, and new images go through it too.
+        found: the clustering of all images.
+        points, lengths: of all images in the space, as `ClusterSpace.project` gives them.
+        votes: share of each image's neighbours that are in its cluster, [N]; NaN for images that trained no head.
+        sample: positions of the images that the heads were trained on, rising.
+        neighbours: of the sample, as positions in it.
+        agreement: mean adjusted Rand index of the kept heads with the consensus, at most 1.
+        loss: mean loss of the kept heads on held-out pairs.
+    """
+
+    space: ClusterSpace
+    found: Clustering
+    points: Float32
+    lengths: Float32
+    votes: Float32
+    sample: Ids
+    neighbours: Neighbours
+    agreement: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether learned clusters are taken, and one sentence that says why."""
+
+    taken: bool
+    sentence: str
+
+
+def worth_a_look(images: int, k: int) -> bool:
+    """Whether there are images enough for heads to learn more than chance."""
+    return images >= max(LEAST_IMAGES, LEAST_IMAGES_PER_CLUSTER * k)
+
+
+def learn(
+    store: Rows,
+    ids: Ids,
+    k: int,
+    seed: int,
+    *,
+    objective: str = "mutual_information",
+    heads: int | None = None,
+    progress: Progress | None = None,
+) -> Learned:
+    """Learn `k` clusters of the images `ids` in `store`.
+
+    Args:
+        objective: what heads are trained for, a key of `objectives.OBJECTIVES`.
+        heads: how many are trained; None takes 32, fewer for many clusters.
+    """
+    n = len(ids)
+    sample = np.arange(n)
+    if n > MOST_IMAGES:
+        sample = np.sort(np.random.default_rng([seed, 4]).choice(n, MOST_IMAGES, replace=False))
+    dims = max(1, min(WHITE_DIMS, n // IMAGES_PER_DIM, store.dim))
+    space = fit_space(store, ids, "cosine", np.random.default_rng([seed, 5]), dims=dims, whitening=1.0)
+    white = points_of(space, store, ids[sample], unit=False)[0]
+    assert space.scales is not None  # of the cosine metric
+    # Whitened by half: a whole whitening would drown what near neighbours share.
+    rows = normalise_rows(np.divide(white, np.sqrt(space.scales), dtype=np.float32))
+    neighbours, _ = exact_neighbours(rows, min(NEIGHBOURS, len(sample) - 1))
+    starts = _starts(smoothed(rows, neighbours), k, heads or max(LEAST_HEADS, min(MOST_HEADS, OUTPUTS // k)), seed)
+    kept = _better_half(_trained(white, neighbours, starts, k, seed, objective, progress or Progress()))
+    space = replace(space, consensus=consensus_of(kept, white))
+    points, lengths = points_of(space, store, ids)
+    found = kmeans.fit(points, k, np.random.default_rng([seed, k, 6]), starts=CONSENSUS_STARTS)
+    own = found.labels[sample]
+    votes = np.full(n, np.nan, np.float32)
+    votes[sample] = (own[neighbours] == own[:, None]).mean(axis=1)
+    agreement = _agreement(kept, white, own, k)
+    return Learned(space, found, points, lengths, votes, sample, neighbours, agreement, float(kept.losses.mean()))
+
+
+def judge(learned: Learned, plain: Labels, k: int) -> Verdict:
+    """Compare learned clusters with those of k-means, `plain` [N], by evidence that needs no labels.
+
+    The better ones say more about which cluster an image's neighbours are in: the mutual information of the clusters
+    of neighbours, on pairs whose first image trained no head.
+    """
+    both = (learned.found.labels, plain)
+    own, other = (_information(labels[learned.sample], learned.neighbours, k) for labels in both)
+    largest, largest_plain = (float(np.bincount(labels).max()) / len(plain) for labels in both)
+    told = f"{own:.2f} against {other:.2f} nats on neighbours held out"
+    if largest > 0.5 and largest > DOMINATING * largest_plain:
+        return Verdict(False, f"k-means stands: the learned clusters collapsed, one of them holds {largest:.0%} of all")
+    if learned.agreement < LEAST_AGREEMENT:
+        return Verdict(False, f"k-means stands: the learned heads do not agree (adjusted Rand {learned.agreement:.2f})")
+    if own <= other:
+        return Verdict(False, f"k-means stands: learned clusters tell no more of an image's neighbours ({told})")
+    return Verdict(True, f"learned clusters tell more of an image's neighbours than k-means ({told})")
+
+
+def _starts(points: Float32, k: int, count: int, seed: int) -> list[Labels]:
+    """Clusterings of smoothed points by k-means, in whitened spaces of several sizes."""
+    coordinates = whitened(points, START_DIMS[-1])
+
+    def start(number: int) -> Labels:
+        rows = np.ascontiguousarray(coordinates[:, : START_DIMS[number % len(START_DIMS)]])
+        random = np.random.default_rng([seed, k, 7, number])
+        return kmeans.fit(normalise_rows(rows), k, random, starts=STARTS).labels
+
+    return list(threads.each(start, range(count)))
+
+
+def _trained(
+    white: Float32,
+    neighbours: Neighbours,
+    starts: list[Labels],
+    k: int,
+    seed: int,
+    objective: str,
+    progress: Progress,
+) -> Heads:
+    """All heads, in groups of one size on every machine; each group on one core."""
+    groups = [starts[first : first + SIDE_BY_SIDE] for first in range(0, len(starts), SIDE_BY_SIDE)]
+    with progress.task("Learning", EPOCHS * len(groups), "epochs") as task:
+
+        def train(number: int) -> Heads:
+            import torch  # noqa: PLC0415  (k-means does not need it)
+
+            torch.set_num_threads(1)  # of this worker: products so small lose more by being shared than they gain
+            own = int(np.random.default_rng([seed, k, 8, number]).integers(2**31))
+            return train_heads(white, neighbours, groups[number], k, own, objective=objective, watch=task.advance)
+
+        return Heads.together(list(threads.each(train, range(len(groups)))))
+
+
+def _better_half(heads: Heads) -> Heads:
+    kept = np.sort(np.argsort(heads.losses, kind="stable")[: max(1, len(heads.losses) // 2)])
+    return Heads(np.ascontiguousarray(heads.weights[:, kept]), heads.bias[kept], heads.losses[kept])
+
+
+def _agreement(heads: Heads, white: Float32, labels: Labels, k: int) -> float:
+    """Mean adjusted Rand index of the heads with `labels` [n], on some of the images."""
+    some = slice(None, None, max(1, len(white) // ASKED_IMAGES))
+    said = heads.logits(white[some]).argmax(axis=2).astype(np.int32)  # [some, heads]
+    return float(np.mean([stability.adjusted_rand(stability.contingency(one, labels[some], k)) for one in said.T]))
+
+
+def _information(labels: Labels, neighbours: Neighbours, k: int) -> float:
+    """Mutual information, in nats, of the clusters of held-out images and of their neighbours."""
+    held_out = np.arange(0, len(labels), HELD_OUT)
+    first = np.repeat(labels[held_out], neighbours.shape[1])
+    table = stability.contingency(first, labels[neighbours[held_out]].ravel(), k).astype(np.float64)
+    joint: npt.NDArray[np.float64] = (table + table.T) / (2 * table.sum())
+    chance = np.outer(joint.sum(axis=0), joint.sum(axis=1))
+    there = joint > 0
+    return float(np.sum(joint[there] * np.log(joint[there] / chance[there])))

@@ -1,0 +1,44 @@
+"""Points drawn towards their neighbours, which takes out what sets single images apart and leaves what kinds share."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from shoal.cluster.heads import Neighbours
+from shoal.embeddings import Float32, normalise_rows
+
+NEIGHBOURS = 15
+ROUNDS = 4
+OWN_SHARE = np.float32(0.5)
+
+
+def smoothed(points: Float32, neighbours: Neighbours) -> Float32:
+    """Lazy random walks of unit points [n, d] over their neighbour graph, unit again: new float32 [n, d].
+
+    Each round moves a point half the way to the mean of its neighbours, in the graph that joins two images if either
+    is among the nearest 15 of the other (the low-pass filter of Wu et al., Simplifying Graph Convolutional Networks,
+    2019, equation 8, with half of each point kept).
+    """
+    n, m = len(points), min(NEIGHBOURS, neighbours.shape[1])
+    links = sparse.csr_array(
+        (np.ones(n * m, np.float32), neighbours[:, :m].ravel(), np.arange(0, n * m + 1, m)), shape=(n, n)
+    )
+    graph = links + links.T
+    graph = sparse.diags_array(np.float32(1) / graph.sum(axis=1)) @ graph
+    moved: Float32 = points
+    for _ in range(ROUNDS):
+        moved = normalise_rows(OWN_SHARE * moved + (1 - OWN_SHARE) * (graph @ moved).astype(np.float32))
+    return moved
+
+
+def whitened(points: Float32, dims: int) -> Float32:
+    """The `dims` leading principal coordinates of points [n, d], each of variance 1: float32 [n, ≤ dims]."""
+    mean = points.mean(axis=0, dtype=np.float64)
+    covariance = (points.T @ points).astype(np.float64) / len(points) - np.outer(mean, mean)
+    variances, directions = np.linalg.eigh(covariance)
+    order = np.argsort(-variances)[:dims]
+    order = order[variances[order] > 1e-7 * variances[order[0]]]
+    basis = (directions[:, order] / np.sqrt(variances[order])).astype(np.float32)
+    coordinates: Float32 = (points - mean.astype(np.float32)) @ basis
+    return coordinates
