@@ -73,7 +73,7 @@ def build(backbone: str, features: str, resize: str, weights: Path | None) -> tu
         state = weight_files.read_state_dict(weights)
         if embedded and weights.name == weight_files.EMBEDDED_FILE:
             state = _in_order(state)
-        _load(model, _without_unused_top(state, model, features), backbone)
+        _load(model, _without_unused_top(weight_files.encoder_tensors(state), model, features), backbone)
     model.eval().requires_grad_(False)
     encoder = Encoder(model, features).eval()
     return encoder, _describe(encoder, backbone, architecture, resize, weights, from_hub)
