@@ -69,6 +69,9 @@ class ViewConfig:
             raise ConfigError(f"views.area has value {list(self.area)}; expected two parts of the image, 0 < a <= b <= 1")
 
 
+PLAIN: Final = ViewConfig(kind="centre")  # the image as it is
+
+
 @dataclass(frozen=True, slots=True)
 class OptimiserConfig:
     name: str = "adamw"
@@ -177,6 +180,7 @@ class ScanConfig:
     epochs: int = 50
     clusters: int | None = None
     heads: int = 1
+    neighbours_each: int = 1  # of an anchor in a step
     entropy_weight: float = 5.0
     tune_encoder: bool = True
     cached_views: int = 4  # frozen encoder: views of each image whose features are kept
@@ -191,6 +195,7 @@ class ScanConfig:
         _one_of("scan.loss", self.loss, ("standard", "keras"))
         _at_least("scan.epochs", self.epochs, 0)
         _at_least("scan.heads", self.heads, 1)
+        _at_least("scan.neighbours_each", self.neighbours_each, 1)
         _at_least("scan.cached_views", self.cached_views, 1)
         if self.clusters is not None:
             _at_least("scan.clusters", self.clusters, 2)

@@ -1,4 +1,4 @@
-"""What a training says on its way: one JSON object a line in train/log.jsonl, and TensorBoard's files where it is installed."""
+"""What a training says on its way: a JSON object a line in train/log.jsonl, and TensorBoard's files if it is installed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+
+from shoal import atomic
 
 FILE = "log.jsonl"
 
@@ -21,11 +23,8 @@ class Log:
         self._path = folder / FILE
         self._phase = phase
         kept = [line for line in read(folder) if line["phase"] != phase or line["epoch"] < epoch]
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("w", encoding="utf-8")
-        for line in kept:
-            self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        atomic.write_bytes(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._file = self._path.open("a", encoding="utf-8")
         self._board = _board(folder / "tensorboard") if tensorboard else None
 
     def write(self, epoch: int, **values: Any) -> None:
