@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal.errors import WeightsError
 
@@ -85,6 +86,18 @@ def encoder_tensors(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if inner:
             return {name: tensor for name, tensor in inner.items() if not name.startswith("fc.")}
     return state
+
+
+def trained_metadata(path: Path, key: str) -> dict[str, Any]:
+    """What `shoal train` wrote into the file beside the tensors. Raises WeightsError if it wrote nothing."""
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+    try:
+        with safe_open(path, "pt") as file:
+            found: dict[str, Any] = json.loads((file.metadata() or {})[key])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise WeightsError(f"--weights file {path} is none that shoal train made: {_first_line(error)}") from error
+    return found
 
 
 def _first_line(error: BaseException) -> str:

@@ -42,13 +42,26 @@ def save(
     tensors = {f"model/{path}": tensor for path, tensor in kept.state_dict().items()}
     tensors |= _optimiser_tensors(optimiser) if optimiser is not None else {}
     file = folder / f"{name}-{position.epoch:05d}-{position.step:07d}.safetensors"
-    with atomic.replacing(file) as temporary:
-        save_file({path: tensor.detach().contiguous() for path, tensor in tensors.items()}, temporary)
+    write_tensors(file, tensors)
     record = {"format_version": FORMAT_VERSION, "key": key, "tensors": file.name, "position": asdict(position)}
     atomic.write_json(folder / f"{name}.json", record)
     for older in folder.glob(f"{name}-*.safetensors"):
         if older != file:
             older.unlink()
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    with atomic.replacing(path) as temporary:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Raises RunError if the file is not there or damaged."""
+    try:
+        found: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} is not readable: {error}; run the same shoal train again") from error
+    return found
 
 
 def restore(

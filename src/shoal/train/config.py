@@ -69,9 +69,6 @@ class ViewConfig:
             raise ConfigError(f"views.area has value {list(self.area)}; expected two parts of the image, 0 < a <= b <= 1")
 
 
-PLAIN: Final = ViewConfig(kind="centre")  # the image as it is
-
-
 @dataclass(frozen=True, slots=True)
 class OptimiserConfig:
     name: str = "adamw"
@@ -248,3 +245,6 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise ConfigError(f"{name} has value {value}; expected a whole number from {least} up")
+
+
+PLAIN: Final = ViewConfig(kind="centre")  # the image as it is
