@@ -41,7 +41,7 @@ def build(name: str) -> nn.Module:
 
 
 def full_name(name: str) -> str:
-    """The name under which a trained encoder is kept: `cpu-small` -> `shoal:cpu-small`, `resnet50` -> `shoal:timm/…`."""
+    """What a trained encoder is called: `cpu-small` is `shoal:cpu-small`, timm's `resnet50` is `shoal:timm/resnet50`."""
     plain = name.removeprefix(PREFIX)
     return PREFIX + (plain if plain in ENCODERS else TIMM + plain.removeprefix(TIMM))
 
@@ -99,7 +99,7 @@ def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
 
 
-# -- those of the papers -----------------------------------------------------------------------------------------------
+# -- those of the papers ---------------------------------------------------------------------------------------------
 
 
 def resnet18_cifar() -> nn.Module:
@@ -172,7 +172,8 @@ class KerasBlock(nn.Module):
         shortcut: Tensor = self.shortcut(active if self.widen else x)
         y = F.relu(self.norm1(self.first(active)))
         y = F.relu(self.norm2(self.second(y)))
-        return shortcut + self.third(y)
+        out: Tensor = shortcut + self.third(y)
+        return out
 
 
 def _keras_norm(width: int) -> nn.BatchNorm2d:

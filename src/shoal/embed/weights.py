@@ -78,8 +78,8 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 def encoder_tensors(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The encoder's tensors of a checkpoint of self-supervised training, by the encoder's own names.
 
-    MoCo keeps them under `encoder_q.` with its head as `fc.`, SimCLR and SCAN under `backbone.`, Shoal under `encoder.`.
-    Anything else is returned as it is.
+    MoCo keeps them under `encoder_q.` with its head as `fc.`, SimCLR and SCAN under `backbone.`, Shoal under
+    `encoder.`. Anything else is returned as it is.
     """
     for prefix in ("encoder_q.", "backbone.", "encoder."):
         inner = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -86,7 +86,9 @@ def fit(store: EmbeddingStore, ids: Ids, weight: Float64, bias: Float64) -> Clus
     """
     d, k = weight.shape
     if k > d:
-        raise ConfigError(f"scan.clusters has value {k}; expected at most {d}, the dimensions of the encoder's features")
+        raise ConfigError(
+            f"scan.clusters has value {k}; expected at most {d}, the dimensions of the encoder's features"
+        )
     sums, counts, centre = _sums(store, ids, weight, bias)
     means = sums / np.maximum(counts, 1)[:, None]  # [K, d]
     lengths = np.square(weight).sum(axis=0)
@@ -148,14 +150,14 @@ def _least_closeness(model: ClusterModel, store: EmbeddingStore, ids: Ids) -> Fl
 
 def _silhouettes(points: Float32, labels: Labels, k: int) -> Float32:
     if len(points) <= PAIRS_IMAGES:
-        return silhouette.euclidean(points, [labels])[0].astype(np.float32)
-    return silhouette.squared_euclidean(points, labels, k).astype(np.float32)
+        return np.asarray(silhouette.euclidean(points, [labels])[0], np.float32)
+    return np.asarray(silhouette.squared_euclidean(points, labels, k), np.float32)
 
 
 def _means(points: Float32, labels: Labels, k: int) -> Float32:
     sums = np.zeros((k, points.shape[1]))
     np.add.at(sums, labels, points)
-    return (sums / np.maximum(np.bincount(labels, minlength=k), 1)[:, None]).astype(np.float32)
+    return np.asarray(sums / np.maximum(np.bincount(labels, minlength=k), 1)[:, None], np.float32)
 
 
 def _evidence(

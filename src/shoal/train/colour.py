@@ -48,9 +48,7 @@ def greyed(images: Tensor, probability: float, random: torch.Generator) -> Tenso
     return torch.where(which, grey(images), images)
 
 
-def blurred(
-    images: Tensor, spread: tuple[float, float], probability: float, random: torch.Generator
-) -> Tensor:
+def blurred(images: Tensor, spread: tuple[float, float], probability: float, random: torch.Generator) -> Tensor:
     """Gaussian blur of a standard deviation drawn from `spread`, in pixels, for some images (MoCo v2)."""
     which = chance(len(images), probability, random).nonzero()[:, 0]
     if not len(which):
@@ -111,7 +109,7 @@ def turn_hue(images: Tensor, shift: Tensor) -> Tensor:
     return torch.stack(channels, dim=1)
 
 
-# -- RandAugment's ------------------------------------------------------------------------------------------------------
+# -- RandAugment's -----------------------------------------------------------------------------------------------------
 
 
 def autocontrasted(images: Tensor, random: torch.Generator) -> Tensor:

@@ -66,7 +66,9 @@ class ViewConfig:
         if not 0 <= self.operations <= 14:
             raise ConfigError(f"views.operations has value {self.operations}; expected a whole number from 0 to 14")
         if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ConfigError(f"views.area has value {list(self.area)}; expected two parts of the image, 0 < a <= b <= 1")
+            raise ConfigError(
+                f"views.area has value {list(self.area)}; expected two parts of the image, 0 < a <= b <= 1"
+            )
 
 
 @dataclass(frozen=True, slots=True)

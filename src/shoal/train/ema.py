@@ -18,5 +18,5 @@ def update(average: nn.Module, network: nn.Module, decay: float) -> None:
     """average <- decay · average + (1 − decay) · network; what is no parameter (statistics of BatchNorm) is copied."""
     for mean, live in zip(average.parameters(), network.parameters(), strict=True):
         mean.lerp_(live.detach().to(mean.dtype), 1 - decay)
-    for kept, live in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(live)
+    for kept, now in zip(average.buffers(), network.buffers(), strict=True):
+        kept.copy_(now)

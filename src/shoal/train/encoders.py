@@ -11,6 +11,7 @@ from shoal.embed import architectures
 from shoal.embed import weights as weight_files
 from shoal.errors import WeightsError
 from shoal.train.config import EncoderConfig, HeadConfig
+from shoal.train.gather import world_size
 
 
 def encoder(config: EncoderConfig) -> nn.Module:
@@ -23,7 +24,7 @@ def encoder(config: EncoderConfig) -> nn.Module:
     model = architectures.build(config.name)
     if config.weights is not None:
         load(model, weight_files.checked_file(config.weights))
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last)
 
 
 def load(model: nn.Module, file: Path) -> None:
@@ -70,6 +71,14 @@ def projection_head(features: int, config: HeadConfig, dim: int | None = None) -
     if config.norm:
         layers.append(nn.BatchNorm1d(hidden))
     return nn.Sequential(*layers, nn.ReLU(), nn.Linear(hidden, dim))
+
+
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on its device; on several GPUs BatchNorm sees the batch of all of them (it cannot on CPUs)."""
+    network = network.to(device)
+    if device.type == "cuda" and world_size() > 1:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return network
 
 
 class ClusterHeads(nn.Module):

@@ -22,9 +22,7 @@ class HeldOut:
     def loss(self, logits: Tensor, entropy_weight: float) -> ScanLoss:
         """SCAN's loss of logits [H, m, K] over all pairs of an image and a neighbour."""
         k = self.neighbours.shape[1]
-        return losses.scan(
-            logits.repeat_interleave(k, dim=1), logits[:, self.neighbours.flatten()], entropy_weight
-        )
+        return losses.scan(logits.repeat_interleave(k, dim=1), logits[:, self.neighbours.flatten()], entropy_weight)
 
     def agreement(self, logits: Tensor) -> float:
         """Mutual information of an image's cluster and its neighbour's, as a part of log K: 0 to 1; logits [m, K].

@@ -52,7 +52,7 @@ def encode(
 
 
 def mine(features: Tensor, k: int, device: torch.device, progress: Progress | None = None) -> Tensor:
-    """The k rows most similar (cosine) to each row of `features` float32 [n, d], never itself: int64 [n, min(k, n − 1)].
+    """The k rows most similar (cosine) to each row of `features` [n, d], never itself: int64 [n, min(k, n − 1)].
 
     On the CPU by the exact search of the neighbours stage; on a GPU by the same comparison there.
     """

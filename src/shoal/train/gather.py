@@ -24,7 +24,7 @@ def gather(values: Tensor) -> Tensor:
     the processes, as DistributedDataParallel does, a loss that is the mean over each one's own rows, or that every
     process computes on all rows, has the gradient of one process with the whole batch.
     """
-    return _Gather.apply(values) if world_size() > 1 else values  # type: ignore[no-any-return, no-untyped-call]
+    return _Gather.apply(values) if world_size() > 1 else values
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from shoal.train.draws import signs, uniform
 
 
 def sample(images: Tensor, maps: Tensor, size: int, fill: str) -> Tensor:
-    """Views float [B, 3, size, size] of float images [B, 3, H, W]. `fill`: `border` repeats the edge, `zeros` is black."""
+    """Views [B, 3, size, size] of float images [B, 3, H, W]. `fill`: `border` repeats the edge, `zeros` is black."""
     grid = F.affine_grid(maps, [len(images), 3, size, size], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=fill, align_corners=False)
 
@@ -131,4 +131,3 @@ def quarter_turns(images: Tensor, turns: Tensor) -> Tensor:
         which = turns == turn
         out[which] = images[which].rot90(turn, (2, 3))
     return out
-

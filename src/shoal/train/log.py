@@ -1,4 +1,4 @@
-"""What a training says on its way: a JSON object a line in train/log.jsonl, and TensorBoard's files if it is installed."""
+"""What a training says on its way: a JSON object a line in train/log.jsonl, and TensorBoard's files as an extra."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FILE = "log.jsonl"
 
 
 class Log:
-    """Appends to `folder`/log.jsonl. Lines of `phase` at or after `epoch` are dropped first: they will be written again.
+    """Appends to `folder`/log.jsonl. Lines of `phase` from `epoch` on are dropped first: they will come again.
 
     Args:
-        tensorboard: also write TensorBoard's event files, if its package is installed (`pip install shoal[tensorboard]`).
+        tensorboard: also write TensorBoard's event files, if the extra `shoal[tensorboard]` is installed.
     """
 
     def __init__(self, folder: Path, phase: str, epoch: int, tensorboard: bool = True) -> None:

@@ -18,7 +18,7 @@ from shoal.progress import Progress
 from shoal.train import checkpoint, draws, schedule
 from shoal.train.checkpoint import BEST, LAST, Position
 from shoal.train.config import LoopConfig, OptimiserConfig, ScheduleConfig
-from shoal.train.gather import rank, world_size
+from shoal.train.gather import gather_constant, rank, world_size
 from shoal.train.log import Log
 from shoal.train.precision import Precision
 from shoal.train.watch import Watch
@@ -65,7 +65,7 @@ class Settings:
     key: str
 
 
-def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) -> Position:
+def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) -> Position:  # noqa: PLR0915
     """Train `phase` to the end, from its last checkpoint if there is one, and return where it ended.
 
     `folder` is the run's train/; checkpoints lie in a folder of the phase's name, the log beside it. Stopped and
@@ -106,7 +106,7 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
                         random = draws.generator(device, seed, name, "views", epoch, step, part, rank())
                         with _synchronised(network, part == parts - 1):
                             losses = phase.losses(network, next(batches), random)
-                            scaler.scale(losses["loss"] / parts).backward()
+                            scaler.scale(losses["loss"] / parts).backward()  # type: ignore[no-untyped-call]
                         unread.append({key: value.detach() / parts for key, value in losses.items()})
                 if settings.loop.clip is not None:
                     scaler.unscale_(optimiser)
@@ -140,6 +140,7 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
             saved = time.monotonic()
     if log is not None:
         log.close()
+    gather_constant(torch.zeros(1, device=device))  # nobody reads a checkpoint before it is written
     return position
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from shoal.train.gather import gather, gather_constant, rank, world_size
 
-# -- pretext tasks -------------------------------------------------------------------------------------------------
+# -- pretext tasks ---------------------------------------------------------------------------------------------------
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:

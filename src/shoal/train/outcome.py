@@ -63,9 +63,7 @@ class Outcome:
                 facts = json.loads((file.metadata() or {}).get("facts", "{}"))
         except (OSError, ValueError, SafetensorError) as error:
             raise RunError(f"{path} holds no readable outcome of a training: {error}") from error
-        encoder = {
-            name.removeprefix(ENCODER): tensor for name, tensor in tensors.items() if name.startswith(ENCODER)
-        }
+        encoder = {name.removeprefix(ENCODER): tensor for name, tensor in tensors.items() if name.startswith(ENCODER)}
         head = None
         if f"{HEAD}weight" in tensors:
             head = Head(tensors[f"{HEAD}weight"], tensors[f"{HEAD}bias"])

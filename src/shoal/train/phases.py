@@ -45,11 +45,11 @@ class Training:
     progress: Progress
     monitor: Monitor | None = None
 
-    # -- what the phases share ------------------------------------------------------------------------------------------
+    # -- what the phases share ---------------------------------------------------------------------------------------
 
     @property
     def folder(self) -> Path:
-        return self.run_dir.root / "train"
+        return self.run_dir.train
 
     def outcome(self, phase: str) -> Path:
         return self.folder / phase / "outcome.safetensors"
@@ -86,7 +86,7 @@ class Training:
         weights = self.config.encoder.weights
         return {**found, "weights": digest_file(checked_file(weights)) if weights else None}
 
-    # -- phases -----------------------------------------------------------------------------------------------------------
+    # -- phases ------------------------------------------------------------------------------------------------------
 
     def learn_pretext(self) -> None:
         """The encoder, by the pretext task; with no epochs, as it starts (from its weights)."""
@@ -133,9 +133,7 @@ class Training:
                     encoder, config, self.pixels, self.colours, precision, self.seed, self.progress
                 )
                 plain = encode(encoder, self.pixels, held_out.positions, self.plain, precision)
-                phase = scan.FrozenScan(
-                    config, clusters, anchors, neighbours, held_out, views, plain, self.device
-                )
+                phase = scan.FrozenScan(config, clusters, anchors, neighbours, held_out, views, plain, self.device)
         position = train(phase, settings, self.folder, self.progress)
         self._take_best(phase, settings)
         head = phase.best_head()
@@ -181,7 +179,7 @@ class Training:
                 found.append(SELFLABEL)
         return found
 
-    # -- pieces ---------------------------------------------------------------------------------------------------------
+    # -- pieces ------------------------------------------------------------------------------------------------------
 
     def _features(self, network: nn.Module, precision: Precision) -> Tensor:
         chosen = _Projection(network) if self.config.neighbours.features == "projection" else network
@@ -198,13 +196,13 @@ class Training:
             found = choose(standardised(features), self.clusters, self.seed)
             clusters, words = found.chosen.k, found.sentence
         if len(features) < max(clusters, 4):
-            raise TooFewImagesError(f"{len(features)} usable images are fewer than {max(clusters, 4)}, which scan needs")
+            raise TooFewImagesError(
+                f"{len(features)} usable images are fewer than {max(clusters, 4)}, which scan needs"
+            )
         return clusters, words
 
     def _split(self, features: Tensor) -> tuple[Tensor, Tensor, HeldOut]:
-        return evidence.split(
-            features, self.config.scan.held_out, self.config.neighbours.k, self.seed, self.device
-        )
+        return evidence.split(features, self.config.scan.held_out, self.config.neighbours.k, self.seed, self.device)
 
     def _encoder(self, phase: str) -> nn.Module:
         """The encoder that a phase left."""

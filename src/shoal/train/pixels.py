@@ -125,7 +125,6 @@ def _decode_all(file: Path, good: Path, uris: Sequence[str], config: DataConfig,
             for done in pool.map(decode, range(0, len(uris), CHUNK)):
                 task.advance(done)
         pictures.flush()
-        del pictures
     with atomic.replacing(good) as temporary, temporary.open("wb") as stream:
         np.save(stream, is_good)
 

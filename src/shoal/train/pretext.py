@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shoal.train import geometry, losses
 from shoal.train.config import PretextConfig
-from shoal.train.encoders import Projector, projection_head
+from shoal.train.encoders import Projector, on_device, projection_head
 from shoal.train.gather import gather_constant, rank, world_size
 from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
@@ -43,9 +43,10 @@ class _Pretext:
         self.config = config
         self.count = len(pixels)
         head = projection_head(int(encoder.dim), config.head, head_dim)  # type: ignore[arg-type]
-        self.network: nn.Module = Projector(encoder, head).to(precision.device)
-        if precision.device.type == "cuda" and world_size() > 1 and config.task != "moco":
-            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+        projector = Projector(encoder, head)
+        # MoCo's BatchNorm stays within a process: that is what shuffling the keys relies on.
+        alone = config.task == "moco"
+        self.network: nn.Module = projector.to(precision.device) if alone else on_device(projector, precision.device)
         self.kept: nn.Module = self.network
         self._pixels, self._precision, self._monitor = pixels, precision, monitor
         self._views = Views(config.views, pixels.config.size, *colours)
@@ -185,9 +186,10 @@ def build(
     monitor: Monitor | None = None,
 ) -> SimCLR | MoCo | RotNet:
     """The recipe's task on `encoder`, which is trained in place."""
-    kind = {"simclr": SimCLR, "moco": MoCo, "rotnet": RotNet}[config.task]
-    dim = 4 if config.task == "rotnet" else None
-    return kind(config, encoder, dim, pixels, colours, precision, monitor)
+    if config.task == "rotnet":
+        return RotNet(config, encoder, 4, pixels, colours, precision, monitor)
+    kind = MoCo if config.task == "moco" else SimCLR
+    return kind(config, encoder, None, pixels, colours, precision, monitor)
 
 
 def size_at(epoch: int, config: PretextConfig, size: int) -> int:

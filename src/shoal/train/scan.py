@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from shoal.progress import Progress
 from shoal.train import draws, losses
 from shoal.train.config import PLAIN, ScanConfig
-from shoal.train.encoders import Clusterer, ClusterHeads
+from shoal.train.encoders import Clusterer, ClusterHeads, on_device
 from shoal.train.evidence import HeldOut
 from shoal.train.features import encode
-from shoal.train.gather import world_size
 from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
 from shoal.train.pretext import Colours
@@ -114,9 +113,7 @@ class FrozenScan(_Scan):
         anchors, neighbours = self._pairs(positions, random)
         return self._some_view(anchors, random), self._some_view(neighbours.flatten(), random)
 
-    def losses(
-        self, network: nn.Module, examples: tuple[Tensor, Tensor], random: torch.Generator
-    ) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, examples: tuple[Tensor, Tensor], random: torch.Generator) -> dict[str, Tensor]:
         anchors, neighbours = (features.to(self._device).float() for features in examples)
         logits = network(torch.cat([anchors, neighbours]))
         return self._loss(logits[:, : len(anchors)], logits[:, len(anchors) :])
@@ -148,9 +145,7 @@ class TunedScan(_Scan):
     ) -> None:
         super().__init__(config, clusters, anchors, neighbours, held_out)
         heads = ClusterHeads(int(encoder.dim), clusters, config.heads)  # type: ignore[arg-type]
-        self.network = Clusterer(encoder, heads).to(precision.device)
-        if precision.device.type == "cuda" and world_size() > 1:
-            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+        self.network = on_device(Clusterer(encoder, heads), precision.device)
         self.kept = self.network
         self._pixels, self._precision = pixels, precision
         self._views = Views(config.views, pixels.config.size, *colours)

@@ -1,4 +1,4 @@
-"""Self-labelling as a phase of the loop: what the encoder is sure of under a weak view, it learns under a strong one."""
+"""Self-labelling as a phase of the loop: what a weak view makes it sure of, the encoder learns under a strong one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from shoal.train import ema, losses
 from shoal.train.config import PLAIN, SelfLabelConfig
-from shoal.train.encoders import Clusterer
+from shoal.train.encoders import Clusterer, on_device
 from shoal.train.evidence import HeldOut
-from shoal.train.gather import world_size
 from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
 from shoal.train.pretext import Colours
@@ -40,12 +39,10 @@ class SelfLabel:
     ) -> None:
         self.config = config
         self.count = len(pixels)
-        self.network: nn.Module = network.to(precision.device)
-        if precision.device.type == "cuda" and world_size() > 1:
-            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+        self.network = on_device(network, precision.device)
         self.kept: nn.Module = nn.ModuleDict({"network": self.network})
         if config.ema is not None:
-            self.kept["average"] = ema.shadow(self.network)  # type: ignore[index]
+            self.kept["average"] = ema.shadow(self.network)
         size = pixels.config.size
         self._pixels, self._held_out, self._precision = pixels, held_out, precision
         self._weak, self._strong = Views(config.weak, size, *colours), Views(config.strong, size, *colours)

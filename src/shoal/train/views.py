@@ -64,7 +64,7 @@ class Views:
         normal = self(pixels, random)
         return (normal * self._std.to(normal.device) + self._mean.to(normal.device)).clamp(0, 1)
 
-    # -- sets ------------------------------------------------------------------------------------------------------
+    # -- sets --------------------------------------------------------------------------------------------------------
 
     def _keras(self, images: Tensor, random: torch.Generator) -> Tensor:
         config = self.config
@@ -105,7 +105,9 @@ class Views:
         maps = self._centre(images)
         for axis, part in enumerate(self._parts(images)):
             if part < 1:
-                maps[:, axis, 2] = (torch.rand(len(images), generator=random, device=random.device) * 2 - 1) * (1 - part)
+                maps[:, axis, 2] = (torch.rand(len(images), generator=random, device=random.device) * 2 - 1) * (
+                    1 - part
+                )
         return maps
 
     def _whole(self, images: Tensor) -> Tensor:

@@ -75,6 +75,6 @@ class Watch:
         if self._empty >= PATIENCE:
             raise CollapseError(
                 f"{self._phase} collapsed in epoch {epoch}: nearly all images are in one of {clusters} clusters "
-                f"(effective number {effective:.2f}); raise scan.entropy_weight, lower {self._phase}.optimiser.rate, or "
-                "train the pretext task for longer"
+                f"(effective number {effective:.2f}); raise scan.entropy_weight, lower "
+                f"{self._phase}.optimiser.rate, or train the pretext task for longer"
             )
