@@ -291,7 +291,7 @@ def train(no_report: bool, show_views: bool, **options: Any) -> None:
     request = TrainRequest(report=not no_report, **options)
     progress = TerminalProgress() if is_leader() else Progress()
     if show_views:
-        from shoal.train.show_views import show
+        from shoal.train.run import show_views as show
 
         click.echo(str(show(request, progress)))
         return

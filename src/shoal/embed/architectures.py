@@ -41,7 +41,7 @@ def build(name: str) -> nn.Module:
 
 
 def full_name(name: str) -> str:
-    """The name that a trained encoder goes by: `cpu-small` -> `shoal:cpu-small`, `resnet50` -> `shoal:timm/resnet50`."""
+    """What a trained encoder is called: `cpu-small` is `shoal:cpu-small`, `resnet50` is `shoal:timm/resnet50`."""
     plain = name.removeprefix(PREFIX)
     return PREFIX + (plain if plain in ENCODERS else TIMM + plain.removeprefix(TIMM))
 

@@ -16,10 +16,12 @@ from shoal.pipeline import Stage
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_file
 from shoal.train import clusters, datasets, processes, recipe
+from shoal.train import show_views as show
 from shoal.train.config import TrainConfig
 from shoal.train.monitor import KnnMonitor
 from shoal.train.outcome import Outcome
 from shoal.train.phases import PRETEXT, SCAN, SELFLABEL, Training
+from shoal.train.pixels import open_pixels
 
 ENCODER = "encoder.safetensors"
 
@@ -71,8 +73,17 @@ def train(request: TrainRequest, progress: Progress) -> tuple[RunDir, bool]:
     _keep_encoder(run_dir, training, phases[-1])
     pipeline.run(asked, run_dir, _onward(training, phases), progress)
     if request.report:
+        show.write(run_dir, config, training.pixels, request.seed)
         pipeline.run(asked, run_dir, pipeline.report_stages(), progress)
     return run_dir, True
+
+
+def show_views(request: TrainRequest, progress: Progress) -> Path:
+    """Draw the recipe's views of a few images of the source into RUN/report/views.png, and return its path."""
+    config = recipe.load(request.recipe, request.changes)
+    asked, run_dir = prepare(request, config, progress)
+    pipeline.run(asked, run_dir, pipeline.clustering_stages()[:1], progress)
+    return show.write(run_dir, config, open_pixels(run_dir, config.data, progress), request.seed)
 
 
 def prepare(request: TrainRequest, config: TrainConfig, progress: Progress) -> tuple[ClusterConfig, RunDir]:

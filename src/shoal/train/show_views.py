@@ -1,4 +1,4 @@
-"""`shoal train --show-views`: a few images beside views of them, as the recipe makes them, in one figure."""
+"""A few images beside views of them, as the recipe makes them, in one figure."""
 
 from __future__ import annotations
 
@@ -11,26 +11,16 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from shoal import atomic, pipeline
-from shoal.progress import Progress
+from shoal import atomic
 from shoal.rundir import RunDir
-from shoal.train import draws, recipe
+from shoal.train import draws
 from shoal.train.config import TrainConfig, ViewConfig
-from shoal.train.pixels import Pixels, open_pixels
-from shoal.train.run import TrainRequest, prepare
+from shoal.train.pixels import Pixels
 from shoal.train.views import Views
 
 ROWS, COLUMNS = 5, 9
 LEAST_SIDE = 72  # small images are enlarged to this, pixel by pixel
 GAP, TITLE = 4, 22
-
-
-def show(request: TrainRequest, progress: Progress) -> Path:
-    """List the source, draw the views of each phase, write RUN/report/views.png and return its path."""
-    config = recipe.load(request.recipe, request.changes)
-    asked, run_dir = prepare(request, config, progress)
-    pipeline.run(asked, run_dir, pipeline.clustering_stages()[:1], progress)
-    return write(run_dir, config, open_pixels(run_dir, config.data, progress), request.seed)
 
 
 def write(run_dir: RunDir, config: TrainConfig, pixels: Pixels, seed: int) -> Path:
