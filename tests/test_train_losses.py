@@ -30,12 +30,16 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def test_nt_xent_is_the_paper_s_sum(batch: int, dim: int, temperature: float, seed: int) -> None:
     first, second = draw(batch, dim, seed=seed), draw(batch, dim, seed=seed + 100)
     views = [row / row.norm() for row in [*first, *second]]
-    total = 0.0
+    total = decoupled = 0.0
     for i, view in enumerate(views):
         twin = views[(i + batch) % (2 * batch)]
         others = sum(math.exp(float(view @ other) / temperature) for j, other in enumerate(views) if j != i)
-        total -= math.log(math.exp(float(view @ twin) / temperature) / others)
+        positive = math.exp(float(view @ twin) / temperature)
+        total -= math.log(positive / others)
+        decoupled -= math.log(positive / (others - positive))
     assert float(losses.nt_xent(first, second, temperature)) == pytest.approx(total / (2 * batch), rel=1e-4, abs=1e-5)
+    found = float(losses.nt_xent(first, second, temperature, decoupled=True))
+    assert found == pytest.approx(decoupled / (2 * batch), rel=1e-3, abs=1e-3)
 
 
 def test_nt_xent_does_not_care_how_long_projections_are_nor_which_view_comes_first() -> None:

@@ -62,7 +62,7 @@ class SmallResidual(nn.Module):
     Few wide 3×3 convolutions on few pixels: of the time of a thin network at full resolution, most goes to memory.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (48, 96, 192, 384)) -> None:
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 128, 320)) -> None:
         super().__init__()
         stem, *stages = widths
         self.stem = _convolution(3, stem, 1)

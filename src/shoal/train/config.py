@@ -138,7 +138,7 @@ class PretextConfig:
     """Learning what images show by a task that needs no labels. 0 epochs: none."""
 
     task: str = "simclr"
-    loss: str = "standard"  # keras: the Keras example's as printed, faults and all
+    loss: str = "standard"  # simclr: or decoupled; or keras, the Keras example's as printed, faults and all
     epochs: int = 500
     temperature: float = 0.1
     queue: int = 65_536  # moco: keys
@@ -154,10 +154,10 @@ class PretextConfig:
 
     def __post_init__(self) -> None:
         _one_of("pretext.task", self.task, TASKS)
-        _one_of("pretext.loss", self.loss, ("standard", "keras"))
+        _one_of("pretext.loss", self.loss, ("standard", "decoupled", "keras"))
         _at_least("pretext.epochs", self.epochs, 0)
-        if self.loss == "keras" and self.task != "simclr":
-            raise ConfigError(f"pretext.loss has value 'keras', which only simclr has; pretext.task is {self.task!r}")
+        if self.loss != "standard" and self.task != "simclr":
+            raise ConfigError(f"pretext.loss has value {self.loss!r}, which only simclr has, not {self.task}")
 
 
 @dataclass(frozen=True, slots=True)

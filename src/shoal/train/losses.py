@@ -17,7 +17,7 @@ from shoal.train.gather import gather, gather_constant, rank, world_size
 # -- pretext tasks ---------------------------------------------------------------------------------------------------
 
 
-def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+def nt_xent(first: Tensor, second: Tensor, temperature: float, *, decoupled: bool = False) -> Tensor:
     """SimCLR's loss (Chen et al., 2020, equation 1): each view against all other views, its twin the positive.
 
     A view's similarity to itself is in neither the logits nor the targets. With several processes, the negatives are
@@ -25,6 +25,8 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
     Args:
         first, second: projections of two views of the same images, [B, d]; need not have length 1.
+        decoupled: leave the positive out of the denominator too (Yeh et al., 2022, equation 6): with small batches its
+            gradient does not fade as soon as a twin is found, and fewer epochs do.
     """
     own_first, own_second = _unit(first), _unit(second)
     batch = len(own_first)
@@ -35,7 +37,11 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     there = here + len(all_first)
     itself, twin = torch.cat([here, there]), torch.cat([there, here])
     logits = logits.scatter(1, itself[:, None], -math.inf)
-    return F.cross_entropy(logits, twin)
+    if not decoupled:
+        return F.cross_entropy(logits, twin)
+    positives = logits.gather(1, twin[:, None])[:, 0]
+    negatives = logits.scatter(1, twin[:, None], -math.inf)
+    return (negatives.logsumexp(dim=1) - positives).mean()
 
 
 def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:

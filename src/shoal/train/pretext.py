@@ -91,8 +91,10 @@ class SimCLR(_Pretext):
         with self._precision.autocast():
             features, projections = network(torch.cat(self._two_views(examples, random)))  # [2B, d], [2B, p]
         self._seen = features[:batch].detach(), features[batch:].detach()
-        loss = losses.keras_contrastive if self.config.loss == "keras" else losses.nt_xent
-        return {"loss": loss(projections[:batch], projections[batch:], self.config.temperature)}
+        first, second, temperature = projections[:batch], projections[batch:], self.config.temperature
+        if self.config.loss == "keras":
+            return {"loss": losses.keras_contrastive(first, second, temperature)}
+        return {"loss": losses.nt_xent(first, second, temperature, decoupled=self.config.loss == "decoupled")}
 
 
 class MoCo(_Pretext):
