@@ -44,7 +44,7 @@ def test_resnet50v2_is_keras_s() -> None:
 
 
 def test_resnet18_keeps_small_images_large() -> None:
-    """The CIFAR stem has 11,173,962 parameters with a classifier of ten (kuangliu's count), 512 · 10 + 10 of them its."""
+    """With a classifier of ten, 512 · 10 + 10 of them, ResNet-18 for CIFAR is known to have 11,173,962 parameters."""
     assert count(architectures.resnet18_cifar()) == 11_173_962 - 5_130
     for name, size in (("resnet18-cifar", 32), ("resnet18-stl", 64)):
         model = architectures.build(name).eval()

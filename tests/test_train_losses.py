@@ -54,9 +54,9 @@ def test_info_nce_is_the_paper_s_sum() -> None:
     queue = F.normalize(draw(9, 4, seed=2), dim=1)
     total = 0.0
     for query, key in zip(queries, keys, strict=True):
-        query, key = query / query.norm(), key / key.norm()
-        positive = math.exp(float(query @ key) / 0.07)
-        total -= math.log(positive / (positive + sum(math.exp(float(query @ old) / 0.07) for old in queue)))
+        unit = query / query.norm()
+        positive = math.exp(float(unit @ key / key.norm()) / 0.07)
+        total -= math.log(positive / (positive + sum(math.exp(float(unit @ old) / 0.07) for old in queue)))
     assert float(losses.info_nce(queries, keys, queue, 0.07)) == pytest.approx(total / 6, rel=1e-4)
 
 
@@ -184,4 +184,6 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
     assert together.keys() == alone.keys()
     for name, gradient in alone.items():
         assert gradient.abs().max() > 1e-6 or name.endswith("bias")
-        torch.testing.assert_close(together[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            together[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}"
+        )

@@ -78,7 +78,9 @@ def test_a_plain_view_is_the_normalised_centre() -> None:
 
 def test_sampling_with_the_identity_changes_nothing() -> None:
     images = pictures().float()
-    torch.testing.assert_close(geometry.sample(images, geometry.identity(6, images.device), 24, "border"), images, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        geometry.sample(images, geometry.identity(6, images.device), 24, "border"), images, atol=1e-3, rtol=0
+    )
 
 
 def test_composed_maps_are_one_after_another() -> None:
@@ -159,7 +161,9 @@ def test_colours_change_as_in_pil(factor: float) -> None:
 def test_equalise_and_autocontrast_are_pil_s() -> None:
     pixels = pictures(4)
     equal = colour.equalised(pixels.float() / 255, random())
-    assert torch.equal((equal * 255).round(), torch.stack([from_pil(ImageOps.equalize(as_pil(p))) * 255 for p in pixels]).round())
+    assert torch.equal(
+        (equal * 255).round(), torch.stack([from_pil(ImageOps.equalize(as_pil(p))) * 255 for p in pixels]).round()
+    )
     stretched = colour.autocontrasted(pixels.float() / 255, random())
     expected = torch.stack([from_pil(ImageOps.autocontrast(as_pil(one))) for one in pixels])
     assert (stretched - expected).abs().max() < 1.5 / 255

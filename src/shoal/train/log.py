@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from shoal import atomic
 
@@ -16,12 +16,17 @@ class Log:
     """Appends to `folder`/log.jsonl. Lines of `phase` from `epoch` on are dropped first: they will come again.
 
     Args:
+        silent: write nothing, as all processes but the first do.
         tensorboard: also write TensorBoard's event files, if the extra `shoal[tensorboard]` is installed.
     """
 
-    def __init__(self, folder: Path, phase: str, epoch: int, tensorboard: bool = True) -> None:
+    def __init__(self, folder: Path, phase: str, epoch: int, tensorboard: bool = True, silent: bool = False) -> None:
         self._path = folder / FILE
         self._phase = phase
+        self._file: TextIO | None = None
+        self._board: Any = None
+        if silent:
+            return
         kept = [line for line in read(folder) if line["phase"] != phase or line["epoch"] < epoch]
         atomic.write_bytes(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = self._path.open("a", encoding="utf-8")
@@ -29,6 +34,8 @@ class Log:
 
     def write(self, epoch: int, **values: Any) -> None:
         """One line for an epoch, counted from 0."""
+        if self._file is None:
+            return
         self._file.write(json.dumps({"phase": self._phase, "epoch": epoch, **values}) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -38,7 +45,8 @@ class Log:
                     self._board.add_scalar(f"{self._phase}/{name}", value, epoch)
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

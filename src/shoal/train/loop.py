@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,10 +82,12 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
     position = checkpoint.restore(folder / name, LAST, settings.key, phase.kept, optimiser) or Position()
     network = _distributed(phase.network, device)
     watch = Watch(name)
-    log = Log(folder, name, position.epoch) if rank() == 0 else None
     saved = time.monotonic()
 
-    with progress.task(f"Training {name}", settings.epochs * steps * batch) as task:
+    with (
+        progress.task(f"Training {name}", settings.epochs * steps * batch) as task,
+        closing(Log(folder, name, position.epoch, silent=rank() > 0)) as log,
+    ):
         task.advance((position.epoch * steps + position.step) * batch)
         for epoch in range(position.epoch, settings.epochs):
             phase.begin_epoch(epoch)
@@ -130,16 +132,13 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
             measure, values = phase.after_epoch(epoch, means)
             seconds = time.perf_counter() - began
             speed = {"seconds": round(seconds, 3), "images_per_second": round((steps - first) * batch / seconds, 1)}
-            if log is not None:
-                log.write(epoch, **means, **position.facts.pop("health", {}), **values, rate=rate, **speed)
+            log.write(epoch, **means, **position.facts.pop("health", {}), **values, rate=rate, **speed)
             position.epoch, position.step, position.sums = epoch + 1, 0, {}
             if position.best is None or measure < position.best:
                 position.best, position.best_epoch = measure, epoch
                 _save(folder / name, BEST, settings.key, position, phase.kept, None)
             _save(folder / name, LAST, settings.key, position, phase.kept, optimiser)
             saved = time.monotonic()
-    if log is not None:
-        log.close()
     gather_constant(torch.zeros(1, device=device))  # nobody reads a checkpoint before it is written
     return position
 

@@ -105,7 +105,7 @@ class MoCo(_Pretext):
         config = self.config
         dim = config.head.dim
         keys = copy.deepcopy(self.network).requires_grad_(False)
-        self.kept = nn.ModuleDict({"network": self.network, "keys": keys})
+        self.kept = nn.ModuleDict({"network": self.network, "key_network": keys})
         drawn = nn.functional.normalize(torch.randn(config.queue, dim), dim=1)  # as the paper: noise until keys come
         self.kept.register_buffer("queue", drawn.to(self._precision.device))
         self.kept.register_buffer("place", torch.zeros((), dtype=torch.long))
