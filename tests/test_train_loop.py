@@ -98,8 +98,8 @@ def test_pretext_tasks_learn(tmp_path: Path) -> None:
 
 
 def test_scan_finds_the_kinds_of_images(tmp_path: Path) -> None:
-    recipe = small_training.config("scan.epochs=60", "scan.optimiser.rate=0.3")
-    phase = small_training.build("scan-frozen", recipe, small_training.pixels())
+    recipe = small_training.config("scan.epochs=20", "scan.optimiser.rate=0.3")
+    phase = small_training.build("scan-frozen", recipe, small_training.pixels(150))
     loop.train(phase, small_training.settings(recipe, "scan", 9), tmp_path, Progress())
     label = phase.held_out_logits()[phase.best_head()].argmax(1)
     kinds = phase._held_out.positions % 3

@@ -33,15 +33,17 @@ def write(run_dir: RunDir, head: Head, seed: int, words: str) -> StageResult:
     """Write clusters, levels, sweep, choose_k and the model's clusters of `head` on the run's embeddings.
 
     Args:
-        words: one sentence saying why that many clusters.
+        words: why that many clusters. Those that got no image are dropped, and counted there.
     """
     images = run_dir.read_images(["id", "path", "status", "duplicate_of"])
     status = images["status"].to_numpy(zero_copy_only=False)
     ids = np.flatnonzero(status == records.OK).astype(np.int64)
     store = EmbeddingStore.open(run_dir.embeddings)
     weight, bias = head.weight.numpy().astype(np.float64), head.bias.numpy().astype(np.float64)
-    order = _by_size(store, ids, weight, bias)
+    order = _used_by_size(store, ids, weight, bias)
     model = fit(store, ids, weight[:, order], bias[order])
+    if len(order) < weight.shape[1]:
+        words = f"{words}; {weight.shape[1] - len(order)} of them got no image"
     points, inside = points_of(model.space, store, ids)
     found = model.assign_points(points, inside)
     k = len(model.centroids)
@@ -126,10 +128,11 @@ def _sums(store: EmbeddingStore, ids: Ids, weight: Float64, bias: Float64) -> tu
     return sums, counts, sums.sum(axis=0) / max(len(ids), 1)
 
 
-def _by_size(store: EmbeddingStore, ids: Ids, weight: Float64, bias: Float64) -> npt.NDArray[np.intp]:
-    """Clusters by falling size."""
+def _used_by_size(store: EmbeddingStore, ids: Ids, weight: Float64, bias: Float64) -> npt.NDArray[np.intp]:
+    """Clusters that have an image, by falling size."""
     _, counts, _ = _sums(store, ids, weight, bias)
-    return np.argsort(-counts, kind="stable")
+    order = np.argsort(-counts, kind="stable")
+    return order[counts[order] > 0]
 
 
 def _least_closeness(model: ClusterModel, store: EmbeddingStore, ids: Ids) -> Float32:
