@@ -28,6 +28,7 @@ CHANGES = [
     "scan.loop.batch=16",
     "scan.heads=3",
     "scan.cached_views=2",
+    "scan.standardise=false",
     "selflabel.epochs=2",
     "selflabel.loop.batch=16",
 ]

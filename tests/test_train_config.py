@@ -23,6 +23,7 @@ RECIPES = [
     "scan-imagenet200",
     "scan-imagenet50",
     "scan-stl10",
+    "tune-embedded",
 ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import small_training
 from shoal.errors import CollapseError, RunError
 from shoal.progress import Progress
-from shoal.train import checkpoint, log, loop
+from shoal.train import checkpoint, dead_taps, log, loop
 from shoal.train.evidence import HeldOut
 from shoal.train.features import encode, mine
 from shoal.train.watch import Watch, health
@@ -105,6 +105,15 @@ def test_scan_finds_the_kinds_of_images(tmp_path: Path) -> None:
     kinds = phase._held_out.positions % 3
     assert len({(int(a), int(b)) for a, b in zip(label, kinds, strict=True)}) == 3
     assert log.read(tmp_path)[-1]["agreement"] > 0.95
+
+
+def test_standardising_is_put_into_the_head() -> None:
+    recipe = small_training.config("scan.standardise=true")
+    phase = small_training.build("scan-frozen", recipe, small_training.pixels())
+    features = phase._views[0].float()
+    head = phase.head(1)
+    standard = (features - features.mean(0)) / features.std(0)
+    torch.testing.assert_close(features @ head.weight + head.bias, phase.network(standard)[1], atol=1e-4, rtol=1e-4)
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
@@ -201,6 +210,32 @@ def test_features_that_become_one_stop_with_advice() -> None:
     spread = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
     assert health(spread, spread).spread > 0.8
     assert health(spread, spread).alignment == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"), [(1, 3, 2, 1), (2, 3, 2, 1), (1, 7, 2, 3), (5, 3, 1, 1)]
+)
+def test_taps_that_meet_no_pixel_have_no_gradient(size: int, kernel: int, stride: int, padding: int) -> None:
+    """In bfloat16, where the library leaves them unset, as in float32."""
+    images = torch.randn(16, 96, size, size, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        convolution = nn.Conv2d(96, 96, kernel, stride, padding, bias=False)
+        with torch.no_grad():
+            convolution.weight.copy_(torch.linspace(-1, 1, convolution.weight.numel()).view_as(convolution.weight))
+        dead_taps.guard(convolution)
+        for _ in range(3):
+            filled = [torch.full_like(convolution.weight, torch.nan, dtype=dtype) for _ in range(3)]
+            del filled  # what is left in memory
+            convolution.weight.grad = None
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                made = convolution(images)
+            made.float().mean().backward()
+            found[dtype] = convolution.weight.grad.clone()
+    torch.testing.assert_close(found[torch.bfloat16], found[torch.float32], atol=2e-3, rtol=0.02)
+    taps = dead_taps.alive(size, kernel, stride, padding, 1)
+    for tap, is_alive in enumerate(taps):
+        assert is_alive == bool(found[torch.float32][:, :, tap].any())
 
 
 # -- features and evidence ---------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from shoal.errors import ConfigError, RunError, SourceError, WeightsError
 from shoal.progress import Progress
 from shoal.rundir import RunDir
 from shoal.train import clusters, datasets
-from shoal.train.outcome import Head, Outcome
+from shoal.train.encoders import Head
+from shoal.train.outcome import Outcome
 from shoal.train.processes import is_launched
 from shoal.train.run import TrainRequest, train
 from small_run import write_small_run
@@ -165,6 +166,33 @@ def test_only_what_a_change_makes_stale_is_trained_again(
     assert after["pretext"] == before["pretext"]
     assert after["scan"]["key"] != before["scan"]["key"]
     assert after["selflabel"]["key"] != before["selflabel"]["key"]
+
+
+def test_training_may_start_from_weights_that_there_are(
+    trained: RunDir, source: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    """Without a pretext task the encoder is what its weights say, and frozen heads leave it so."""
+    weights = trained.train / "pretext" / "outcome.safetensors"
+    changes = (f"encoder.weights={weights}", "pretext.epochs=0", "selflabel.epochs=0", "scan.standardise=true")
+    request = TrainRequest(
+        (str(source),), str(recipe_file), changes, "3", out=tmp_path / "run", device="cpu", report=False
+    )
+    run_dir, _ = train(request, Progress())
+    start, end = Outcome.load(weights).encoder, Outcome.load(run_dir.train / "encoder.safetensors").encoder
+    assert start.keys() == end.keys()
+    assert all(torch.equal(start[name], end[name]) for name in start)
+
+
+def test_the_embedded_backbone_is_where_training_may_start() -> None:
+    from shoal.embed import backbones, weights
+    from shoal.train import encoders
+    from shoal.train.config import EncoderConfig
+
+    started = encoders.encoder(EncoderConfig("tf_efficientnet_lite0", "embedded")).eval()
+    borrowed, _ = backbones.build("efficientnet_lite0", "default", "crop", weights.embedded_file())
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(started(images), borrowed(images), atol=1e-3, rtol=1e-3)
 
 
 def test_labels_teach_nothing(trained: RunDir, source: Path, recipe_file: Path, tmp_path: Path) -> None:

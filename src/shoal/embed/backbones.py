@@ -77,7 +77,7 @@ def build(backbone: str, features: str, resize: str, weights: Path | None) -> tu
     if weights is not None:
         state = weight_files.read_state_dict(weights)
         if embedded and weights.name == weight_files.EMBEDDED_FILE:
-            state = _in_order(state)
+            state = in_order(state)
         _load(model, _without_unused_top(weight_files.encoder_tensors(state), model, features), backbone)
     model.eval().requires_grad_(False)
     encoder = Encoder(model, features).eval()
@@ -147,7 +147,7 @@ def _create(architecture: str, features: str, from_hub: bool) -> nn.Module:
     return model
 
 
-def _in_order(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def in_order(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Give the embedded file's tensors timm's names: both list the same tensors in the same order, the top last."""
     names = list(timm.create_model(weight_files.EMBEDDED_ARCHITECTURE).state_dict())
     if len(names) != len(tensors):

@@ -23,7 +23,7 @@ from shoal.cluster.space import ClusterSpace, points_of
 from shoal.embeddings import EmbeddingStore, Float32, Ids
 from shoal.errors import ConfigError
 from shoal.rundir import RunDir, StageResult, digest_file, digest_of
-from shoal.train.outcome import Head
+from shoal.train.encoders import Head
 
 LEAST_SCALE = 1e-3  # of the least-squares fit's α, which may come out negative for heads that learned nothing
 PAIRS_IMAGES = 20_000  # beyond, silhouettes are of squared distances, which need no pairs

@@ -16,7 +16,8 @@ PRECISIONS: Final = ("auto", "bf16", "fp16", "fp32")
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """The network that is trained. `weights`: a file to start from (a borrowed backbone, a MoCo checkpoint)."""
+    """The network that is trained. `weights`: a file to start from (a borrowed backbone, a MoCo checkpoint), or
+    `embedded`, the embedded backbone's, for `tf_efficientnet_lite0`."""
 
     name: str = "cpu-small"
     weights: str | None = None
@@ -183,6 +184,7 @@ class ScanConfig:
     entropy_weight: float = 5.0
     tune_encoder: bool = True
     cached_views: int = 4  # frozen encoder: views of each image whose features are kept
+    standardise: bool = False  # frozen encoder: heads see each feature with mean 0 and deviation 1
     loss: str = "standard"  # keras: the Keras example's as printed, faults and all
     held_out: float = 0.1  # part of the images by whose neighbours head and epoch are chosen
     views: ViewConfig = field(default_factory=lambda: ViewConfig(kind="strong"))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from shoal.embed import architectures
+from shoal.embed import architectures, backbones
 from shoal.embed import weights as weight_files
 from shoal.errors import WeightsError
 from shoal.train.config import EncoderConfig, HeadConfig
 from shoal.train.gather import world_size
+
+EMBEDDED = "embedded"
 
 
 def encoder(config: EncoderConfig) -> nn.Module:
@@ -23,8 +26,13 @@ def encoder(config: EncoderConfig) -> nn.Module:
     """
     model = architectures.build(config.name)
     if config.weights is not None:
-        load(model, weight_files.checked_file(config.weights))
+        load(model, weights_file(config.weights))
     return model.to(memory_format=torch.channels_last)
+
+
+def weights_file(weights: str) -> Path:
+    """The file that a recipe's `encoder.weights` names. Raises WeightsError if it is not there."""
+    return weight_files.embedded_file() if weights == EMBEDDED else weight_files.checked_file(weights)
 
 
 def load(model: nn.Module, file: Path) -> None:
@@ -34,6 +42,8 @@ def load(model: nn.Module, file: Path) -> None:
         WeightsError: tensors are missing or have other shapes.
     """
     state = weight_files.encoder_tensors(weight_files.read_state_dict(file))
+    if file.name == weight_files.EMBEDDED_FILE:
+        state = backbones.in_order(state)
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
@@ -79,6 +89,14 @@ def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cuda" and world_size() > 1:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return network
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A linear cluster head: logits = features @ weight + bias. weight float32 [d, K], bias float32 [K]."""
+
+    weight: Tensor
+    bias: Tensor
 
 
 class ClusterHeads(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from shoal.progress import Progress
-from shoal.train import checkpoint, draws, schedule
+from shoal.train import checkpoint, dead_taps, draws, schedule
 from shoal.train.checkpoint import BEST, LAST, Position
 from shoal.train.config import LoopConfig, OptimiserConfig, ScheduleConfig
 from shoal.train.gather import gather_constant, rank, world_size
@@ -80,6 +80,8 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
     optimiser = schedule.optimiser([phase.network], settings.optimiser)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision.needs_scaling)
     position = checkpoint.restore(folder / name, LAST, settings.key, phase.kept, optimiser) or Position()
+    if device.type == "cpu":
+        dead_taps.guard(phase.network)
     network = _distributed(phase.network, device)
     watch = Watch(name)
     saved = time.monotonic()

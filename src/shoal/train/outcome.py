@@ -20,17 +20,10 @@ from shoal.embed.architectures import full_name
 from shoal.embed.backbones import TRAINED
 from shoal.errors import RunError
 from shoal.train.config import TrainConfig
+from shoal.train.encoders import Head
 from shoal.train.pretext import Colours
 
 ENCODER, HEAD = "encoder.", "head."
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Head:
-    """A linear cluster head: logits = features @ weight + bias. weight float32 [d, K], bias float32 [K]."""
-
-    weight: Tensor
-    bias: Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,17 @@ from torch import Tensor, nn
 
 from shoal.cluster.choose_k import choose
 from shoal.config import ClusterCounts
-from shoal.embed.weights import checked_file
 from shoal.errors import ConfigError, TooFewImagesError
 from shoal.progress import Progress
 from shoal.rundir import RunDir, digest_file, digest_of
 from shoal.train import checkpoint, draws, encoders, evidence, pretext, scan, selflabel
 from shoal.train.config import PLAIN, EncoderConfig, LoopConfig, OptimiserConfig, ScheduleConfig, TrainConfig
-from shoal.train.encoders import Clusterer, ClusterHeads
+from shoal.train.encoders import Clusterer, ClusterHeads, Head
 from shoal.train.evidence import HeldOut
 from shoal.train.features import encode, standardised
 from shoal.train.gather import rank
 from shoal.train.loop import Phase, Settings, train
-from shoal.train.outcome import Head, Outcome, metadata
+from shoal.train.outcome import Outcome, metadata
 from shoal.train.pixels import Pixels, open_pixels
 from shoal.train.precision import Precision
 from shoal.train.pretext import Colours, Monitor
@@ -84,7 +83,7 @@ class Training:
         if phase == SELFLABEL:
             found |= {SELFLABEL: recipe[SELFLABEL]}
         weights = self.config.encoder.weights
-        return {**found, "weights": digest_file(checked_file(weights)) if weights else None}
+        return {**found, "weights": digest_file(encoders.weights_file(weights)) if weights else None}
 
     # -- phases ------------------------------------------------------------------------------------------------------
 
@@ -136,10 +135,9 @@ class Training:
                 phase = scan.FrozenScan(config, clusters, anchors, neighbours, held_out, views, plain, self.device)
         position = train(phase, settings, self.folder, self.progress)
         self._take_best(phase, settings)
-        head = phase.best_head()
-        heads: Any = phase.network.heads if config.tune_encoder else phase.network
-        encoder = phase.network.encoder if config.tune_encoder else encoder  # type: ignore[assignment]
-        chosen = Head(heads.weight[head].detach().cpu(), heads.bias[head, 0].detach().cpu())
+        chosen = phase.head(phase.best_head())
+        if isinstance(phase, scan.TunedScan):
+            encoder = phase.encoder
         facts = {"clusters": clusters, "why": words, "best_epoch": position.best_epoch, "loss": position.best}
         self._write(SCAN, Outcome.of(encoder, chosen, facts))
 

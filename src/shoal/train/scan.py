@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from shoal.progress import Progress
 from shoal.train import draws, losses
 from shoal.train.config import PLAIN, ScanConfig
-from shoal.train.encoders import Clusterer, ClusterHeads, on_device
+from shoal.train.encoders import Clusterer, ClusterHeads, Head, on_device
 from shoal.train.evidence import HeldOut
 from shoal.train.features import encode
 from shoal.train.pixels import Pixels
@@ -55,6 +55,10 @@ class _Scan:
 
     def held_out_logits(self) -> Tensor:
         """[H, m, K]."""
+        raise NotImplementedError
+
+    def head(self, number: int) -> Head:
+        """One of the heads, as it works on the encoder's own features."""
         raise NotImplementedError
 
     def best_head(self) -> int:
@@ -104,7 +108,9 @@ class FrozenScan(_Scan):
         device: torch.device,
     ) -> None:
         super().__init__(config, clusters, anchors, neighbours, held_out)
-        self._views, self._plain, self._device = views, plain.to(device), device
+        self._mean, self._scale = _moments(views) if config.standardise else _nothing(views)
+        self._views, self._device = views, device
+        self._plain = self._standard(plain).to(device)
         self.network = ClusterHeads(views.shape[2], clusters, config.heads).to(device)
         self.kept = self.network
 
@@ -114,7 +120,7 @@ class FrozenScan(_Scan):
         return self._some_view(anchors, random), self._some_view(neighbours.flatten(), random)
 
     def losses(self, network: nn.Module, examples: tuple[Tensor, Tensor], random: torch.Generator) -> dict[str, Tensor]:
-        anchors, neighbours = (features.to(self._device).float() for features in examples)
+        anchors, neighbours = (self._standard(features.float()).to(self._device) for features in examples)
         logits = network(torch.cat([anchors, neighbours]))
         return self._loss(logits[:, : len(anchors)], logits[:, len(anchors) :])
 
@@ -122,6 +128,15 @@ class FrozenScan(_Scan):
     def held_out_logits(self) -> Tensor:
         logits: Tensor = self.network(self._plain)
         return logits.cpu()
+
+    def head(self, number: int) -> Head:
+        """The head with the standardising put into its weights."""
+        weight, bias = _of_head(self.network, number)
+        weight = weight / self._scale[:, None]
+        return Head(weight, bias - self._mean @ weight)
+
+    def _standard(self, features: Tensor) -> Tensor:
+        return (features - self._mean) / self._scale
 
     def _some_view(self, positions: Tensor, random: torch.Generator) -> Tensor:
         which = torch.randint(len(self._views), positions.shape, generator=random)
@@ -162,8 +177,31 @@ class TunedScan(_Scan):
             logits = network(images)
         return self._loss(logits[:, :count], logits[:, count:])
 
+    @property
+    def encoder(self) -> nn.Module:
+        encoder: nn.Module = self.network.encoder  # type: ignore[assignment]
+        return encoder
+
+    def head(self, number: int) -> Head:
+        return Head(*_of_head(self.network.heads, number))
+
     def held_out_logits(self) -> Tensor:
         return logits_of(self.network, self._pixels, self._held_out.positions, self._plain, self._precision)
+
+
+def _of_head(heads: Any, number: int) -> tuple[Tensor, Tensor]:
+    """Weight [d, K] and bias [K] of one of several stacked heads."""
+    return heads.weight[number].detach().cpu(), heads.bias[number, 0].detach().cpu()
+
+
+def _moments(views: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature, [d], over all images under their first view."""
+    first = views[0].float()
+    return first.mean(dim=0), first.std(dim=0).clamp_min(1e-6)
+
+
+def _nothing(views: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros(views.shape[2]), torch.ones(views.shape[2])
 
 
 def logits_of(network: nn.Module, pixels: Pixels, positions: Tensor, plain: Views, precision: Precision) -> Tensor:
