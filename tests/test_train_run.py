@@ -301,6 +301,23 @@ def test_wrong_requests_are_refused_in_one_line(
     assert words in told[0]
 
 
+def test_a_collapse_ends_with_one_line_of_advice(
+    source: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Keras example's clustering loss as printed: warned of at the start, stopped when it does what it did."""
+    changes = ["scan.loss=keras", "scan.heads=1", "scan.epochs=300", "scan.optimiser.rate=0.5", "pretext.epochs=1"]
+    with pytest.raises(SystemExit) as done:
+        main(
+            ["train", str(source), "--recipe", str(recipe_file), "--clusters", "3", "--out", str(tmp_path / "run")]
+            + [word for change in changes for word in ("--set", change)]
+        )
+    assert done.value.code == 1
+    told = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("Warning: scan.loss is 'keras'") for line in told)
+    assert told[-1].startswith("shoal: scan collapsed")
+    assert "raise scan.entropy_weight" in told[-1]
+
+
 def test_a_test_is_one_process() -> None:
     assert not is_launched()
 

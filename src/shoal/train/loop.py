@@ -80,6 +80,7 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
     optimiser = schedule.optimiser([phase.network], settings.optimiser)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision.needs_scaling)
     position = checkpoint.restore(folder / name, LAST, settings.key, phase.kept, optimiser) or Position()
+    scaler.load_state_dict(position.facts.get("scaler", {}) or scaler.state_dict())
     if device.type == "cpu":
         dead_taps.guard(phase.network)
     network = _distributed(phase.network, device)
@@ -127,6 +128,7 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
                 if time.monotonic() - saved > 60 * settings.loop.checkpoint_minutes and step < steps - 1:
                     _read(unread, position, watch, epoch, step)
                     position.epoch, position.step = epoch, step + 1
+                    position.facts["scaler"] = scaler.state_dict()
                     _save(folder / name, LAST, settings.key, position, phase.kept, optimiser)
                     saved = time.monotonic()
 
@@ -136,6 +138,7 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
             speed = {"seconds": round(seconds, 3), "images_per_second": round((steps - first) * batch / seconds, 1)}
             log.write(epoch, **means, **position.facts.pop("health", {}), **values, rate=rate, **speed)
             position.epoch, position.step, position.sums = epoch + 1, 0, {}
+            position.facts["scaler"] = scaler.state_dict()
             if position.best is None or measure < position.best:
                 position.best, position.best_epoch = measure, epoch
                 _save(folder / name, BEST, settings.key, position, phase.kept, None)

@@ -55,6 +55,7 @@ def train(request: TrainRequest, progress: Progress) -> tuple[RunDir, bool]:
     asked, run_dir = prepare(request, config, progress)
     if request.resume and _is_finished(run_dir, request.report):
         return run_dir, False
+    _warn_of_faults(config, progress)
     with processes.together(request.device) as device:
         monitor = KnnMonitor(run_dir, config)
         training = Training(config, run_dir, asked.seed, asked.counts, device, progress, monitor)
@@ -101,6 +102,16 @@ def prepare(request: TrainRequest, config: TrainConfig, progress: Progress) -> t
     run_dir = RunDir(request.out or Path(pipeline.default_name(asked)))
     weights = run_dir.train / ENCODER
     return dataclasses.replace(asked, backbone=full_name(config.encoder.name), weights=str(weights)), run_dir
+
+
+def _warn_of_faults(config: TrainConfig, progress: Progress) -> None:
+    """Some losses are there for comparison with a published run only."""
+    for section, asked in ((PRETEXT, config.pretext), (SCAN, config.scan)):
+        if asked.loss == "keras" and asked.epochs > 0:
+            progress.say(
+                f"Warning: {section}.loss is 'keras', the Keras example's loss with the faults it was printed with; it "
+                f"may put all images into one cluster. {section}.loss=standard is what was meant"
+            )
 
 
 def _phase_stage(training: Training, phase: str, work: Callable[[], None], number: int, before: str) -> Stage:

@@ -33,7 +33,7 @@ class _Scan:
         self.config, self.clusters = config, clusters
         self.count = len(anchors)
         self._anchors, self._neighbours, self._held_out = anchors, neighbours, held_out
-        self._entropy = 0.0
+        self._entropy = torch.zeros(())
 
     def begin_epoch(self, epoch: int) -> None:
         """Every epoch is alike."""
@@ -42,8 +42,9 @@ class _Scan:
         """Nothing is kept beside the network."""
 
     def look(self, watch: Watch, epoch: int) -> dict[str, float]:
-        watch.clusters(self._entropy, self.clusters, epoch)
-        return {"clusters_used": effective_clusters(self._entropy)}
+        entropy = float(self._entropy)
+        watch.clusters(entropy, self.clusters, epoch)
+        return {"clusters_used": effective_clusters(entropy)}
 
     def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float, dict[str, Any]]:
         """The best head's loss on the images put aside."""
@@ -80,7 +81,7 @@ class _Scan:
             found = losses.keras_clustering(anchors, neighbours)
         else:
             found = losses.scan(anchors, neighbours, self.config.entropy_weight)
-        self._entropy = float(found.entropy.detach().max())
+        self._entropy = found.entropy.detach().max()
         return {
             "loss": found.total.sum(),
             "consistency": found.consistency.mean(),

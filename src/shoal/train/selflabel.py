@@ -47,7 +47,7 @@ class SelfLabel:
         self._pixels, self._held_out, self._precision = pixels, held_out, precision
         self._weak, self._strong = Views(config.weak, size, *colours), Views(config.strong, size, *colours)
         self._plain = Views(PLAIN, size, *colours)
-        self._entropy, self._clusters = 0.0, network.heads.weight.shape[2]
+        self._entropy, self._clusters = torch.zeros(()), network.heads.weight.shape[2]
 
     @property
     def result(self) -> nn.Module:
@@ -76,7 +76,7 @@ class SelfLabel:
             weigh_classes=self.config.weigh_classes,
         )
         mean = weak.float().softmax(dim=1).mean(dim=0)
-        self._entropy = float(-torch.special.xlogy(mean, mean).sum())
+        self._entropy = -torch.special.xlogy(mean, mean).sum()
         return {"loss": found.total, "confident": found.confident.float().mean()}
 
     def after_step(self) -> None:
@@ -84,8 +84,9 @@ class SelfLabel:
             ema.update(self.result, self.network, self.config.ema)
 
     def look(self, watch: Watch, epoch: int) -> dict[str, float]:
-        watch.clusters(self._entropy, self._clusters, epoch)
-        return {"clusters_used": effective_clusters(self._entropy)}
+        entropy = float(self._entropy)
+        watch.clusters(entropy, self._clusters, epoch)
+        return {"clusters_used": effective_clusters(entropy)}
 
     def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float, dict[str, Any]]:
         """Minus the agreement of neighbours among the images put aside."""
