@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import small_training
+from shoal import pipeline
+from shoal.config import ClusterConfig
 from shoal.errors import CollapseError, RunError
 from shoal.progress import Progress
-from shoal.train import checkpoint, dead_taps, log, loop
+from shoal.rundir import RunDir
+from shoal.train import checkpoint, dead_taps, log, loop, pixels
+from shoal.train.config import DataConfig
 from shoal.train.evidence import HeldOut
 from shoal.train.features import encode, mine
 from shoal.train.watch import Watch, health
@@ -236,6 +241,33 @@ def test_taps_that_meet_no_pixel_have_no_gradient(size: int, kernel: int, stride
     taps = dead_taps.alive(size, kernel, stride, padding, 1)
     for tap, is_alive in enumerate(taps):
         assert is_alive == bool(found[torch.float32][:, :, tap].any())
+
+
+# -- pixels ------------------------------------------------------------------------------------------------------------
+
+
+def test_pixels_are_the_pictures_whether_kept_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken images are passed over; decoding anew gives what was kept."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    values = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), dtype=np.uint8)
+    for number, value in enumerate(values):
+        Image.fromarray(value).save(folder / f"{number}.png")
+    cut = (folder / "1.png").read_bytes()
+    (folder / "1.png").write_bytes(cut[: len(cut) // 2])  # its header is whole
+    run_dir = RunDir(tmp_path / "run")
+    pipeline.run(ClusterConfig((str(folder),)), run_dir, pipeline.clustering_stages()[:1], Progress())
+    kept = pixels.open_pixels(run_dir, DataConfig(size=12), Progress())
+    assert kept.ids.tolist() == [0, 2, 3, 4]
+    wanted = torch.tensor([3, 0, 3])
+    expected = torch.from_numpy(values[[4, 0, 4]]).permute(0, 3, 1, 2)
+    assert torch.equal(kept.take(wanted), expected)
+    mean, std = kept.colours()
+    assert mean == pytest.approx(values[[0, 2, 3, 4]].mean((0, 1, 2)) / 255, abs=1e-3)
+    assert std == pytest.approx(values[[0, 2, 3, 4]].std((0, 1, 2)) / 255, abs=1e-3)
+    monkeypatch.setattr(pixels, "KEPT_BYTES", 0)
+    anew = pixels.open_pixels(run_dir, DataConfig(size=12), Progress())
+    assert torch.equal(anew.take(torch.tensor([4, 0])), expected[:2])
 
 
 # -- features and evidence ---------------------------------------------------------------------------------------------

@@ -33,12 +33,17 @@ Pictures = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """Usable images: `ids` [n] and, by position, uint8 pixels; `kept` [n, s, s, 3] memory-mapped, or None."""
+    """Usable images: `ids` [n] and, by position, uint8 pixels.
+
+    `kept` [m, s, s, 3], memory-mapped, holds them at `rows` [n] (None: at their positions). Without it they are decoded
+    when asked for.
+    """
 
     ids: Ids
     uris: Sequence[str]
     config: DataConfig
     kept: Pictures | None
+    rows: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,6 +52,7 @@ class Pixels:
         """uint8 [b, 3, s, s] of the images at `positions`, channels-last in memory."""
         where = positions.cpu().numpy()
         if self.kept is not None:
+            where = where if self.rows is None else self.rows[where]
             # Sorted reading spares the disk its jumps.
             order = np.argsort(where)
             pictures = np.empty((len(where), *self.kept.shape[1:]), np.uint8)
@@ -103,7 +109,7 @@ def open_pixels(run_dir: RunDir, config: DataConfig, progress: Progress) -> Pixe
     if is_good.all():
         return Pixels(ids, uris, config, kept)
     where = np.flatnonzero(is_good)
-    return Pixels(ids[where], [uris[row] for row in where], config, kept[where])
+    return Pixels(ids[where], [uris[row] for row in where], config, kept, where.astype(np.int64))
 
 
 def _decode_all(file: Path, good: Path, uris: Sequence[str], config: DataConfig, progress: Progress) -> None:
