@@ -322,6 +322,16 @@ def test_a_test_is_one_process() -> None:
     assert not is_launched()
 
 
+def test_equal_outcomes_are_equal_files(tmp_path: Path) -> None:
+    made = Outcome({"a": torch.ones(2), "b": torch.zeros(3)}, Head(torch.ones(2, 2), torch.zeros(2)), {"x": 1, "y": 2})
+    for number in range(8):
+        made.save(tmp_path / str(number), {"encoder": "shoal:cpu-small", "size": 32})
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(8)}) == 1
+    again = Outcome.load(tmp_path / "0")
+    assert again.facts == made.facts
+    assert torch.equal(again.encoder["b"], made.encoder["b"])
+
+
 def test_an_outcome_that_is_damaged_says_so(tmp_path: Path) -> None:
     (tmp_path / "outcome.safetensors").write_bytes(b"nothing")
     with pytest.raises(RunError, match="no readable outcome"):

@@ -43,7 +43,8 @@ class Outcome:
         tensors = {f"{ENCODER}{name}": tensor for name, tensor in self.encoder.items()}
         if self.head is not None:
             tensors |= {f"{HEAD}weight": self.head.weight, f"{HEAD}bias": self.head.bias}
-        texts = {TRAINED: json.dumps(metadata, sort_keys=True), "facts": json.dumps(self.facts, sort_keys=True)}
+        # One text only: safetensors writes several in no fixed order, and equal outcomes are to be equal files.
+        texts = {TRAINED: json.dumps({**metadata, "facts": self.facts}, sort_keys=True)}
         with atomic.replacing(path) as temporary:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, texts)
 
@@ -53,8 +54,8 @@ class Outcome:
         try:
             tensors = load_file(path)
             with safe_open(path, "pt") as file:
-                facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-        except (OSError, ValueError, SafetensorError) as error:
+                facts = json.loads(file.metadata()[TRAINED])["facts"]
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise RunError(f"{path} holds no readable outcome of a training: {error}") from error
         encoder = {name.removeprefix(ENCODER): tensor for name, tensor in tensors.items() if name.startswith(ENCODER)}
         head = None
