@@ -257,6 +257,53 @@ def report(run: Path, show: bool, all_k: bool) -> None:
 
 
 @shoal.command()
+@click.argument("source", nargs=-1, required=True)
+@click.option("--recipe", required=True, metavar="NAME|FILE", help="A recipe of Shoal's, or a .yaml file.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the recipe: pretext.epochs=100.")
+@click.option("--clusters", default="auto", show_default=True, help="auto (as the recipe says, or found), or 10.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of data sets by name.  [default: data]")
+@click.option("--show-views", is_flag=True, help="Only draw the recipe's views of a few images, and say where.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: SOURCE-NAME.shoal]")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same weights on a CPU.")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where it trains.")
+@click.option("--resume", is_flag=True, help="Go on where a training stopped; on a finished run, say so.")
+@click.option("--no-report", is_flag=True, help="Stop at the clusters: no map, no report.")
+def train(no_report: bool, show_views: bool, **options: Any) -> None:
+    """Learn an encoder from the images of SOURCE alone, and cluster with it.
+
+    SOURCE is anything that `shoal cluster` takes, or a data set by name: cifar10, cifar100-20, stl10, each also with
+    parts, such as cifar10:train+test. The run is like any other: assign, similar, report and export work on it.
+    Several GPUs: torchrun --nproc-per-node N -m shoal train …
+
+    \b
+    Examples:
+      shoal train scans/ --recipe cpu-small
+      shoal train cifar10 --recipe scan-cifar10 --data datasets/
+      shoal train photos/ --recipe cpu-small --clusters 12 --set pretext.epochs=100 --resume
+      shoal train photos/ --recipe cpu-small --show-views
+    """
+    from shoal.progress import Progress, TerminalProgress
+    from shoal.summary import cluster_summary
+    from shoal.train.processes import is_leader
+    from shoal.train.run import TrainRequest
+    from shoal.train.run import train as learn
+
+    request = TrainRequest(report=not no_report, **options)
+    progress = TerminalProgress() if is_leader() else Progress()
+    if show_views:
+        from shoal.train.run import show_views as show
+
+        click.echo(str(show(request, progress)))
+        return
+    run_dir, worked = learn(request, progress)
+    if not is_leader():
+        return
+    if not worked:
+        click.echo(f"{run_dir.root} is finished; nothing to resume")
+    click.echo(cluster_summary(run_dir))
+
+
+@shoal.command()
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("demo.shoal"), show_default=True, help="Run directory."
 )

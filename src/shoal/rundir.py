@@ -81,6 +81,11 @@ class RunDir:
         return self.root / "model"
 
     @property
+    def train(self) -> Path:
+        """Checkpoints, log and outcomes of `shoal train`."""
+        return self.root / "train"
+
+    @property
     def edits(self) -> Path:
         return self.root / "edits.jsonl"
 

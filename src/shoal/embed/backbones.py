@@ -16,11 +16,14 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from shoal.config import DEFAULT_BACKBONE
+from shoal.embed import architectures
 from shoal.embed import weights as weight_files
 from shoal.embed.spec import EncoderSpec
 from shoal.errors import ConfigError, WeightsError
 from shoal.rundir import digest_file
 
+TRAINED = "shoal"  # key of the metadata in a file that `shoal train` made
+TRAINED_FEATURES = ("default", "best")
 TOP_FEATURES = ("logits", "probabilities")
 EMBEDDED_CROP_FRACTION = 1.0  # the whole of the shorter side; see docs/decisions.md for the comparison
 
@@ -64,6 +67,8 @@ def build(backbone: str, features: str, resize: str, weights: Path | None) -> tu
         ConfigError: timm knows no such model, or it has no such features.
         WeightsError: the weights are missing, unreachable, or do not fit.
     """
+    if backbone.startswith(architectures.PREFIX):
+        return _trained(backbone, features, resize, weights)
     embedded = backbone == DEFAULT_BACKBONE
     architecture = weight_files.EMBEDDED_ARCHITECTURE if embedded else backbone
     _check_known(architecture, backbone)
@@ -72,11 +77,44 @@ def build(backbone: str, features: str, resize: str, weights: Path | None) -> tu
     if weights is not None:
         state = weight_files.read_state_dict(weights)
         if embedded and weights.name == weight_files.EMBEDDED_FILE:
-            state = _in_order(state)
-        _load(model, _without_unused_top(state, model, features), backbone)
+            state = in_order(state)
+        _load(model, _without_unused_top(weight_files.encoder_tensors(state), model, features), backbone)
     model.eval().requires_grad_(False)
     encoder = Encoder(model, features).eval()
     return encoder, _describe(encoder, backbone, architecture, resize, weights, from_hub)
+
+
+def _trained(backbone: str, features: str, resize: str, weights: Path | None) -> tuple[Encoder, EncoderSpec]:
+    """An encoder that `shoal train` made, from the file in which it left it."""
+    if weights is None:
+        raise ConfigError(f"--backbone has value {backbone!r}, which needs --weights RUN/train/encoder.safetensors")
+    if features not in TRAINED_FEATURES:
+        raise ConfigError(
+            f"--features has value {features!r}, but {backbone} has only {' and '.join(TRAINED_FEATURES)}"
+        )
+    model = architectures.build(backbone)
+    state = weight_files.encoder_tensors(weight_files.read_state_dict(weights))
+    _load(model, state, backbone)
+    model.eval().requires_grad_(False)
+    encoder = Encoder(model, features).eval()
+    made = weight_files.trained_metadata(weights, TRAINED)
+    if made.get("encoder") != architectures.full_name(backbone):
+        raise WeightsError(f"--weights file {weights} holds {made.get('encoder')!r}; expected {backbone!r}")
+    return encoder, EncoderSpec(
+        backbone=backbone,
+        architecture=architectures.full_name(backbone),
+        features=features,
+        weights_sha256=digest_file(weights),
+        weights_source="trained here",
+        licence="yours: trained from your images",
+        dim=int(model.dim),  # type: ignore[arg-type]
+        size=int(made["size"]),
+        crop_fraction=float(made["crop_fraction"]),
+        interpolation="bicubic",
+        resize="squash" if resize == "squash" else str(made["resize"]),
+        mean=_three(made["mean"]),
+        std=_three(made["std"]),
+    )
 
 
 def _check_known(architecture: str, backbone: str) -> None:
@@ -109,7 +147,7 @@ def _create(architecture: str, features: str, from_hub: bool) -> nn.Module:
     return model
 
 
-def _in_order(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def in_order(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Give the embedded file's tensors timm's names: both list the same tensors in the same order, the top last."""
     names = list(timm.create_model(weight_files.EMBEDDED_ARCHITECTURE).state_dict())
     if len(names) != len(tensors):
@@ -193,7 +231,10 @@ def _three(values: Any) -> tuple[float, float, float]:
 
 def rebuild(spec: EncoderSpec, weights: Path) -> tuple[Encoder, EncoderSpec]:
     """Build the encoder that `spec` describes from its own saved tensors (`encoder.safetensors`)."""
-    model = _create(spec.architecture, spec.features, from_hub=False)
+    if spec.architecture.startswith(architectures.PREFIX):
+        model = architectures.build(spec.architecture)
+    else:
+        model = _create(spec.architecture, spec.features, from_hub=False)
     _load(model, weight_files.read_state_dict(weights), spec.backbone)
     model.eval().requires_grad_(False)
     return Encoder(model, spec.features).eval(), spec

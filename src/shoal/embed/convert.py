@@ -29,7 +29,12 @@ def convert(encoder: Encoder, spec: EncoderSpec, target: Path) -> None:
     shape = (CPU_BATCH, 3, spec.size, spec.size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of Python control flow, which the check below covers
-        model = openvino.convert_model(encoder, example_input=torch.zeros(shape), input=[openvino.PartialShape(shape)])
+        try:
+            model = openvino.convert_model(
+                encoder, example_input=torch.zeros(shape), input=[openvino.PartialShape(shape)]
+            )
+        except (openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure) as error:
+            raise RuntimeError(f"OpenVINO cannot convert {spec.backbone}: {error}") from error
     steps = openvino.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     steps.input().model().set_layout(openvino.Layout("NCHW"))

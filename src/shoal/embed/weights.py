@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal.errors import WeightsError
 
@@ -72,6 +73,31 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise WeightsError(f"--weights file {path} holds no state dict (names with tensors)")
     return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
+
+
+def encoder_tensors(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The encoder's tensors of a checkpoint of self-supervised training, by the encoder's own names.
+
+    MoCo keeps them under `encoder_q.` with its head as `fc.`, SimCLR and SCAN under `backbone.`, Shoal under
+    `encoder.`. Anything else is returned as it is.
+    """
+    for prefix in ("encoder_q.", "backbone.", "encoder."):
+        inner = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        if inner:
+            return {name: tensor for name, tensor in inner.items() if not name.startswith("fc.")}
+    return state
+
+
+def trained_metadata(path: Path, key: str) -> dict[str, Any]:
+    """What `shoal train` wrote into the file beside the tensors. Raises WeightsError if it wrote nothing."""
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+    try:
+        with safe_open(path, "pt") as file:
+            found: dict[str, Any] = json.loads((file.metadata() or {})[key])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise WeightsError(f"--weights file {path} is none that shoal train made: {_first_line(error)}") from error
+    return found
 
 
 def _first_line(error: BaseException) -> str:

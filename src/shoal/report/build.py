@@ -12,7 +12,7 @@ import numpy as np
 from shoal import atomic
 from shoal.config import ClusterConfig
 from shoal.progress import Progress
-from shoal.report import figures, page, payload, sheets, thumbnails
+from shoal.report import figures, page, payload, sheets, thumbnails, training
 from shoal.report.explorer import Explorer, Look
 from shoal.report.findings import Findings
 from shoal.report.palette import COLOURS
@@ -118,6 +118,7 @@ def _figures(findings: Findings, chosen: Look, explorer: Explorer) -> dict[str, 
         if findings.evaluation:
             found = findings.evaluation["confusion"]
             drawn["confusion"] = figures.confusion(np.array(found["counts"]), found["clusters"], found["classes"])
+        drawn |= training.draw(findings.run_dir)
     return drawn
 
 

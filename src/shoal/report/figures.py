@@ -61,12 +61,12 @@ def evidence(rows: Sequence[dict[str, Any]], chosen: int) -> bytes:
     stable = [row for row in rows if row.get("stability") is not None]
     height = 4.9 if stable else 3.3
     upper: Box = (0.65, height - 2.75, 6.35, 2.2)
-    figure, panels = _figure(7.2, height, *([upper, (0.65, 0.55, 6.35, 1.0)] if stable else [upper]))
+    figure, panels = canvas(7.2, height, *([upper, (0.65, 0.55, 6.35, 1.0)] if stable else [upper]))
     ks = [row["k"] for row in rows]
     curve = panels[0]
     curve.plot(ks, [_number(row.get("silhouette")) for row in rows], color=INK, linewidth=1.4)
     curve.plot(ks, [_number(row.get("silhouette")) for row in rows], ".", color=INK, markersize=4)
-    _title(curve, "How well separated, by number of clusters", "mean silhouette; higher is better")
+    title(curve, "How well separated, by number of clusters", "mean silhouette; higher is better")
     low, high = curve.get_ylim()
     if high - low < LEAST_SPAN:  # a flat curve is to look flat
         curve.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
@@ -79,30 +79,30 @@ def evidence(rows: Sequence[dict[str, Any]], chosen: int) -> bytes:
     if stable:
         panels[1].plot([row["k"] for row in stable], [row["stability"] for row in stable], color=SOFT, linewidth=1.2)
         panels[1].set_ylim(0, 1.04)
-        _title(panels[1], "", "stability over resamples; 1 is the same clusters every time")
+        title(panels[1], "", "stability over resamples; 1 is the same clusters every time")
     for panel in panels:
         panel.grid(axis="y", color=RULE, linewidth=0.6)
         panel.axvline(chosen, color=ACCENT, linewidth=0.8, alpha=0.5)
         _count_axis(panel, ks)
     panels[-1].set_xlabel("number of clusters")
-    return _png(figure)
+    return png(figure)
 
 
 def knife(look: Look, features: Float32, colours: Sequence[str], note: str = "") -> bytes:
     """The silhouette of every image by cluster, with its mean dashed, beside the first two features and the centres."""
-    figure, (left, right) = _figure(10.4, 5.4, (0.4, 0.5, 4.6, 4.3), (5.6, 0.5, 4.6, 4.3))
+    figure, (left, right) = canvas(10.4, 5.4, (0.4, 0.5, 4.6, 4.3), (5.6, 0.5, 4.6, 4.3))
     _draw_knife(left, look, colours)
     _draw_scatter(right, look, features, colours)
-    _title(left, f"{look.k:,} clusters: mean silhouette {look.mean:.3f}", "silhouette of every image, by cluster")
-    _title(right, "The first two features", note or "numbers stand at the clusters' centres")
-    return _png(figure)
+    title(left, f"{look.k:,} clusters: mean silhouette {look.mean:.3f}", "silhouette of every image, by cluster")
+    title(right, "The first two features", note or "numbers stand at the clusters' centres")
+    return png(figure)
 
 
 def map_of(
     places: Float32, labels: npt.NDArray[np.int32], colours: Sequence[str], unsure: npt.NDArray[np.bool_]
 ) -> bytes:
     """All images in the plane, coloured by cluster; unsure ones pale."""
-    figure, (panel,) = _figure(8.4, 6.6, (0.2, 0.1, 8.0, 5.9))
+    figure, (panel,) = canvas(8.4, 6.6, (0.2, 0.1, 8.0, 5.9))
     some = _some(len(places))
     shades = np.array(colours)[labels[some]]
     size = float(np.clip(9000 / max(len(some), 1), 1.2, 40))
@@ -116,13 +116,13 @@ def map_of(
             _label(panel, float(x), float(y), str(cluster), colours[cluster])
     panel.set_axis_off()
     panel.set_aspect("equal", "datalim")
-    _title(panel, "Map of the images", "near each other: alike; colour and number: cluster")
-    return _png(figure)
+    title(panel, "Map of the images", "near each other: alike; colour and number: cluster")
+    return png(figure)
 
 
 def sizes(counts: npt.NDArray[np.int64], order: Sequence[int], colours: Sequence[str]) -> bytes:
     """Images in each cluster, largest first."""
-    figure, (panel,) = _figure(7.2, 3.4, (0.65, 0.5, 6.35, 2.3))
+    figure, (panel,) = canvas(7.2, 3.4, (0.65, 0.5, 6.35, 2.3))
     panel.bar(range(len(order)), counts[list(order)], color=[colours[cluster] for cluster in order], width=0.86)
     named = len(order) <= 40
     panel.xaxis.set_major_locator(FixedLocator(range(len(order))) if named else NullLocator())
@@ -132,8 +132,8 @@ def sizes(counts: npt.NDArray[np.int64], order: Sequence[int], colours: Sequence
     panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.grid(axis="y", color=RULE, linewidth=0.6)
     panel.set_axisbelow(True)
-    _title(panel, "Sizes", "images in each cluster")
-    return _png(figure)
+    title(panel, "Sizes", "images in each cluster")
+    return png(figure)
 
 
 def confusion(counts: npt.NDArray[np.int64], clusters: Sequence[Any], classes: Sequence[Any]) -> bytes:
@@ -142,7 +142,7 @@ def confusion(counts: npt.NDArray[np.int64], clusters: Sequence[Any], classes: S
     width, height = min(0.34 * len(classes), 11), min(0.28 * len(clusters), 10)
     names = [_short(name) for name in classes]
     below = 0.25 + 0.06 * max(len(name) for name in names)  # room for names at 60 degrees
-    figure, (panel,) = _figure(max(width, 2.4) + 1.2, height + below + 0.75, (0.8, below, max(width, 2.4), height))
+    figure, (panel,) = canvas(max(width, 2.4) + 1.2, height + below + 0.75, (0.8, below, max(width, 2.4), height))
     panel.imshow(shares, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     if len(classes) <= 60:
         panel.set_xticks(range(len(classes)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
@@ -153,8 +153,8 @@ def confusion(counts: npt.NDArray[np.int64], clusters: Sequence[Any], classes: S
             shade = PAPER if shares[row, column] > 0.55 else INK
             panel.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=6.5, color=shade)
     panel.set_ylabel("cluster")
-    _title(panel, "Clusters and labels", "share of each cluster's images")
-    return _png(figure)
+    title(panel, "Clusters and labels", "share of each cluster's images")
+    return png(figure)
 
 
 def _draw_knife(panel: Axes, look: Look, colours: Sequence[str]) -> None:
@@ -205,7 +205,7 @@ def _label(panel: Axes, x: float, y: float, text: str, colour: str) -> None:
     panel.text(x, y, text, ha="center", va="center", fontsize=7, weight="bold", color=INK, bbox=box, clip_on=True)
 
 
-def _figure(width: float, height: float, *boxes: Box) -> tuple[Figure, list[Axes]]:
+def canvas(width: float, height: float, *boxes: Box) -> tuple[Figure, list[Axes]]:
     """A figure of inches with a panel in each box. Boxes are fixed, since finding them takes as long as drawing."""
     figure = Figure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(figure)
@@ -213,7 +213,7 @@ def _figure(width: float, height: float, *boxes: Box) -> tuple[Figure, list[Axes
     return figure, panels
 
 
-def _title(panel: Axes, title: str, subtitle: str) -> None:
+def title(panel: Axes, title: str, subtitle: str) -> None:
     panel.set_title(title, loc="left", fontsize=11, weight="bold", pad=20)
     panel.annotate(
         subtitle, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8.5, color=SOFT
@@ -247,7 +247,7 @@ def _short(name: Any) -> str:
     return text if len(text) <= 24 else text[:23] + "…"
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 4})
     return buffer.getvalue()

@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from shoal import records
-from shoal.report import charts
+from shoal.report import charts, training
 from shoal.report.findings import Findings
 from shoal.report.selection import Selection
 from shoal.report.thumbnails import Picture
@@ -75,6 +75,7 @@ def render(
         majority=_majority(findings.evaluation),
         confusion=_confusion(findings.evaluation),
         has_large_confusion="confusion" in figures,
+        training={name: title for name, title in training.TITLES.items() if name in figures},
         figures={name: "data:image/png;base64," + base64.b64encode(png).decode() for name, png in figures.items()},
         style=Markup(_template_text("page.css")),  # ours, not the person's: no escaping
         script=Markup(script),

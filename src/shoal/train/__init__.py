@@ -1,0 +1,1 @@
+"""Learning from scratch: pretext tasks, SCAN with the encoder, self-labelling."""

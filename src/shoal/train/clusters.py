@@ -1,0 +1,209 @@
+"""The clusters that a trained head tells, as the tables and the model of an ordinary run.
+
+A linear softmax head divides the space of features as the nearest of K sites does: any head W, b is a ClusterModel of
+the Euclidean metric, exactly. With sites o + α·w_k, the distance of x to site k is, but for what all sites share,
+−2α(x·w_k + b_k) if o·w_k = −b_k − α‖w_k‖²/2 + c for all k. Of all such α, c and o, those are taken that bring the sites
+nearest to the images of their clusters, so that an image far from its site is unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from shoal import records
+from shoal.cluster import levels, silhouette
+from shoal.cluster.kmeans import EUCLIDEAN, Float64, Labels
+from shoal.cluster.model import KNOWN_SHARE, NO_LIMIT, ClusterModel, closeness_of
+from shoal.cluster.space import ClusterSpace, points_of
+from shoal.embeddings import EmbeddingStore, Float32, Ids
+from shoal.errors import ConfigError
+from shoal.rundir import RunDir, StageResult, digest_file, digest_of
+from shoal.train.encoders import Head
+
+LEAST_SCALE = 1e-3  # of the least-squares fit's α, which may come out negative for heads that learned nothing
+PAIRS_IMAGES = 20_000  # beyond, silhouettes are of squared distances, which need no pairs
+
+
+def write(run_dir: RunDir, head: Head, seed: int, words: str) -> StageResult:
+    """Write clusters, levels, sweep, choose_k and the model's clusters of `head` on the run's embeddings.
+
+    Args:
+        words: why that many clusters. Those that got no image are dropped, and counted there.
+    """
+    images = run_dir.read_images(["id", "path", "status", "duplicate_of"])
+    status = images["status"].to_numpy(zero_copy_only=False)
+    ids = np.flatnonzero(status == records.OK).astype(np.int64)
+    store = EmbeddingStore.open(run_dir.embeddings)
+    weight, bias = head.weight.numpy().astype(np.float64), head.bias.numpy().astype(np.float64)
+    order = _used_by_size(store, ids, weight, bias)
+    model = fit(store, ids, weight[:, order], bias[order])
+    if len(order) < weight.shape[1]:
+        words = f"{words}; {weight.shape[1] - len(order)} of them got no image"
+    points, lengths = points_of(model.space, store, ids)
+    found = model.assign_points(points, lengths)
+    k = len(model.centroids)
+    silhouettes = _silhouettes(points, found.cluster, k)
+    rows = _Rows.of(images, ids)
+    columns: dict[str, npt.NDArray[Any]] = {
+        "cluster": found.cluster,
+        "confidence": found.confidence,
+        "unsure": found.unsure,
+        "silhouette": silhouettes,
+        "runner_up": found.runner_up,
+    }
+    records.write_table(run_dir.clusters, rows.table(columns, records.CLUSTERS))
+    means = _means(points, found.cluster, k)
+    nested = levels.nested(points, found.cluster, means, seed, EUCLIDEAN)
+    records.write_table(
+        run_dir.levels, rows.table({"coarse": nested.coarse, "medium": nested.medium, "fine": nested.fine})
+    )
+    records.write_table(run_dir.root / "sweep.parquet", rows.table({f"k{k}": found.cluster}))
+    sizes = np.bincount(found.cluster, minlength=k)
+    records.write_table(run_dir.choose_k, _evidence(points, found.cluster, means, silhouettes, sizes))
+    model.save(run_dir.model)
+    digest = digest_of(*(digest_file(path) for path in (run_dir.clusters, run_dir.choose_k)))
+    facts = {
+        "k": k,
+        "sentence": words,
+        "method": "scan",
+        "metric": EUCLIDEAN,
+        "sizes": sizes.tolist(),
+        "n_unsure": int(found.unsure.sum()),
+        "runners_up": [],
+        "silhouette": round(float(silhouettes.mean(dtype=np.float64)), 6),
+    }
+    return StageResult(digest, facts)
+
+
+def fit(store: EmbeddingStore, ids: Ids, weight: Float64, bias: Float64) -> ClusterModel:
+    """The head weight [d, K], bias [K] as sites among the features of `ids`.
+
+    Raises:
+        ConfigError: more clusters than the features have dimensions.
+    """
+    d, k = weight.shape
+    if k > d:
+        raise ConfigError(
+            f"scan.clusters has value {k}; expected at most {d}, the dimensions of the encoder's features"
+        )
+    sums, counts, centre = _sums(store, ids, weight, bias)
+    means = sums / np.maximum(counts, 1)[:, None]  # [K, d]
+    lengths = np.square(weight).sum(axis=0)
+    inverse = np.linalg.pinv(weight.T)  # [d, K]: the least vector with given products with the weights
+    shifted, slope, level = inverse @ bias, inverse @ lengths / 2, inverse @ np.ones(k)
+    # Within the span of the weights, site k minus mean k is α·(w_k − slope) + c·level − (mean_k + shifted).
+    inside = weight @ inverse.T  # the projection onto that span, [d, d]
+    root = np.sqrt(counts)[:, None]
+    left = np.stack([((weight.T - slope) * root).ravel(), (np.tile(level, (k, 1)) * root).ravel()], axis=1)
+    right = ((means @ inside.T + shifted) * root).ravel()
+    (scale, constant), *_ = np.linalg.lstsq(left, right, rcond=None)
+    scale = max(float(scale), LEAST_SCALE)
+    constant = float(level @ _mean_gap(weight, shifted, slope, means @ inside.T, counts, scale) / (level @ level))
+    origin = -shifted - scale * slope + constant * level + (centre - inside @ centre)
+    space = ClusterSpace(EUCLIDEAN, origin.astype(np.float32))
+    sites, anywhere = (scale * weight.T).astype(np.float32), np.full(k, -np.inf, np.float32)
+    model = ClusterModel(space, sites, 1 / scale, anywhere, NO_LIMIT)
+    return replace(model, least_closeness=_least_closeness(model, store, ids))
+
+
+def _mean_gap(
+    weight: Float64, shifted: Float64, slope: Float64, means: Float64, counts: Float64, scale: float
+) -> Float64:
+    """Mean over the images of what the sites lack at c = 0, [d]: the best c given α."""
+    gaps = means + shifted - scale * (weight.T - slope)
+    return np.asarray((gaps * counts[:, None]).sum(axis=0) / max(counts.sum(), 1))
+
+
+def _sums(store: EmbeddingStore, ids: Ids, weight: Float64, bias: Float64) -> tuple[Float64, Float64, Float64]:
+    """Sums of the features of each cluster [K, d], images in each [K], and the mean of all features [d]."""
+    sums, counts = np.zeros(weight.T.shape), np.zeros(weight.shape[1])
+    for _, features in store.blocks(ids):
+        labels = (features @ weight + bias).argmax(axis=1)
+        np.add.at(sums, labels, features)
+        counts += np.bincount(labels, minlength=len(counts))
+    return sums, counts, sums.sum(axis=0) / max(len(ids), 1)
+
+
+def _used_by_size(store: EmbeddingStore, ids: Ids, weight: Float64, bias: Float64) -> npt.NDArray[np.intp]:
+    """Clusters that have an image, by falling size."""
+    _, counts, _ = _sums(store, ids, weight, bias)
+    order = np.argsort(-counts, kind="stable")
+    return order[counts[order] > 0]
+
+
+def _least_closeness(model: ClusterModel, store: EmbeddingStore, ids: Ids) -> Float32:
+    """For each cluster the closeness that all but a few of its images have; that of all images for small ones."""
+    points, lengths = points_of(model.space, store, ids)
+    labels = model.assign_points(points, lengths).cluster
+    scores = np.einsum("nd,nd->n", points, model.centroids[labels])
+    scores -= np.float32(0.5) * np.einsum("kd,kd->k", model.centroids, model.centroids)[labels]
+    closeness = closeness_of(points, scores, lengths, EUCLIDEAN)
+    margin = np.float32(1e-4) * np.abs(closeness).max()
+    least = np.full(len(model.centroids), np.quantile(closeness, 1 - KNOWN_SHARE), np.float32)
+    for cluster in range(len(least)):
+        members = closeness[labels == cluster]
+        if len(members) >= 2 / (1 - KNOWN_SHARE):
+            least[cluster] = np.quantile(members, 1 - KNOWN_SHARE)
+    return np.asarray(least - margin, np.float32)
+
+
+def _silhouettes(points: Float32, labels: Labels, k: int) -> Float32:
+    if len(points) <= PAIRS_IMAGES:
+        return np.asarray(silhouette.euclidean(points, [labels])[0], np.float32)
+    return np.asarray(silhouette.squared_euclidean(points, labels, k), np.float32)
+
+
+def _means(points: Float32, labels: Labels, k: int) -> Float32:
+    sums = np.zeros((k, points.shape[1]))
+    np.add.at(sums, labels, points)
+    return np.asarray(sums / np.maximum(np.bincount(labels, minlength=k), 1)[:, None], np.float32)
+
+
+def _evidence(
+    points: Float32, labels: Labels, means: Float32, silhouettes: Float32, sizes: npt.NDArray[np.int64]
+) -> pa.Table:
+    """choose_k.parquet with its one row: the number was asked for."""
+    inertia = float(np.square(points - means[labels], dtype=np.float64).sum())
+    return pa.table(
+        {
+            "k": pa.array([len(means)], pa.int32()),
+            "silhouette": pa.array([float(silhouettes.mean(dtype=np.float64))], pa.float64()),
+            "stability": pa.array([None], pa.float64()),
+            "inertia": pa.array([inertia], pa.float64()),
+            "smallest": pa.array([int(sizes.min())], pa.int32()),
+            "chosen": pa.array([True], pa.bool_()),
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """One row for every usable image and every duplicate of one, by rising id."""
+
+    ids: list[int]
+    paths: list[str]
+    source: npt.NDArray[np.int64]  # [rows], position among the usable images
+
+    @classmethod
+    def of(cls, images: pa.Table, usable: Ids) -> _Rows:
+        place = {int(image): number for number, image in enumerate(usable)}
+        rows = []
+        for image in images.to_pylist():
+            original = image["duplicate_of"] if image["status"] == records.DUPLICATE else image["id"]
+            if original in place:
+                rows.append((image["id"], image["path"], place[original]))
+        rows.sort()
+        ids, paths, source = zip(*rows, strict=True)
+        return cls(list(ids), list(paths), np.array(source, dtype=np.int64))
+
+    def table(self, columns: dict[str, npt.NDArray[Any]], schema: pa.Schema | None = None) -> pa.Table:
+        """A table with id, with path if `schema` has it, and each column [usable images] spread over the rows."""
+        head: dict[str, Any] = {"id": pa.array(self.ids, pa.int64())}
+        if schema is not None and "path" in schema.names:
+            head["path"] = self.paths
+        return pa.table({**head, **{name: values[self.source] for name, values in columns.items()}}, schema=schema)

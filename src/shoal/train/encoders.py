@@ -1,0 +1,127 @@
+"""Encoders with what stands on them: projection heads of pretext tasks, cluster heads; and weights to start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from shoal.embed import architectures, backbones
+from shoal.embed import weights as weight_files
+from shoal.errors import WeightsError
+from shoal.train.config import EncoderConfig, HeadConfig
+from shoal.train.gather import world_size
+
+EMBEDDED = "embedded"
+
+
+def encoder(config: EncoderConfig) -> nn.Module:
+    """The encoder of a recipe in channels-last form, fresh or from its weights file.
+
+    Raises:
+        ConfigError: there is no such encoder.
+        WeightsError: the weights cannot be read or do not fit.
+    """
+    model = architectures.build(config.name)
+    if config.weights is not None:
+        load(model, weights_file(config.weights))
+    return model.to(memory_format=torch.channels_last)
+
+
+def weights_file(weights: str) -> Path:
+    """The file that a recipe's `encoder.weights` names. Raises WeightsError if it is not there."""
+    return weight_files.embedded_file() if weights == EMBEDDED else weight_files.checked_file(weights)
+
+
+def load(model: nn.Module, file: Path) -> None:
+    """Read an encoder's tensors from its own file, or from a MoCo, SimCLR or SCAN checkpoint; heads there are left.
+
+    Raises:
+        WeightsError: tensors are missing or have other shapes.
+    """
+    state = weight_files.encoder_tensors(weight_files.read_state_dict(file))
+    if file.name == weight_files.EMBEDDED_FILE:
+        state = backbones.in_order(state)
+    wanted = model.state_dict()
+    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise WeightsError(f"the weights in {file} do not fit: {len(missing)} tensors missing (first {missing[0]!r})")
+    try:
+        model.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"the weights in {file} do not fit: {str(error).splitlines()[-1].strip()[:200]}") from error
+
+
+class Projector(nn.Module):
+    """An encoder and a projection head: images [n, 3, s, s] -> features [n, d] and projections [n, p]."""
+
+    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.encoder(images)
+        return features, self.head(features)
+
+
+def projection_head(features: int, config: HeadConfig, dim: int | None = None) -> nn.Module:
+    """The head of a recipe on `features` dimensions; `dim` in place of the recipe's."""
+    dim = dim or config.dim
+    if config.kind == "linear":
+        return nn.Linear(features, dim)
+    if config.kind == "keras":
+        return nn.Sequential(
+            nn.Dropout(config.dropout), nn.Linear(features, dim, bias=False), nn.BatchNorm1d(dim), nn.ReLU()
+        )
+    hidden = config.hidden or features
+    layers: list[nn.Module] = [nn.Linear(features, hidden, bias=not config.norm)]
+    if config.norm:
+        layers.append(nn.BatchNorm1d(hidden))
+    return nn.Sequential(*layers, nn.ReLU(), nn.Linear(hidden, dim))
+
+
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on its device; on several GPUs BatchNorm sees the batch of all of them (it cannot on CPUs)."""
+    network = network.to(device)
+    if device.type == "cuda" and world_size() > 1:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return network
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A linear cluster head: logits = features @ weight + bias. weight float32 [d, K], bias float32 [K]."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class ClusterHeads(nn.Module):
+    """Several linear heads as one matrix product: features [n, d] -> logits [H, n, K]."""
+
+    def __init__(self, features: int, clusters: int, heads: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(heads, features, clusters))
+        self.bias = nn.Parameter(torch.zeros(heads, 1, clusters))
+        bound = features**-0.5  # as nn.Linear
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features @ self.weight + self.bias  # [n, d] @ [H, d, K] -> [H, n, K]
+
+
+class Clusterer(nn.Module):
+    """An encoder and cluster heads: images [n, 3, s, s] -> logits [H, n, K]."""
+
+    def __init__(self, encoder: nn.Module, heads: ClusterHeads) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = heads
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.heads(self.encoder(images))
+        return logits

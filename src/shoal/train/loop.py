@@ -1,0 +1,214 @@
+"""The loop of every phase of training, to be read from top to bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from shoal.progress import Progress
+from shoal.train import checkpoint, dead_taps, draws, schedule
+from shoal.train.checkpoint import BEST, LAST, Position
+from shoal.train.config import LoopConfig, OptimiserConfig, ScheduleConfig
+from shoal.train.gather import gather_constant, rank, world_size
+from shoal.train.log import Log
+from shoal.train.precision import Precision
+from shoal.train.watch import Watch
+
+LOOK_EVERY = 20  # steps between looks at the health of the training
+AHEAD = 2  # batches loaded before they are needed
+
+
+class Phase(Protocol):
+    """One way to learn: what a batch is and what its loss is. The loop does the rest."""
+
+    name: str
+    count: int  # examples in an epoch
+    network: nn.Module  # what is trained, called through DistributedDataParallel
+    kept: nn.Module  # everything a checkpoint holds, `network` among it
+
+    def begin_epoch(self, epoch: int) -> None: ...
+
+    def examples(self, positions: Tensor, random: torch.Generator) -> Any:
+        """Load the examples at `positions` int64 [b]; on another thread, ahead of time."""
+
+    def losses(self, network: nn.Module, examples: Any, random: torch.Generator) -> dict[str, Tensor]:
+        """`loss`, and whatever else is worth logging, each a number. `random` is on the device."""
+
+    def after_step(self) -> None: ...
+
+    def look(self, watch: Watch, epoch: int) -> dict[str, float]:
+        """Values that tell how healthy the last batch was; raises CollapseError through `watch`."""
+
+    def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float, dict[str, Any]]:
+        """A label-free measure (smaller is better) by which the best epoch is told, and values for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a phase is trained. `key` tells what was asked: a checkpoint of another key is not gone on with."""
+
+    epochs: int
+    loop: LoopConfig
+    optimiser: OptimiserConfig
+    schedule: ScheduleConfig
+    seed: int
+    precision: Precision
+    key: str
+
+
+def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) -> Position:  # noqa: PLR0915
+    """Train `phase` to the end, from its last checkpoint if there is one, and return where it ended.
+
+    `folder` is the run's train/; checkpoints lie in a folder of the phase's name, the log beside it. Stopped and
+    resumed, a training on a CPU ends with the same bits as one that was never stopped.
+
+    Raises:
+        CollapseError: the training collapsed; the message says what to change.
+    """
+    device, seed, name = settings.precision.device, settings.seed, phase.name
+    batch, parts = _batch(phase.count, settings.loop)
+    steps = max(1, phase.count // batch)
+    optimiser = schedule.optimiser([phase.network], settings.optimiser)
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision.needs_scaling)
+    position = checkpoint.restore(folder / name, LAST, settings.key, phase.kept, optimiser) or Position()
+    scaler.load_state_dict(position.facts.get("scaler", {}) or scaler.state_dict())
+    if device.type == "cpu":
+        dead_taps.guard(phase.network)
+    network = _distributed(phase.network, device)
+    watch = Watch(name)
+    saved = time.monotonic()
+
+    with (
+        progress.task(f"Training {name}", settings.epochs * steps * batch) as task,
+        closing(Log(folder, name, position.epoch, silent=rank() > 0)) as log,
+    ):
+        task.advance((position.epoch * steps + position.step) * batch)
+        for epoch in range(position.epoch, settings.epochs):
+            phase.begin_epoch(epoch)
+            phase.network.train()
+            began, first = time.perf_counter() - position.seconds, position.step
+            shuffled = torch.randperm(phase.count, generator=draws.generator("cpu", seed, name, "order", epoch))
+            mine = shuffled[: steps * batch].view(steps, parts, world_size(), -1)[:, :, rank()]  # [steps, parts, b]
+            batches = _ahead(phase, mine, first, seed, epoch)
+            unread: list[dict[str, Tensor]] = []
+            for step in range(first, steps):
+                rate = settings.optimiser.rate * schedule.rate_at(
+                    epoch * steps + step, steps, settings.epochs, settings.schedule
+                )
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                with draws.seeded(device, seed, name, "layers", epoch, step, rank()):
+                    for part in range(parts):
+                        random = draws.generator(device, seed, name, "views", epoch, step, part, rank())
+                        with _synchronised(network, part == parts - 1):
+                            losses = phase.losses(network, next(batches), random)
+                            scaler.scale(losses["loss"] / parts).backward()  # type: ignore[no-untyped-call]
+                        unread.append({key: value.detach() / parts for key, value in losses.items()})
+                if settings.loop.clip is not None:
+                    scaler.unscale_(optimiser)
+                    nn.utils.clip_grad_norm_(phase.network.parameters(), settings.loop.clip)
+                scaler.step(optimiser)
+                scaler.update()
+                optimiser.zero_grad(set_to_none=True)
+                phase.after_step()
+                task.advance(batch)
+
+                if step % LOOK_EVERY == LOOK_EVERY - 1 or step == steps - 1:
+                    _read(unread, position, watch, epoch, step)
+                    position.facts["health"] = phase.look(watch, epoch)
+                if time.monotonic() - saved > 60 * settings.loop.checkpoint_minutes and step < steps - 1:
+                    _read(unread, position, watch, epoch, step)
+                    position.epoch, position.step = epoch, step + 1
+                    position.seconds, position.facts["scaler"] = time.perf_counter() - began, scaler.state_dict()
+                    _save(folder / name, LAST, settings.key, position, phase.kept, optimiser)
+                    saved = time.monotonic()
+
+            means = {key: total / steps for key, total in position.sums.items()}
+            measure, values = phase.after_epoch(epoch, means)
+            seconds = time.perf_counter() - began
+            speed = {"seconds": round(seconds, 3), "images_per_second": round(steps * batch / seconds, 1)}
+            log.write(epoch, **means, **position.facts.pop("health", {}), **values, rate=rate, **speed)
+            position.epoch, position.step, position.seconds, position.sums = epoch + 1, 0, 0.0, {}
+            position.facts["scaler"] = scaler.state_dict()
+            if position.best is None or measure < position.best:
+                position.best, position.best_epoch = measure, epoch
+                _save(folder / name, BEST, settings.key, position, phase.kept, None)
+            _save(folder / name, LAST, settings.key, position, phase.kept, optimiser)
+            saved = time.monotonic()
+    gather_constant(torch.zeros(1, device=device))  # nobody reads a checkpoint before it is written
+    return position
+
+
+def _batch(count: int, config: LoopConfig) -> tuple[int, int]:
+    """Images of an optimiser step, and parts each process takes them in; fewer where there are not enough images."""
+    together = world_size() * config.accumulate
+    batch = min(config.batch, count) // together * together
+    if batch < 2 * together:
+        return max(2 * world_size(), min(config.batch, count) // world_size() * world_size()), 1
+    return batch, config.accumulate
+
+
+def _ahead(phase: Phase, positions: Tensor, first: int, seed: int, epoch: int) -> Iterator[Any]:
+    """The examples of every part of every step from `first` on, a few of them loaded before they are needed."""
+
+    def load(step: int, part: int) -> Any:
+        random = draws.generator("cpu", seed, phase.name, "examples", epoch, step, part, rank())
+        return phase.examples(positions[step, part], random)
+
+    places = [(step, part) for step in range(first, len(positions)) for part in range(positions.shape[1])]
+    with ThreadPoolExecutor(1, thread_name_prefix="examples") as pool:
+        waiting = [pool.submit(load, *place) for place in places[:AHEAD]]
+        try:
+            for place in [*places[AHEAD:], *[None] * len(waiting)]:
+                examples = waiting.pop(0).result()
+                if place is not None:
+                    waiting.append(pool.submit(load, *place))
+                yield examples
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _read(unread: list[dict[str, Tensor]], position: Position, watch: Watch, epoch: int, step: int) -> None:
+    """Add the losses since the last look to the epoch's sums: reading them makes a GPU wait, so not each step."""
+    for losses in unread:
+        for key, value in losses.items():
+            number = float(value)
+            if key == "loss":
+                watch.finite(number, epoch, step)
+            position.sums[key] = position.sums.get(key, 0.0) + number
+    unread.clear()
+
+
+def _save(
+    folder: Path,
+    name: str,
+    key: str,
+    position: Position,
+    kept: nn.Module,
+    optimiser: torch.optim.Optimizer | None,
+) -> None:
+    if rank() == 0:
+        checkpoint.save(folder, name, key, position, kept, optimiser)
+
+
+def _distributed(network: nn.Module, device: torch.device) -> nn.Module:
+    if world_size() == 1 or not any(weight.requires_grad for weight in network.parameters()):
+        return network
+    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+
+
+def _synchronised(network: nn.Module, now: bool) -> AbstractContextManager[None]:
+    """Gradients are averaged over the processes only with the last part of a step."""
+    if now or not isinstance(network, DistributedDataParallel):
+        return nullcontext()
+    waiting: Callable[[], AbstractContextManager[None]] = network.no_sync
+    return waiting()

@@ -1,0 +1,248 @@
+"""The phases of a training one after another: pretext task, SCAN, self-labelling. Each leaves an outcome in train/."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shoal.cluster.choose_k import choose
+from shoal.config import ClusterCounts
+from shoal.errors import ConfigError, TooFewImagesError
+from shoal.progress import Progress
+from shoal.rundir import RunDir, digest_file, digest_of
+from shoal.train import checkpoint, draws, encoders, evidence, pretext, scan, selflabel
+from shoal.train.config import PLAIN, EncoderConfig, LoopConfig, OptimiserConfig, ScheduleConfig, TrainConfig
+from shoal.train.encoders import Clusterer, ClusterHeads, Head
+from shoal.train.evidence import HeldOut
+from shoal.train.features import encode, standardised
+from shoal.train.gather import rank
+from shoal.train.loop import Phase, Settings, train
+from shoal.train.outcome import Outcome, metadata
+from shoal.train.pixels import Pixels, open_pixels
+from shoal.train.precision import Precision
+from shoal.train.pretext import Colours, Monitor
+from shoal.train.views import Views
+
+PRETEXT, SCAN, SELFLABEL = "pretext", "scan", "selflabel"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A recipe on the images of a run. Every process of a training has one of these."""
+
+    config: TrainConfig
+    run_dir: RunDir
+    seed: int
+    clusters: ClusterCounts  # as --clusters says; the recipe's own number comes first only where that is auto
+    device: torch.device
+    progress: Progress
+    monitor: Monitor | None = None
+
+    # -- what the phases share ---------------------------------------------------------------------------------------
+
+    @property
+    def folder(self) -> Path:
+        return self.run_dir.train
+
+    def outcome(self, phase: str) -> Path:
+        return self.folder / phase / "outcome.safetensors"
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        return open_pixels(self.run_dir, self.config.data, self.progress)
+
+    @cached_property
+    def colours(self) -> Colours:
+        return self.pixels.colours()
+
+    def plain(self, images: Tensor) -> Tensor:
+        """Images as they are, normalised."""
+        return Views(PLAIN, self.config.data.size, *self.colours)(images, torch.Generator(self.device))
+
+    def settings(self, section: Any, phase: str, inputs: str) -> Settings:
+        loop: LoopConfig = section.loop
+        optimiser: OptimiserConfig = section.optimiser
+        schedule: ScheduleConfig = section.schedule
+        asked = digest_of(phase, self.asked(phase), self.seed, inputs)
+        return Settings(
+            section.epochs, loop, optimiser, schedule, self.seed, Precision.of(self.device, loop.precision), asked
+        )
+
+    def asked(self, phase: str) -> dict[str, Any]:
+        """What makes a phase's outcome stale: its own section of the recipe, and those it builds on."""
+        recipe = self.config.to_json()
+        found = {name: recipe[name] for name in ("encoder", "data", "neighbours", PRETEXT)}
+        if phase in (SCAN, SELFLABEL):
+            found |= {SCAN: recipe[SCAN], "clusters": self.clusters.values}
+        if phase == SELFLABEL:
+            found |= {SELFLABEL: recipe[SELFLABEL]}
+        weights = self.config.encoder.weights
+        return {**found, "weights": digest_file(encoders.weights_file(weights)) if weights else None}
+
+    # -- phases ------------------------------------------------------------------------------------------------------
+
+    def learn_pretext(self) -> None:
+        """The encoder, by the pretext task; with no epochs, as it starts (from its weights)."""
+        if self.config.pretext.epochs == 0 and self.config.encoder.weights is None:
+            raise ConfigError("pretext.epochs is 0 and encoder.weights is not set; expected one of the two")
+        with draws.seeded(self.device, self.seed, PRETEXT, "weights"):
+            encoder = encoders.encoder(self.config.encoder)
+            settings = self.settings(self.config.pretext, PRETEXT, self._inputs())
+            phase = pretext.build(
+                self.config.pretext, encoder, self.pixels, self.colours, settings.precision, self.monitor
+            )
+        position = train(phase, settings, self.folder, self.progress)
+        facts = {"epochs": position.epoch, "images": len(self.pixels)}
+        with torch.no_grad():
+            network: nn.Module = phase.network if self.config.neighbours.features == "projection" else phase.encoder
+            features = self._features(network, settings.precision)
+        if rank() == 0:
+            checkpoint.write_tensors(self.folder / "features.safetensors", {"features": features})
+        self._write(PRETEXT, Outcome.of(phase.encoder, None, facts))
+
+    def learn_scan(self) -> None:
+        """Clusters, by neighbours of the features that the pretext task left.
+
+        Raises:
+            CollapseError: all images went into one cluster.
+            TooFewImagesError: fewer images than clusters.
+        """
+        config = self.config.scan
+        features = checkpoint.read_tensors(self.folder / "features.safetensors")["features"]
+        clusters, words = self._number_of_clusters(features)
+        anchors, neighbours, held_out = self._split(features)
+        encoder = self._encoder(PRETEXT)
+        settings = self.settings(config, SCAN, self._digest(PRETEXT))
+        precision = settings.precision
+        with draws.seeded(self.device, self.seed, SCAN, "weights"):
+            phase: scan.TunedScan | scan.FrozenScan
+            if config.tune_encoder:
+                phase = scan.TunedScan(
+                    config, clusters, anchors, neighbours, held_out, encoder, self.pixels, self.colours, precision
+                )
+            else:
+                encoder.to(self.device)
+                views = scan.view_features(
+                    encoder, config, self.pixels, self.colours, precision, self.seed, self.progress
+                )
+                plain = encode(encoder, self.pixels, held_out.positions, self.plain, precision)
+                phase = scan.FrozenScan(config, clusters, anchors, neighbours, held_out, views, plain, self.device)
+        position = train(phase, settings, self.folder, self.progress)
+        self._take_best(phase, settings)
+        chosen = phase.head(phase.best_head())
+        if isinstance(phase, scan.TunedScan):
+            encoder = phase.encoder
+        facts = {"clusters": clusters, "why": words, "best_epoch": position.best_epoch, "loss": position.best}
+        self._write(SCAN, Outcome.of(encoder, chosen, facts))
+
+    def learn_selflabel(self) -> None:
+        """The clusters sharpened; kept only if neighbours then agree better than before."""
+        features = checkpoint.read_tensors(self.folder / "features.safetensors")["features"]
+        _, _, held_out = self._split(features)
+        before = Outcome.load(self.outcome(SCAN))
+        assert before.head is not None
+        network = _clusterer(self._encoder(SCAN), before.head)
+        settings = self.settings(self.config.selflabel, SELFLABEL, self._digest(SCAN))
+        phase = selflabel.SelfLabel(
+            self.config.selflabel, network, self.pixels, held_out, self.colours, settings.precision
+        )
+        earlier = phase.agreement()
+        position = train(phase, settings, self.folder, self.progress)
+        self._take_best(phase, settings)
+        now = -position.best if position.best is not None else earlier
+        facts = {**before.facts, "agreement_before": earlier, "agreement": now, "kept": now > earlier}
+        if now <= earlier:
+            self.progress.say(
+                f"Self-labelling left neighbours agreeing less than before ({now:.4f}, before {earlier:.4f}): "
+                "the clusters of scan stay"
+            )
+            self._write(SELFLABEL, Outcome(before.encoder, before.head, facts))
+            return
+        result: Any = phase.result
+        head = Head(result.heads.weight[0].detach().cpu(), result.heads.bias[0, 0].detach().cpu())
+        self._write(SELFLABEL, Outcome.of(result.encoder, head, facts))
+
+    def phases(self) -> list[str]:
+        """Those the recipe has, in order."""
+        found = [PRETEXT]
+        if self.config.scan.epochs > 0:
+            found.append(SCAN)
+            if self.config.selflabel.epochs > 0:
+                found.append(SELFLABEL)
+        return found
+
+    # -- pieces ------------------------------------------------------------------------------------------------------
+
+    def _features(self, network: nn.Module, precision: Precision) -> Tensor:
+        chosen = _Projection(network) if self.config.neighbours.features == "projection" else network
+        everything = torch.arange(len(self.pixels))
+        return encode(chosen, self.pixels, everything, self.plain, precision, self.progress)
+
+    def _number_of_clusters(self, features: Tensor) -> tuple[int, str]:
+        """--clusters, or the recipe's, or the number that k-means on the features finds best; and why."""
+        if self.clusters.is_fixed:
+            clusters, words = self.clusters.values[0], f"{self.clusters.values[0]} clusters were asked for"
+        elif self.clusters.is_auto and self.config.scan.clusters is not None:
+            clusters, words = self.config.scan.clusters, f"the recipe asks for {self.config.scan.clusters} clusters"
+        else:
+            found = choose(standardised(features), self.clusters, self.seed)
+            clusters, words = found.chosen.k, found.sentence
+        if len(features) < max(clusters, 4):
+            raise TooFewImagesError(
+                f"{len(features)} usable images are fewer than {max(clusters, 4)}, which scan needs"
+            )
+        return clusters, words
+
+    def _split(self, features: Tensor) -> tuple[Tensor, Tensor, HeldOut]:
+        return evidence.split(features, self.config.scan.held_out, self.config.neighbours.k, self.seed, self.device)
+
+    def _encoder(self, phase: str) -> nn.Module:
+        """The encoder that a phase left."""
+        encoder = encoders.encoder(EncoderConfig(self.config.encoder.name))
+        encoder.load_state_dict(Outcome.load(self.outcome(phase)).encoder)
+        return encoder
+
+    def _take_best(self, phase: Phase, settings: Settings) -> None:
+        """Put the best epoch's weights in place of the last's."""
+        checkpoint.restore(self.folder / phase.name, checkpoint.BEST, settings.key, phase.kept, None)
+
+    def _write(self, phase: str, outcome: Outcome) -> None:
+        if rank() == 0:
+            outcome.save(self.outcome(phase), metadata(self.config, self.colours))
+
+    def _inputs(self) -> str:
+        """What the pretext task depends on besides the recipe: which images there are."""
+        record = self.run_dir.stage("index")
+        return str(record["digest"]) if record else ""
+
+    def _digest(self, phase: str) -> str:
+        """What a phase left, told by its key and position: cheaper than reading its file."""
+        record = self.folder / phase / "last.json"
+        return digest_of(json.loads(record.read_text(encoding="utf-8"))["key"]) if record.is_file() else ""
+
+
+class _Projection(nn.Module):
+    """A Projector that gives its projections only."""
+
+    def __init__(self, projector: nn.Module) -> None:
+        super().__init__()
+        self.projector = projector
+        self.training = projector.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        projections: Tensor = self.projector(images)[1]
+        return projections
+
+
+def _clusterer(encoder: nn.Module, head: Head) -> Clusterer:
+    heads = ClusterHeads(head.weight.shape[0], head.weight.shape[1], 1)
+    with torch.no_grad():
+        heads.weight.copy_(head.weight[None])
+        heads.bias.copy_(head.bias[None, None])
+    return Clusterer(encoder, heads)

@@ -1,0 +1,159 @@
+"""`shoal train`: from a source and a recipe to a complete run, with an encoder of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shoal import atomic, pipeline
+from shoal.config import ClusterConfig, ClusterCounts
+from shoal.embed.architectures import full_name
+from shoal.pipeline import Stage
+from shoal.progress import Progress
+from shoal.rundir import RunDir, StageResult, digest_file
+from shoal.train import clusters, datasets, processes, recipe
+from shoal.train import show_views as show
+from shoal.train.config import TrainConfig
+from shoal.train.monitor import KnnMonitor
+from shoal.train.outcome import Outcome
+from shoal.train.phases import PRETEXT, SCAN, SELFLABEL, Training
+from shoal.train.pixels import open_pixels
+
+ENCODER = "encoder.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What `shoal train` was asked for. Fields mirror the command's options."""
+
+    source: tuple[str, ...]
+    recipe: str
+    changes: tuple[str, ...] = ()
+    clusters: str = "auto"
+    data: Path | None = None
+    out: Path | None = None
+    seed: int = 0
+    device: str = "auto"
+    resume: bool = False
+    report: bool = True
+
+
+def train(request: TrainRequest, progress: Progress) -> tuple[RunDir, bool]:
+    """Train, cluster and report; return the run, and whether there was anything to do.
+
+    Under torchrun every process calls this; the first leads, and the others return when it is done.
+
+    Raises:
+        ConfigError, SourceError, WeightsError, RunError: the request was wrong.
+        CollapseError, NoImagesError, TooFewImagesError, DiskSpaceError, RunLockedError: the work failed.
+    """
+    config = recipe.load(request.recipe, request.changes)
+    asked, run_dir = prepare(request, config, progress)
+    if request.resume and _is_finished(run_dir, request.report):
+        return run_dir, False
+    _warn_of_faults(config, progress)
+    with processes.together(request.device) as device:
+        monitor = KnnMonitor(run_dir, config)
+        training = Training(config, run_dir, asked.seed, asked.counts, device, progress, monitor)
+        monitor.training = training
+        work = {PRETEXT: training.learn_pretext, SCAN: training.learn_scan, SELFLABEL: training.learn_selflabel}
+        phases = training.phases()
+        if not processes.is_leader():
+            processes.follow([work[phase] for phase in phases], device)
+            return run_dir, True
+        stages = [
+            _phase_stage(training, phase, work[phase], number, phases[number - 1] if number else "index")
+            for number, phase in enumerate(phases)
+        ]
+        pipeline.run(asked, run_dir, [pipeline.clustering_stages()[0], *stages], progress)
+        processes.call(processes.END, device)
+    _keep_encoder(run_dir, training, phases[-1])
+    pipeline.run(asked, run_dir, _onward(training, phases), progress)
+    if request.report:
+        show.write(run_dir, config, training.pixels, request.seed)
+        pipeline.run(asked, run_dir, pipeline.report_stages(), progress)
+    return run_dir, True
+
+
+def show_views(request: TrainRequest, progress: Progress) -> Path:
+    """Draw the recipe's views of a few images of the source into RUN/report/views.png, and return its path."""
+    config = recipe.load(request.recipe, request.changes)
+    asked, run_dir = prepare(request, config, progress)
+    pipeline.run(asked, run_dir, pipeline.clustering_stages()[:1], progress)
+    return show.write(run_dir, config, open_pixels(run_dir, config.data, progress), request.seed)
+
+
+def prepare(request: TrainRequest, config: TrainConfig, progress: Progress) -> tuple[ClusterConfig, RunDir]:
+    """What the ordinary stages are asked for, and where the run lies. A data set's name becomes a table of images."""
+    source = request.source
+    if len(source) == 1 and datasets.is_name(source[0]):
+        folder = request.data or Path("data")
+        source = (str(datasets.table(source[0], folder, progress)),)
+    elif request.data is not None:
+        source = tuple(str(request.data / one) if not Path(one).exists() else one for one in source)
+    wanted = request.clusters
+    if ClusterCounts.parse(wanted).is_auto and config.scan.clusters is not None:
+        wanted = str(config.scan.clusters)
+    asked = ClusterConfig(source, clusters=wanted, seed=request.seed, device=request.device, resize=config.data.resize)
+    run_dir = RunDir(request.out or Path(pipeline.default_name(asked)))
+    weights = run_dir.train / ENCODER
+    return dataclasses.replace(asked, backbone=full_name(config.encoder.name), weights=str(weights)), run_dir
+
+
+def _warn_of_faults(config: TrainConfig, progress: Progress) -> None:
+    """Some losses are there for comparison with a published run only."""
+    for section, asked in ((PRETEXT, config.pretext), (SCAN, config.scan)):
+        if asked.loss == "keras" and asked.epochs > 0:
+            progress.say(
+                f"Warning: {section}.loss is 'keras', the Keras example's loss with the faults it was printed with; it "
+                f"may put all images into one cluster. {section}.loss=standard is what was meant"
+            )
+
+
+def _phase_stage(training: Training, phase: str, work: Callable[[], None], number: int, before: str) -> Stage:
+    """A phase as a stage of the pipeline; the other processes are called to it."""
+
+    def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+        atomic.write_json(run_dir.train / "recipe.json", training.config.to_json())
+        processes.call(number, training.device)
+        work()
+        path = training.outcome(phase)
+        return StageResult(digest_file(path), Outcome.load(path).facts)
+
+    def key(config: ClusterConfig) -> dict[str, Any]:
+        return {**training.asked(phase), "seed": training.seed}
+
+    return Stage(phase, run, key, lambda run_dir: training.outcome(phase), (before,))
+
+
+def _onward(training: Training, phases: list[str]) -> list[Stage]:
+    """From the learned encoder to clusters: the ordinary stages, but for clusters that a trained head tells."""
+    _, embed, neighbours, cluster = pipeline.clustering_stages()
+    last = phases[-1]
+    if last == PRETEXT:
+        return [embed, neighbours, cluster]
+
+    def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+        outcome = Outcome.load(training.outcome(last))
+        assert outcome.head is not None
+        return clusters.write(run_dir, outcome.head, config.seed, str(outcome.facts["why"]))
+
+    told = Stage("cluster", run, lambda config: {"told by": last}, cluster.made, ("embed", last))
+    return [embed, neighbours, told]
+
+
+def _keep_encoder(run_dir: RunDir, training: Training, last: str) -> None:
+    """The last phase's encoder, where `--weights` finds it."""
+    target = run_dir.train / ENCODER
+    made = training.outcome(last)
+    if not target.is_file() or digest_file(target) != digest_file(made):
+        with atomic.replacing(target) as temporary:
+            shutil.copyfile(made, temporary)
+
+
+def _is_finished(run_dir: RunDir, report: bool) -> bool:
+    return run_dir.run_json.is_file() and run_dir.stage("report" if report else "cluster") is not None

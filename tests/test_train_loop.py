@@ -1,0 +1,303 @@
+"""The loop: stopped and resumed equals uninterrupted, bit for bit; whole checkpoints; collapse stops with advice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import small_training
+from shoal import pipeline
+from shoal.config import ClusterConfig
+from shoal.errors import CollapseError, RunError
+from shoal.progress import Progress
+from shoal.rundir import RunDir
+from shoal.train import checkpoint, dead_taps, log, loop, pixels
+from shoal.train.config import DataConfig
+from shoal.train.evidence import HeldOut
+from shoal.train.features import encode, mine
+from shoal.train.watch import Watch, health
+
+PHASES = {
+    "simclr": ("pretext", ["pretext.task=simclr", "pretext.head.kind=keras"]),  # with dropout
+    "moco": ("pretext", ["pretext.task=moco", "pretext.loss=standard"]),
+    "rotnet": ("pretext", ["pretext.task=rotnet", "pretext.loss=standard", "pretext.loop.accumulate=2"]),
+    "scan-frozen": ("scan", []),
+    "scan-tuned": ("scan", ["scan.loop.clip=1.0", "scan.optimiser.name=sgd"]),
+    "selflabel": ("selflabel", ["selflabel.ema=0.9"]),
+}
+
+
+class KilledError(Exception):
+    """The machine was switched off."""
+
+
+def weights(phase: loop.Phase) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in phase.kept.state_dict().items()}
+
+
+@pytest.mark.parametrize("kind", PHASES)
+def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(kind: str, tmp_path: Path) -> None:
+    section, changes = PHASES[kind]
+    recipe, images = small_training.config(*changes), small_training.pixels()
+    settings = small_training.settings(recipe, section)
+    whole = small_training.build(kind, recipe, images)
+    loop.train(whole, settings, tmp_path / "whole", Progress())
+
+    for stop in (2, 5):  # within the first epoch, then within a later one
+        phase = small_training.build(kind, recipe, images)
+        done, original = 0, phase.after_step
+
+        def after_step(stop: int = stop, original: object = original) -> None:
+            nonlocal done
+            original()  # type: ignore[operator]
+            done += 1
+            if done == stop:
+                raise KilledError
+
+        phase.after_step = after_step  # type: ignore[method-assign]
+        with pytest.raises(KilledError):
+            loop.train(phase, settings, tmp_path / "parts", Progress())
+    resumed = small_training.build(kind, recipe, images)
+    with torch.no_grad():
+        for weight in resumed.kept.parameters():
+            weight.fill_(9)  # nothing of a fresh start may be left
+    position = loop.train(resumed, settings, tmp_path / "parts", Progress())
+
+    expected = weights(whole)
+    assert position.epoch == settings.epochs
+    for name, tensor in weights(resumed).items():
+        assert torch.equal(tensor, expected[name]), name
+    told = [
+        [{key: value for key, value in line.items() if key not in ("seconds", "images_per_second")} for line in lines]
+        for lines in (log.read(tmp_path / "whole"), log.read(tmp_path / "parts"))
+    ]
+    assert told[0] == told[1]
+    assert (tmp_path / "parts" / section / "best.json").is_file()
+
+
+def test_a_finished_phase_is_not_trained_again(tmp_path: Path) -> None:
+    recipe, images = small_training.config(), small_training.pixels()
+    settings = small_training.settings(recipe, "pretext")
+    first = small_training.build("simclr", recipe, images)
+    loop.train(first, settings, tmp_path, Progress())
+    again = small_training.build("simclr", recipe, images)
+    loop.train(again, settings, tmp_path, Progress())
+    for name, tensor in weights(again).items():
+        assert torch.equal(tensor, weights(first)[name])
+
+
+def test_pretext_tasks_learn(tmp_path: Path) -> None:
+    for kind in ("simclr", "moco", "rotnet"):
+        section, changes = PHASES[kind]
+        recipe = small_training.config(*changes, "pretext.epochs=8", "pretext.head.kind=mlp")
+        phase = small_training.build(kind, recipe, small_training.pixels())
+        loop.train(phase, small_training.settings(recipe, section, 9), tmp_path / kind, Progress())
+        found = [line["loss"] for line in log.read(tmp_path / kind)]
+        assert found[-1] < max(found)  # MoCo's rises while noise in its queue gives way to keys
+
+
+def test_scan_finds_the_kinds_of_images(tmp_path: Path) -> None:
+    recipe = small_training.config("scan.epochs=20", "scan.optimiser.rate=0.3")
+    phase = small_training.build("scan-frozen", recipe, small_training.pixels(150))
+    loop.train(phase, small_training.settings(recipe, "scan", 9), tmp_path, Progress())
+    label = phase.held_out_logits()[phase.best_head()].argmax(1)
+    kinds = phase._held_out.positions % 3
+    assert len({(int(a), int(b)) for a, b in zip(label, kinds, strict=True)}) == 3
+    assert log.read(tmp_path)[-1]["agreement"] > 0.95
+
+
+def test_standardising_is_put_into_the_head() -> None:
+    recipe = small_training.config("scan.standardise=true")
+    phase = small_training.build("scan-frozen", recipe, small_training.pixels())
+    features = phase._views[0].float()
+    head = phase.head(1)
+    standard = (features - features.mean(0)) / features.std(0)
+    torch.testing.assert_close(features @ head.weight + head.bias, phase.network(standard)[1], atol=1e-4, rtol=1e-4)
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_of_another_request_is_not_gone_on_with(tmp_path: Path) -> None:
+    network = nn.Linear(2, 2)
+    checkpoint.save(tmp_path, "last", "one", checkpoint.Position(epoch=3), network, None)
+    assert checkpoint.restore(tmp_path, "last", "another", network, None) is None
+    assert checkpoint.restore(tmp_path, "last", "one", network, None) == checkpoint.Position(epoch=3)
+
+
+def test_a_crash_between_tensors_and_record_leaves_the_earlier_pair(tmp_path: Path) -> None:
+    network = nn.Linear(2, 2)
+    checkpoint.save(tmp_path, "last", "key", checkpoint.Position(epoch=1), network, None)
+    record = (tmp_path / "last.json").read_bytes()
+    kept = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+    expected = network.weight.detach().clone()
+    with torch.no_grad():
+        network.weight.add_(1)
+    checkpoint.save(tmp_path, "last", "key", checkpoint.Position(epoch=2), network, None)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1  # older ones go
+    (tmp_path / "last.json").write_bytes(record)
+    for name, data in kept.items():
+        (tmp_path / name).write_bytes(data)
+    found = checkpoint.restore(tmp_path, "last", "key", network, None)
+    assert found is not None
+    assert found.epoch == 1
+    assert torch.equal(network.weight, expected)
+
+
+@pytest.mark.parametrize("damage", ["cut", "text"])
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, damage: str) -> None:
+    network = nn.Linear(2, 2)
+    checkpoint.save(tmp_path, "last", "key", checkpoint.Position(), network, None)
+    if damage == "cut":
+        file = next(tmp_path.glob("*.safetensors"))
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        (tmp_path / "last.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RunError, match="no readable checkpoint"):
+        checkpoint.restore(tmp_path, "last", "key", network, None)
+
+
+def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path) -> None:
+    recipe = small_training.config()
+    phase = small_training.build("simclr", recipe, small_training.pixels())
+    loop.train(phase, small_training.settings(recipe, "pretext"), tmp_path, Progress())
+    endings = {path.suffix for path in tmp_path.rglob("*") if path.is_file() and "tensorboard" not in path.parts}
+    assert endings <= {".safetensors", ".json", ".jsonl"}
+
+
+def test_the_log_drops_what_will_be_written_again(tmp_path: Path) -> None:
+    written = log.Log(tmp_path, "scan", 0, tensorboard=False)
+    for epoch in range(4):
+        written.write(epoch, loss=float(epoch))
+    written.close()
+    with (tmp_path / log.FILE).open("a", encoding="utf-8") as file:
+        file.write('{"phase": "scan", "epo')  # cut off by a crash
+    again = log.Log(tmp_path, "scan", 2, tensorboard=False)
+    again.write(2, loss=9.0)
+    again.close()
+    assert [(line["epoch"], line["loss"]) for line in log.read(tmp_path)] == [(0, 0.0), (1, 1.0), (2, 9.0)]
+    assert all(json.loads(line) for line in (tmp_path / log.FILE).read_text(encoding="utf-8").splitlines())
+
+
+# -- collapse ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
+    recipe = small_training.config("pretext.optimiser.name=sgd", "pretext.optimiser.rate=1e30", "pretext.head.kind=mlp")
+    phase = small_training.build("simclr", recipe, small_training.pixels())
+    with pytest.raises(CollapseError, match=r"not finite.*lower pretext.optimiser.rate"):
+        loop.train(phase, small_training.settings(recipe, "pretext", 9), tmp_path, Progress())
+
+
+def test_clusters_that_collapse_stop_with_advice(tmp_path: Path) -> None:
+    """The Keras example's loss as printed has one cluster for all as its minimum."""
+    recipe = small_training.config(
+        "scan.loss=keras", "scan.heads=1", "scan.epochs=60", "scan.optimiser.rate=0.5", "scan.schedule.kind=constant"
+    )
+    phase = small_training.build("scan-frozen", recipe, small_training.pixels())
+    with pytest.raises(CollapseError, match=r"one of 3 clusters.*raise scan.entropy_weight"):
+        loop.train(phase, small_training.settings(recipe, "scan", 9), tmp_path, Progress())
+
+
+def test_features_that_become_one_stop_with_advice() -> None:
+    watch = Watch("pretext")
+    same = torch.ones(16, 4)
+    for _ in range(2):
+        watch.features(health(same, same).spread, 0)
+    with pytest.raises(CollapseError, match=r"features of all images are the same.*--show-views"):
+        watch.features(health(same, same).spread, 0)
+    spread = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    assert health(spread, spread).spread > 0.8
+    assert health(spread, spread).alignment == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"), [(1, 3, 2, 1), (2, 3, 2, 1), (1, 7, 2, 3), (5, 3, 1, 1)]
+)
+def test_taps_that_meet_no_pixel_have_no_gradient(size: int, kernel: int, stride: int, padding: int) -> None:
+    """In bfloat16, where the library leaves them unset, as in float32."""
+    images = torch.randn(16, 96, size, size, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        convolution = nn.Conv2d(96, 96, kernel, stride, padding, bias=False)
+        with torch.no_grad():
+            convolution.weight.copy_(torch.linspace(-1, 1, convolution.weight.numel()).view_as(convolution.weight))
+        dead_taps.guard(convolution)
+        for _ in range(3):
+            filled = [torch.full_like(convolution.weight, torch.nan, dtype=dtype) for _ in range(3)]
+            del filled  # what is left in memory
+            convolution.weight.grad = None
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                made = convolution(images)
+            made.float().mean().backward()
+            found[dtype] = convolution.weight.grad.clone()
+    torch.testing.assert_close(found[torch.bfloat16], found[torch.float32], atol=2e-3, rtol=0.02)
+    taps = dead_taps.alive(size, kernel, stride, padding, 1)
+    for tap, is_alive in enumerate(taps):
+        assert is_alive == bool(found[torch.float32][:, :, tap].any())
+
+
+# -- pixels ------------------------------------------------------------------------------------------------------------
+
+
+def test_pixels_are_the_pictures_whether_kept_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken images are passed over; decoding anew gives what was kept."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    values = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), dtype=np.uint8)
+    for number, value in enumerate(values):
+        Image.fromarray(value).save(folder / f"{number}.png")
+    cut = (folder / "1.png").read_bytes()
+    (folder / "1.png").write_bytes(cut[: len(cut) // 2])  # its header is whole
+    run_dir = RunDir(tmp_path / "run")
+    pipeline.run(ClusterConfig((str(folder),)), run_dir, pipeline.clustering_stages()[:1], Progress())
+    kept = pixels.open_pixels(run_dir, DataConfig(size=12), Progress())
+    assert kept.ids.tolist() == [0, 2, 3, 4]
+    wanted = torch.tensor([3, 0, 3])
+    expected = torch.from_numpy(values[[4, 0, 4]]).permute(0, 3, 1, 2)
+    assert torch.equal(kept.take(wanted), expected)
+    mean, std = kept.colours()
+    assert mean == pytest.approx(values[[0, 2, 3, 4]].mean((0, 1, 2)) / 255, abs=1e-3)
+    assert std == pytest.approx(values[[0, 2, 3, 4]].std((0, 1, 2)) / 255, abs=1e-3)
+    monkeypatch.setattr(pixels, "KEPT_BYTES", 0)
+    anew = pixels.open_pixels(run_dir, DataConfig(size=12), Progress())
+    assert torch.equal(anew.take(torch.tensor([4, 0])), expected[:2])
+
+
+# -- features and evidence ---------------------------------------------------------------------------------------------
+
+
+def test_encoding_leaves_batchnorm_and_mode_alone() -> None:
+    images, encoder = small_training.pixels(), small_training.TinyEncoder().train()
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    everything = torch.arange(len(images))
+    found = encode(encoder, images, everything, lambda batch: batch.float() / 255, small_training.PRECISION)
+    assert found.shape == (60, 8)
+    assert encoder.training
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_mined_neighbours_are_brute_force_s() -> None:
+    features = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    unit = torch.nn.functional.normalize(features, dim=1)
+    similarity = unit @ unit.T
+    similarity.fill_diagonal_(-2)
+    assert torch.equal(mine(features, 4, torch.device("cpu")), similarity.topk(4, dim=1).indices)
+
+
+def test_agreement_rises_with_shared_even_clusters_and_is_blind_to_their_names() -> None:
+    held_out = HeldOut(torch.arange(12), torch.tensor([[(i + 3) % 12, (i + 6) % 12] for i in range(12)]))
+    kinds = torch.arange(12) % 3
+    shared = torch.nn.functional.one_hot(kinds, 3).float()
+    assert held_out.agreement(shared) == pytest.approx(1)
+    assert held_out.agreement(shared[:, [2, 0, 1]]) == pytest.approx(1)
+    assert held_out.agreement(torch.nn.functional.one_hot(kinds * 0, 3).float()) == pytest.approx(0)
+    noise = torch.from_numpy(np.random.default_rng(0).random((12, 3)))
+    assert 0 <= held_out.agreement(noise) < 0.9

@@ -1,0 +1,390 @@
+"""`shoal train` from a source to a run that everything else works on; heads as clusters; data sets by name."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from shoal import records
+from shoal.api import ImageClusterer
+from shoal.cli import main
+from shoal.cluster.model import ClusterModel
+from shoal.embeddings import EmbeddingStore
+from shoal.errors import ConfigError, RunError, SourceError, WeightsError
+from shoal.progress import Progress
+from shoal.rundir import RunDir
+from shoal.train import clusters, datasets
+from shoal.train.encoders import Head
+from shoal.train.outcome import Outcome
+from shoal.train.processes import is_launched
+from shoal.train.run import TrainRequest, train
+from small_run import write_small_run
+
+RECIPE = """
+encoder: {name: test_resnet}
+data: {size: 16}
+pretext: {epochs: 2, loop: {batch: 16}, head: {dim: 16}}
+neighbours: {k: 5}
+scan: {epochs: 30, heads: 2, tune_encoder: false, cached_views: 2, optimiser: {rate: 0.05}, loop: {batch: 16}}
+selflabel: {epochs: 1, quota: 0.5, ema: 0.9, loop: {batch: 16}}
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 images of three colours in folders, one more that is broken, and a copy."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for number in range(48):
+        kind = ("red", "green", "blue")[number % 3]
+        values = rng.normal(60, 30, (20, 24, 3))
+        values[..., number % 3] += 130
+        (folder / kind).mkdir(exist_ok=True)
+        Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(folder / kind / f"{number:02d}.png")
+    (folder / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n, and no more")
+    (folder / "red" / "copy.png").write_bytes((folder / "red" / "00.png").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(source: Path, recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    out = tmp_path_factory.mktemp("run") / "trained.shoal"
+    request = TrainRequest((str(source),), str(recipe_file), clusters="3", out=out, device="cpu")
+    run_dir, worked = train(request, Progress())
+    assert worked
+    return run_dir
+
+
+def test_a_trained_run_is_an_ordinary_run(trained: RunDir) -> None:
+    rows = trained.read_clusters()
+    assert rows.schema.equals(records.CLUSTERS)
+    assert rows.num_rows == 49  # 48 and the copy
+    assert set(rows["cluster"].to_pylist()) <= {0, 1, 2}
+    facts = trained.stage("cluster")["facts"]
+    assert facts["k"] == 3
+    assert facts["sizes"] == sorted(facts["sizes"], reverse=True)
+    assert sum(facts["sizes"]) == 48
+    config = json.loads((trained.model / "config.json").read_text(encoding="utf-8"))
+    assert config["encoder"]["backbone"] == "shoal:timm/test_resnet"
+    assert config["encoder"]["size"] == 16
+    for name in ("train-pretext", "train-scan", "train-selflabel", "train-architecture", "train-views", "train-knn"):
+        assert (trained.report / f"{name}.png").stat().st_size > 1000
+    assert "How the encoder learned" in (trained.report / "index.html").read_text(encoding="utf-8")
+
+
+def test_what_else_there_is_works_on_it(
+    trained: RunDir, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clusterer = ImageClusterer.load(trained.root)
+    told = clusterer.predict(source / "red").set_index("path")["cluster"]
+    known = clusterer.clusters_.set_index("path")["cluster"]
+    agree = [told[path] == known[f"red/{path}"] for path in told.index]
+    assert sum(agree) >= len(agree) - 1  # embeddings are kept in float16: an image on a border may fall either way
+    assert clusterer.similar(source / "red" / "03.png", 5)["similarity"].iloc[0] > 0.5
+    for command in (
+        ["evaluate", str(trained.root), "--json"],
+        ["export", str(trained.root), "--to", "csv", str(tmp_path / "clusters.csv")],
+        ["report", str(trained.root)],
+    ):
+        with pytest.raises(SystemExit) as done:
+            main(command)
+        assert done.value.code == 0
+    assert '"acc"' in capsys.readouterr().out
+
+
+def test_its_model_folder_works_somewhere_else(trained: RunDir, source: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "model"
+    moved.mkdir()
+    for file in trained.model.iterdir():
+        (moved / file.name).write_bytes(file.read_bytes())
+    found = ImageClusterer.load(moved).predict(source / "blue")
+    assert len(found) == 16
+
+
+def test_its_encoder_is_a_backbone_for_other_images(trained: RunDir, source: Path, tmp_path: Path) -> None:
+    weights = trained.train / "encoder.safetensors"
+    clusterer = ImageClusterer(
+        clusters=2, backbone="shoal:timm/test_resnet", weights=weights, out=tmp_path / "run", device="cpu"
+    ).fit(source / "green")
+    assert clusterer.n_clusters_ == 2
+    with pytest.raises(ConfigError, match="needs --weights"):
+        ImageClusterer(backbone="shoal:timm/test_resnet", out=tmp_path / "none").fit(source / "green")
+    with pytest.raises(WeightsError, match="do not fit"):
+        ImageClusterer(backbone="shoal:cpu-small", weights=weights, out=tmp_path / "no").fit(source / "green")
+
+
+def test_a_finished_run_resumes_to_nothing(
+    trained: RunDir, source: Path, recipe_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (trained.clusters.read_bytes(), (trained.train / "encoder.safetensors").read_bytes())
+    with pytest.raises(SystemExit) as done:
+        main(
+            [
+                "train",
+                str(source),
+                "--recipe",
+                str(recipe_file),
+                "--clusters",
+                "3",
+                "--out",
+                str(trained.root),
+                "--resume",
+            ]
+        )
+    assert done.value.code == 0
+    assert "nothing to resume" in capsys.readouterr().out
+    assert (trained.clusters.read_bytes(), (trained.train / "encoder.safetensors").read_bytes()) == before
+
+
+def test_only_what_a_change_makes_stale_is_trained_again(
+    trained: RunDir, source: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = RunDir(tmp_path / "copy.shoal")
+    shutil.copytree(trained.root, copy.root)
+    request = TrainRequest(
+        (str(source),), str(recipe_file), ("scan.epochs=1",), "3", out=copy.root, device="cpu", report=False
+    )
+    before = copy.read_state()["stages"]
+    train(request, Progress())
+    after = copy.read_state()["stages"]
+    assert after["pretext"] == before["pretext"]
+    assert after["scan"]["key"] != before["scan"]["key"]
+    assert after["selflabel"]["key"] != before["selflabel"]["key"]
+
+
+def test_training_may_start_from_weights_that_there_are(
+    trained: RunDir, source: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    """Without a pretext task the encoder is what its weights say, and frozen heads leave it so."""
+    weights = trained.train / "pretext" / "outcome.safetensors"
+    changes = (f"encoder.weights={weights}", "pretext.epochs=0", "selflabel.epochs=0", "scan.standardise=true")
+    request = TrainRequest(
+        (str(source),), str(recipe_file), changes, "3", out=tmp_path / "run", device="cpu", report=False
+    )
+    run_dir, _ = train(request, Progress())
+    start, end = Outcome.load(weights).encoder, Outcome.load(run_dir.train / "encoder.safetensors").encoder
+    assert start.keys() == end.keys()
+    assert all(torch.equal(start[name], end[name]) for name in start)
+
+
+def test_the_embedded_backbone_is_where_training_may_start() -> None:
+    from shoal.embed import backbones, weights
+    from shoal.train import encoders
+    from shoal.train.config import EncoderConfig
+
+    started = encoders.encoder(EncoderConfig("tf_efficientnet_lite0", "embedded")).eval()
+    borrowed, _ = backbones.build("efficientnet_lite0", "default", "crop", weights.embedded_file())
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(started(images), borrowed(images), atol=1e-3, rtol=1e-3)
+
+
+def test_labels_teach_nothing(trained: RunDir, source: Path, recipe_file: Path, tmp_path: Path) -> None:
+    """The same images in other folders, so with other labels: the same weights and the same log."""
+    order = [path for kind in ("blue", "green", "red") for path in sorted((source / kind).iterdir())]
+    table = tmp_path / "shuffled"
+    for path in order:
+        target = table / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    manifest = tmp_path / "list.csv"
+    lines = [f"{path},{'abc'[number % 3]}" for number, path in enumerate(order)]  # by no rule of colour
+    manifest.write_text("path,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    out = tmp_path / "run.shoal"
+    request = TrainRequest((str(manifest),), str(recipe_file), clusters="3", out=out, device="cpu", report=False)
+    train(request, Progress())
+
+    def told(run_dir: RunDir) -> list[float]:
+        lines = (run_dir.train / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line)["loss"] for line in lines]
+
+    assert told(RunDir(out)) == told(trained)
+
+
+# -- heads as clusters -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_head_s_clusters_and_confidence_are_kept_exactly(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(300, 12)).astype(np.float16)
+    weight, bias = rng.normal(size=(12, 5)), rng.normal(size=5) * 3
+    run = write_small_run(tmp_path / "run", features)
+    head = Head(torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
+    clusters.write(run, head, 0, "5 clusters were asked for")
+    logits = features.astype(np.float64) @ weight + bias
+    probability = np.exp(logits - logits.max(1, keepdims=True))
+    probability /= probability.sum(1, keepdims=True)
+    rows = run.read_clusters()
+    expected = logits.argmax(1)
+    sizes = np.bincount(expected, minlength=5)
+    order = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
+    assert np.array_equal(order[rows["cluster"].to_numpy()], expected)
+    if len(order) == 5:
+        assert np.allclose(rows["confidence"].to_numpy(), probability.max(1), atol=1e-4)
+        assert np.array_equal(order[rows["runner_up"].to_numpy()], np.argsort(-logits, axis=1)[:, 1])
+    model = ClusterModel.load(run.model)
+    again = model.assign(EmbeddingStore.open(run.embeddings).read(np.arange(300)))
+    assert np.array_equal(again.cluster, rows["cluster"].to_numpy())
+    assert again.unknown.mean() < 0.02
+
+
+def test_images_far_from_all_clusters_are_unknown(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    centres = 5 * np.eye(3, 8)
+    features = (centres[np.arange(900) % 3] + rng.normal(0, 0.3, (900, 8))).astype(np.float16)
+    run = write_small_run(tmp_path / "run", features)
+    clusters.write(run, Head(torch.from_numpy(centres.T).float(), torch.zeros(3)), 0, "why")
+    model = ClusterModel.load(run.model)
+    near = model.assign((centres + 0.1).astype(np.float32))
+    far = model.assign(np.full((1, 8), 40, np.float32))
+    assert not near.unknown.any()
+    assert far.unknown.all()
+
+
+def test_clusters_without_images_are_dropped_and_more_than_dimensions_refused(tmp_path: Path) -> None:
+    features = np.abs(np.random.default_rng(0).normal(size=(50, 4))).astype(np.float16)
+    run = write_small_run(tmp_path / "run", features)
+    weight = torch.tensor([[0.0, 5, -5], [0, -5, 5], [0, 1, 1], [0, 1, 2]])
+    found = clusters.write(run, Head(weight, torch.tensor([-99.0, 0, 0])), 0, "3 clusters were asked for")
+    assert found.facts["k"] == 2
+    assert found.facts["sentence"] == "3 clusters were asked for; 1 of them got no image"
+    assert set(run.read_clusters()["cluster"].to_pylist()) == {0, 1}
+    with pytest.raises(ConfigError, match="expected at most 4"):
+        clusters.fit(EmbeddingStore.open(run.embeddings), np.arange(50), np.ones((4, 6)), np.zeros(6))
+
+
+# -- requests ----------------------------------------------------------------------------------------------------------
+
+
+def test_show_views_draws_them(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["train", str(source), "--recipe", "cpu-small", "--show-views", "--out", str(tmp_path / "run")])
+    assert done.value.code == 0
+    with Image.open(capsys.readouterr().out.strip()) as figure:
+        assert figure.width > 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--recipe", "nothing"], 2, "--recipe has value 'nothing'"),
+        (["--recipe", "cpu-small", "--set", "scan.epoch=1"], 2, "unknown key 'epoch'"),
+        (["--recipe", "cpu-small", "--clusters", "many"], 2, "--clusters has value 'many'"),
+        (["--recipe", "scan-imagenet50"], 2, "pretext.epochs is 0 and encoder.weights is not set"),
+    ],
+)
+def test_wrong_requests_are_refused_in_one_line(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str
+) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["train", str(source), *arguments, "--out", str(tmp_path / "run"), "--device", "cpu"])
+    assert done.value.code == code
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("shoal: ")]
+    assert len(told) == 1
+    assert words in told[0]
+
+
+def test_a_collapse_ends_with_one_line_of_advice(
+    source: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Keras example's clustering loss as printed: warned of at the start, stopped when it does what it did."""
+    changes = ["scan.loss=keras", "scan.heads=1", "scan.epochs=300", "scan.optimiser.rate=0.5", "pretext.epochs=1"]
+    with pytest.raises(SystemExit) as done:
+        main(
+            ["train", str(source), "--recipe", str(recipe_file), "--clusters", "3", "--out", str(tmp_path / "run")]
+            + [word for change in changes for word in ("--set", change)]
+        )
+    assert done.value.code == 1
+    told = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("Warning: scan.loss is 'keras'") for line in told)
+    assert told[-1].startswith("shoal: scan collapsed")
+    assert "raise scan.entropy_weight" in told[-1]
+
+
+def test_a_test_is_one_process() -> None:
+    assert not is_launched()
+
+
+def test_equal_outcomes_are_equal_files(tmp_path: Path) -> None:
+    made = Outcome({"a": torch.ones(2), "b": torch.zeros(3)}, Head(torch.ones(2, 2), torch.zeros(2)), {"x": 1, "y": 2})
+    for number in range(8):
+        made.save(tmp_path / str(number), {"encoder": "shoal:cpu-small", "size": 32})
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(8)}) == 1
+    again = Outcome.load(tmp_path / "0")
+    assert again.facts == made.facts
+    assert torch.equal(again.encoder["b"], made.encoder["b"])
+
+
+def test_an_outcome_that_is_damaged_says_so(tmp_path: Path) -> None:
+    (tmp_path / "outcome.safetensors").write_bytes(b"nothing")
+    with pytest.raises(RunError, match="no readable outcome"):
+        Outcome.load(tmp_path / "outcome.safetensors")
+
+
+# -- data sets by name -------------------------------------------------------------------------------------------------
+
+
+def test_names_are_data_sets_only_where_nothing_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert datasets.is_name("cifar10")
+    assert datasets.is_name("stl10:train+unlabeled")
+    assert not datasets.is_name("photos")
+    (tmp_path / "cifar10").mkdir()
+    assert not datasets.is_name("cifar10")
+    with pytest.raises(SourceError, match="expected the parts of cifar10: train, test"):
+        datasets.table("cifar10:dev", tmp_path, Progress())
+
+
+def test_cifar10_in_torchvision_s_form_becomes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published files' own form (pickled by their authors, read by torchvision alone), with 4 images a batch."""
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    values = np.random.default_rng(0).integers(0, 256, (5, 4, 3072), dtype=np.uint8)
+    for number, data in enumerate(values):
+        batch = {"data": data, "labels": [number, 1, 2, 3]}
+        (folder / f"data_batch_{number + 1}").write_bytes(pickle.dumps(batch))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": None})
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, None] for name, _ in CIFAR10.train_list])
+    monkeypatch.setattr(CIFAR10, "test_list", [])
+    path = datasets.table("cifar10", tmp_path, Progress())
+    rows = records.read_table(path).to_pylist()
+    assert len(rows) == 20
+    assert [row["label"] for row in rows[:5]] == ["a", "b", "c", "d", "b"]
+    import io
+
+    with Image.open(io.BytesIO(rows[7]["image"])) as image:
+        assert np.array_equal(np.asarray(image), values[1, 3].reshape(3, 32, 32).transpose(1, 2, 0))
+    assert datasets.table("cifar10", tmp_path, Progress()) == path
+
+
+def test_the_twenty_superclasses_hold_five_classes_each() -> None:
+    assert len(datasets.SUPERCLASSES) == 100
+    assert np.bincount(datasets.SUPERCLASSES).tolist() == [5] * 20
+    assert len(datasets.SUPERCLASS_NAMES) == 20
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="torchvision words it otherwise there")
+def test_a_data_set_that_is_not_to_be_had_says_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with pytest.raises(SourceError, match="pass --data DIR"):
+        datasets.table("stl10", tmp_path / "data", Progress())
