@@ -257,6 +257,33 @@ def report(run: Path, show: bool, all_k: bool) -> None:
 
 
 @shoal.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others can reach it then.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 takes a free one.")
+@click.option("--no-open", is_flag=True, help="Do not open the browser.")
+def browse(run: Path, host: str, port: int, no_open: bool) -> None:
+    """Look at RUN in the browser, correct it, and take it away.
+
+    RUN is a run directory, or a model folder to try with images of your own. The address carries a secret: whoever has
+    it can see the images. Ctrl-C ends it.
+
+    \b
+    Examples:
+      shoal browse photos.shoal
+      shoal browse photos.shoal --no-open --port 8000
+    """
+    from shoal.browse.server import serve
+
+    def opened(address: str) -> None:
+        click.echo(f"{run} is at {address}")
+        click.echo("Ctrl-C ends it.")
+        if not no_open:
+            click.launch(address)
+
+    serve(run, host, port, opened, lambda line: click.echo(line, err=True))
+
+
+@shoal.command()
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("demo.shoal"), show_default=True, help="Run directory."
 )

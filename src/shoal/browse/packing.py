@@ -1,0 +1,63 @@
+"""Exports for the browser: what `shoal export` writes, as one file."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Final
+
+from shoal.browse.jobs import Job, JobProgress
+from shoal.browse.site import OpenedRun
+from shoal.disk import require_free
+from shoal.export.export import KINDS_OF_FILES, export
+
+NAMES: Final = {"csv": "clusters.csv", "parquet": "clusters.parquet", "labelstudio": "labelstudio.json"}
+STORED: Final = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".heic", ".avif", ".parquet"))
+
+
+def pack(opened: OpenedRun, kind: str, layout: str, job: Job) -> str:
+    """Export into the run's cache, make one file of it, and hang it on the job; the last line for the person.
+
+    Raises:
+        ShoalError: whatever the export raises. DiskSpaceError: there is no room for the file.
+    """
+    run_dir = opened.view.run_dir
+    folder = run_dir.cache / "exports"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Links take no room, but images in tables, tars and clouds are written out before they are packed.
+    sizes = run_dir.read_images(["size_bytes"])["size_bytes"]
+    if kind in KINDS_OF_FILES:
+        require_free(folder, 2 * sum(sizes.drop_null().to_pylist()), "the export")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as scratch:
+        lines: list[str] = []
+        dest = Path(scratch) / NAMES.get(kind, "images")
+        mode = "link" if kind in KINDS_OF_FILES else "copy"
+        result = export(run_dir, kind, dest, mode=mode, layout=layout, say=lines.append, progress=JobProgress(job))
+        job.message = "Packing"
+        written = sorted(path for path in Path(scratch).rglob("*") if path.is_file())
+        base = Path(opened.view.run_dir.root.absolute().name).stem
+        if len(written) == 1 and kind not in KINDS_OF_FILES:
+            job.file, job.file_name = folder / f"{job.id}{dest.suffix}", f"{base}-{dest.name}"
+            shutil.move(written[0], job.file)
+        else:
+            job.file, job.file_name = folder / f"{job.id}.zip", f"{base}-{kind}.zip"
+            _zip(written, dest if dest.is_dir() else Path(scratch), job)
+    left_out = f", {len(result.left_out):,} left out" if result.left_out else ""
+    return f"{result.images - len(result.left_out):,} images{left_out}"
+
+
+def _zip(files: list[Path], root: Path, job: Job) -> None:
+    """Pack files by their names below `root`; links are followed."""
+    assert job.file is not None
+    temporary = job.file.with_suffix(".part")
+    with JobProgress(job).task("Packing", len(files)) as task, zipfile.ZipFile(temporary, "w") as packed:
+        for path in files:
+            compression = zipfile.ZIP_STORED if path.suffix.lower() in STORED else zipfile.ZIP_DEFLATED
+            info = zipfile.ZipInfo.from_file(path, path.relative_to(root).as_posix(), strict_timestamps=False)
+            info.compress_type = compression
+            with path.open("rb") as source, packed.open(info, "w") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+            task.advance()
+    temporary.replace(job.file)
