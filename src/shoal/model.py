@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shoal.cluster.corrected import CorrectedModel, as_fitted, corrected_model, read_names
-from shoal.cluster.model import Assignment, ClusterModel
+from shoal.cluster.corrected import CorrectedModel, corrected_model, load_model
+from shoal.cluster.model import Assignment
 from shoal.edits.corrected import read_corrected
 from shoal.embed.engines import Engine
 from shoal.embed.newcomers import Newcomers, embed_items, embed_picture
@@ -60,10 +60,9 @@ class Model:
 def _clusters(folder: Path, root: Path) -> CorrectedModel:
     """The clusters of a model folder as they lie there, those of a run after its edits."""
     if is_model_folder(folder):
-        return as_fitted(ClusterModel.load(root), read_names(root))
+        return load_model(root)
     run_dir = RunDir.open(folder)
-    corrected = read_corrected(run_dir)
-    return corrected_model(run_dir, corrected) if corrected.is_changed else as_fitted(ClusterModel.load(root))
+    return corrected_model(run_dir, read_corrected(run_dir))
 
 
 def is_model_folder(folder: Path) -> bool:

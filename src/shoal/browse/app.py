@@ -14,11 +14,10 @@ from starlette.exceptions import HTTPException
 
 from shoal import __version__
 from shoal.browse import answers, changing, looking, searching, working
+from shoal.browse.errors import MissingError, UploadTooLargeError
 from shoal.browse.search import Searcher
 from shoal.browse.security import Access, Guard
-from shoal.browse.errors import MissingError
 from shoal.browse.site import OpenedRun, Site
-from shoal.browse.errors import UploadTooLargeError
 from shoal.edits.changes import StaleError
 from shoal.errors import DecodeError, RequestError, RunLockedError, ShoalError
 from shoal.model import is_model_folder
@@ -73,7 +72,7 @@ def create_app(folder: Path, access: Access, page: Path = PAGE) -> FastAPI:
 
 
 def _serve_page(app: FastAPI, page: Path) -> None:
-    """Serve the files that are in `page` now, each under its own name; no name in a request is ever made into a path."""
+    """Serve the files that are in `page` now, each under its own name; no request's name is ever made into a path."""
     files = {f"/{path.relative_to(page).as_posix()}": path for path in sorted(page.rglob("*")) if path.is_file()}
 
     @app.get("/{name:path}", include_in_schema=False)

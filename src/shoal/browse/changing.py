@@ -56,7 +56,7 @@ def edit(request: Request, wanted: answers.EditRequest) -> dict[str, Any]:
         if wanted.base_version > len(log):
             raise StaleError("the page has seen edits that are no longer there; load it again")
         if wanted.base_version < len(log):
-            seen = corrected_by(opened.view.base, log[: wanted.base_version])
+            seen = corrected_by(opened.view.run_dir, opened.view.base, log[: wanted.base_version])
             changes.check_still_true(made, seen, current, log[wanted.base_version :])
         return made
 
@@ -98,7 +98,7 @@ async def events(
 
 def _current(opened: OpenedRun, log: Sequence[Edit], base: str) -> Corrected:
     """The clusters after `log`. Raises StaleError if they are of another clustering than the page shows."""
-    current = corrected_by(opened.view.base, log)
+    current = corrected_by(opened.view.run_dir, opened.view.base, log)
     if base != current.base:
         raise StaleError("the clusters were made anew since this page was loaded; load it again")
     return current
@@ -119,10 +119,8 @@ def _made(opened: OpenedRun, current: Corrected, log: Sequence[Edit], wanted: An
             return changes.move(current, wanted.ids, wanted.cluster, wanted.name)
         case answers.Noise():
             return changes.mark_noise(current, wanted.ids)
-        case answers.Undo():
-            return changes.undo(current, log)
         case _:
-            return changes.redo(current, log)
+            return changes.undo(current, log) if wanted.op == UNDO else changes.redo(current, log)
 
 
 def _changed(before: Corrected, after: Corrected) -> list[int]:

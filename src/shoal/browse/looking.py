@@ -9,11 +9,11 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from shoal.browse import answers
 from shoal.browse.details import image_details
+from shoal.browse.errors import MissingError
 from shoal.browse.evidence import evidence
 from shoal.browse.map import map_bytes
 from shoal.browse.overview import cluster_list, run_facts
 from shoal.browse.pictures import MEDIA_TYPE, SIZES
-from shoal.browse.errors import MissingError
 from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, Rows, Snapshot
 from shoal.edits.corrected import NONE

@@ -12,6 +12,8 @@ from shoal.browse.jobs import Job, JobProgress
 from shoal.browse.site import OpenedRun
 from shoal.disk import require_free
 from shoal.export.export import KINDS_OF_FILES, export
+from shoal.export.placement import own_file
+from shoal.export.rows import read_rows
 
 NAMES: Final = {"csv": "clusters.csv", "parquet": "clusters.parquet", "labelstudio": "labelstudio.json"}
 STORED: Final = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".heic", ".avif", ".parquet"))
@@ -26,14 +28,14 @@ def pack(opened: OpenedRun, kind: str, layout: str, job: Job) -> str:
     run_dir = opened.view.run_dir
     folder = run_dir.cache / "exports"
     folder.mkdir(parents=True, exist_ok=True)
-    # Links take no room, but images in tables, tars and clouds are written out before they are packed.
-    sizes = run_dir.read_images(["size_bytes"])["size_bytes"]
+    mode = "copy"
     if kind in KINDS_OF_FILES:
-        require_free(folder, 2 * sum(sizes.drop_null().to_pylist()), "the export")
+        rows = read_rows(run_dir)
+        mode = "link" if all(own_file(row.uri) is not None for row in rows) else "copy"
+        require_free(folder, sum(row.size_bytes for row in rows) * (1 if mode == "link" else 2), "the export")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as scratch:
         lines: list[str] = []
         dest = Path(scratch) / NAMES.get(kind, "images")
-        mode = "link" if kind in KINDS_OF_FILES else "copy"
         result = export(run_dir, kind, dest, mode=mode, layout=layout, say=lines.append, progress=JobProgress(job))
         job.message = "Packing"
         written = sorted(path for path in Path(scratch).rglob("*") if path.is_file())

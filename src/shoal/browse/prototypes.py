@@ -31,7 +31,10 @@ class Prototypes:
     def of(self, snapshot: Snapshot, clusters: list[Rows]) -> list[list[int]]:
         """Up to SHOWN ids for each cluster, given its rows, surest first."""
         pools = [_pool(snapshot, rows) for rows in clusters]
-        keys = [hashlib.blake2b(pool.tobytes() + snapshot.corrected.base.encode(), digest_size=16).digest() for pool in pools]
+        keys = [
+            hashlib.blake2b(pool.tobytes() + snapshot.corrected.base.encode(), digest_size=16).digest()
+            for pool in pools
+        ]
         with self._lock:
             missing = [place for place, key in enumerate(keys) if key not in self._found]
             if missing:

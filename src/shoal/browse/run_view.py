@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from shoal import records
@@ -26,7 +25,7 @@ IMAGE_COLUMNS = ["id", "path", "uri", "sha256", "width", "height", "status", "re
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """images.parquet by rising id. Texts stay in Arrow's memory; a hundred thousand Python strings would not be small."""
+    """images.parquet by rising id. Texts stay in Arrow's memory, for many Python strings would not be small."""
 
     table: pa.Table
     ids: Int64
@@ -62,7 +61,6 @@ class RunView:
     _seen: tuple[float, ...] = ()
     _base: Base | None = None
     _images: Images | None = None
-    _levels: dict[str, Int32] = field(default_factory=dict)
     _log: list[Edit] = field(default_factory=list)
     _log_seen: tuple[float, ...] = ()
     _snapshots: dict[int, Snapshot] = field(default_factory=dict)
@@ -91,8 +89,9 @@ class RunView:
                 raise KeyError(wanted)
             if wanted not in self._snapshots:
                 log = self._log[:wanted]
-                corrected = corrected_by(self._base, log)
-                self._snapshots[wanted] = Snapshot(corrected, log, self._levels.get("coarse"), self._levels.get("fine"))
+                corrected = corrected_by(self.run_dir, self._base, log)
+                levels = _read_levels(corrected.source.folder / self.run_dir.levels.name, corrected.ids)
+                self._snapshots[wanted] = Snapshot(corrected, log, levels.get("coarse"), levels.get("fine"))
                 for old in sorted(self._snapshots)[:-KEPT_SNAPSHOTS]:
                     if old != wanted:
                         del self._snapshots[old]
@@ -104,7 +103,6 @@ class RunView:
         seen = tables[0] + tables[1]
         if seen != self._seen:
             self._images, self._base = Images.read(self.run_dir), read_base(self.run_dir)
-            self._levels = _read_levels(self.run_dir, self._base.ids)
             self._snapshots.clear()
             self._seen = seen
         log_seen = stamp(self.run_dir.edits)
@@ -124,10 +122,10 @@ def stamp(path: Path) -> tuple[float, ...]:
     return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
-def _read_levels(run_dir: RunDir, ids: Int64) -> dict[str, npt.NDArray[np.int32]]:
-    if not run_dir.levels.is_file():
+def _read_levels(path: Path, ids: Int64) -> dict[str, Int32]:
+    if not path.is_file():
         return {}
-    table = records.read_table(run_dir.levels, ["id", "coarse", "fine"]).sort_by("id")
+    table = records.read_table(path, ["id", "coarse", "fine"]).sort_by("id")
     if not np.array_equal(table["id"].to_numpy(), ids):
         return {}
     return {name: table[name].to_numpy().astype(np.int32) for name in ("coarse", "fine")}

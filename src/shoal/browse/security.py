@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+MOST_BODY: Final = 64 << 20  # bytes: an edit of some million images
 TOKEN_HEADER: Final = "x-shoal-token"
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 CONTENT_SECURITY_POLICY: Final = (
@@ -93,11 +94,14 @@ class Guard:
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
-        refusal = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
-        if refusal is None:
-            await self._app(scope, receive, send_guarded)
-        else:
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope["method"], scope["path"], headers)
+        if refusal is not None:
             await _refuse(send_guarded, *refusal)
+        elif int(headers.get("content-length") or 0) > MOST_BODY:
+            await _refuse(send_guarded, 413, f"the request is larger than the {MOST_BODY >> 20} MiB that are taken")
+        else:
+            await self._app(scope, _limited(receive), send_guarded)
 
     def _refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
@@ -112,6 +116,19 @@ class Guard:
         if method in ("GET", "HEAD") and _opens_with_cookie(path) and self._access.knows_cookie(headers.get("cookie")):
             return None
         return 401, "the token is missing or wrong; open the address that shoal browse printed"
+
+
+def _limited(receive: Receive) -> Receive:
+    """The request's body, ended by what looks like a lost connection once it is too long for any request."""
+    taken = 0
+
+    async def receive_limited() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        return message if taken <= MOST_BODY else {"type": "http.disconnect"}
+
+    return receive_limited
 
 
 def is_loopback(host: str) -> bool:

@@ -39,7 +39,15 @@ class OpenedRun:
         run_dir = RunDir.open(root)
         run_dir.require("index", "embed", "cluster")
         view = RunView(run_dir)
-        return cls(view, Pictures(run_dir.cache), Prototypes(view), LabelReader(view), NeighbourReader(run_dir), ModelReader(run_dir), Previews(view))
+        return cls(
+            view,
+            Pictures(run_dir.cache),
+            Prototypes(view),
+            LabelReader(view),
+            NeighbourReader(run_dir),
+            ModelReader(run_dir),
+            Previews(view),
+        )
 
 
 @dataclass(eq=False)

@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from shoal.browse.run_view import RunView
 from shoal.browse.errors import MissingError
+from shoal.browse.run_view import RunView
 from shoal.browse.snapshot import Rows, Snapshot
 from shoal.cluster import kmeans, threads
 from shoal.cluster.model import ClusterModel
@@ -77,7 +77,9 @@ class Previews:
         points, _ = points_of(space, store, snapshot.corrected.ids[originals])
 
         def fit(k: int) -> kmeans.Labels:
-            return kmeans.fit(points, k, np.random.default_rng([k, len(points)]), metric=space.metric, starts=STARTS).labels
+            return kmeans.fit(
+                points, k, np.random.default_rng([k, len(points)]), metric=space.metric, starts=STARTS
+            ).labels
 
         labels = next(threads.each(fit, [parts]))
         if len(np.unique(labels)) < 2:

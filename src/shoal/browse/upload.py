@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from fastapi import Request
@@ -53,7 +53,7 @@ def checked(data: bytes) -> bytes:
     return data
 
 
-async def _limited(request: Request) -> AsyncIterator[bytes]:
+async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
     """The body, broken off as soon as it is too long, whatever its header says."""
     most = MOST_BYTES + ENVELOPE_BYTES
     length = request.headers.get("content-length", "")

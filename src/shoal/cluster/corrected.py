@@ -8,11 +8,13 @@ nothing new is taken for noise.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
 
 from shoal import atomic
 from shoal.cluster import kmeans
@@ -23,6 +25,8 @@ from shoal.edits.corrected import NONE, Corrected
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
 from shoal.errors import RunError
 from shoal.rundir import RunDir
+
+NAMES: Final = "names.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +51,7 @@ class CorrectedModel:
         """Assign points [n, dims] of the space; `inside` [n] as `ClusterSpace.project` gives it."""
         if np.array_equal(self.numbers, np.arange(len(self.numbers))):
             return self.model.assign_points(points, inside)
-        clusters, shares = self._shares(points)
+        clusters, shares = self.shares(points)
         order = np.argsort(-shares, axis=1, kind="stable")[:, :2]
         cluster = clusters[order[:, 0]]
         confidence = np.take_along_axis(shares, order[:, :1], axis=1)[:, 0]
@@ -57,11 +61,11 @@ class CorrectedModel:
 
     def probabilities(self, features: Float32) -> tuple[Labels, Float32]:
         """Clusters [n, K] and the posterior of each [n, K], most likely first."""
-        clusters, shares = self._shares(self.model.space.transform(features))
+        clusters, shares = self.shares(self.model.space.transform(features))
         order = np.argsort(-shares, axis=1, kind="stable")
         return clusters[order], np.take_along_axis(shares, order, axis=1)
 
-    def _shares(self, points: Float32) -> tuple[Labels, Float32]:
+    def shares(self, points: Float32) -> tuple[Labels, Float32]:
         """Clusters [K] that have a centroid, rising, and the posterior of each [n, K]."""
         clusters, place = np.unique(self.numbers, return_inverse=True)
         shares = np.zeros((len(points), len(clusters)), np.float32)
@@ -85,28 +89,29 @@ class CorrectedModel:
         return closeness, least
 
 
-def as_fitted(model: ClusterModel, names: dict[int, str] | None = None) -> CorrectedModel:
-    """A model as it was fitted: one centroid a cluster."""
-    return CorrectedModel(model, np.arange(len(model.centroids), dtype=np.int32), names or {})
+def load_model(folder: Path) -> CorrectedModel:
+    """The clusters of a model folder as they lie there, with the names beside them.
 
-
-def read_names(folder: Path) -> dict[int, str]:
-    """Names of clusters that lie beside a model; none if nobody gave any."""
-    path = folder / "names.json"
-    if not path.is_file():
-        return {}
+    Raises:
+        RunError: there are none that can be read.
+    """
+    model = ClusterModel.load(folder)
     try:
-        return {int(cluster): str(name) for cluster, name in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (ValueError, AttributeError) as error:
-        raise RunError(f"{path} is not readable as names of clusters: {error}") from error
+        with safe_open(folder / "clusters.safetensors", "numpy") as file:
+            numbers = file.get_tensor("numbers") if "numbers" in set(file.keys()) else np.arange(len(model.centroids))
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{folder} holds no readable clusters: {error}") from error
+    return CorrectedModel(model, numbers.astype(np.int32), _read_names(folder))
 
 
-def write_names(folder: Path, names: dict[int, str]) -> None:
-    """Write names.json beside a model, or take it away where there are no names."""
-    if names:
-        atomic.write_json(folder / "names.json", {str(cluster): name for cluster, name in names.items()})
+def save_model(corrected: CorrectedModel, folder: Path) -> None:
+    """Write clusters.safetensors, clusters.json and, if there are names, names.json."""
+    corrected.model.save(folder, corrected.numbers)
+    if corrected.names:
+        names = {str(cluster): name for cluster, name in corrected.names.items()}
+        atomic.write_json(folder / NAMES, names)
     else:
-        (folder / "names.json").unlink(missing_ok=True)
+        (folder / NAMES).unlink(missing_ok=True)
 
 
 def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
@@ -115,19 +120,32 @@ def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
     Raises:
         RunError: the run has no readable model.
     """
-    fitted = ClusterModel.load(run_dir.model)
-    made = sorted(number for number in corrected.made if number != corrected.noise and (corrected.cluster == number).any())
-    follow = corrected.follow[: len(fitted.centroids)]
-    kept = np.flatnonzero(~np.isin(follow, made) & np.isin(follow, corrected.numbers))
-    if corrected.noise is not None:
-        kept = kept[follow[kept] != corrected.noise]
-    centroids, least = [fitted.centroids[kept]], [fitted.least_closeness[kept]]
+    fitted = load_model(corrected.source.folder / run_dir.model.name)
+    if not corrected.is_changed:
+        return fitted
+    made = sorted(
+        number for number in corrected.made if number != corrected.noise and (corrected.cluster == number).any()
+    )
+    now = corrected.follow[fitted.numbers]
+    gone = [*made, corrected.noise if corrected.noise is not None else NONE]
+    kept = np.flatnonzero(~np.isin(now, gone) & np.isin(now, corrected.numbers))
+    centroids, least = [fitted.model.centroids[kept]], [fitted.model.least_closeness[kept]]
     for number in made:
-        centroid, close = _centroid(run_dir, fitted, corrected, number)
+        centroid, close = _centroid(run_dir, fitted.model, corrected, number)
         centroids.append(centroid)
         least.append(close)
-    model = ClusterModel(fitted.space, np.concatenate(centroids), fitted.concentration, np.concatenate(least))
-    return CorrectedModel(model, np.r_[follow[kept], made].astype(np.int32), corrected.names)
+    model = replace(fitted.model, centroids=np.concatenate(centroids), least_closeness=np.concatenate(least))
+    return CorrectedModel(model, np.r_[now[kept], made].astype(np.int32), corrected.names)
+
+
+def _read_names(folder: Path) -> dict[int, str]:
+    path = folder / NAMES
+    if not path.is_file():
+        return {}
+    try:
+        return {int(cluster): str(name) for cluster, name in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError) as error:
+        raise RunError(f"{path} is not readable as names of clusters: {error}") from error
 
 
 def _centroid(

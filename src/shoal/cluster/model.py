@@ -69,20 +69,31 @@ class ClusterModel:
             cluster, confidence, confidence < UNSURE_BELOW, runner_up, closeness < self.least_closeness[cluster]
         )
 
-    def save(self, folder: Path) -> None:
-        """Write clusters.safetensors and clusters.json into `folder`."""
-        tensors = {"mean": self.space.mean, "centroids": self.centroids, "least_closeness": self.least_closeness}
+    def save(self, folder: Path, numbers: Labels | None = None) -> None:
+        """Write clusters.safetensors and clusters.json into `folder`.
+
+        `numbers` [K] are the clusters of the centroids, where several belong to one; None: each is one.
+        """
+        tensors: dict[str, Any] = {
+            "mean": self.space.mean,
+            "centroids": self.centroids,
+            "least_closeness": self.least_closeness,
+        }
+        if numbers is not None:
+            tensors["numbers"] = numbers
         if self.space.basis is not None and self.space.scales is not None:
             tensors |= {"basis": np.ascontiguousarray(self.space.basis), "scales": self.space.scales}
         with atomic.replacing(folder / "clusters.safetensors") as temporary:
             save_file(tensors, temporary)
-        atomic.write_json(folder / "clusters.json", self.to_json())
+        atomic.write_json(
+            folder / "clusters.json", self.to_json(len(self.centroids) if numbers is None else len(np.unique(numbers)))
+        )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, clusters: int) -> dict[str, Any]:
         return {
             "format_version": FORMAT_VERSION,
             "metric": self.space.metric,
-            "clusters": len(self.centroids),
+            "clusters": clusters,
             "concentration": self.concentration,
         }
 
@@ -102,17 +113,25 @@ def fit_model(space: ClusterSpace, found: Clustering, points: Float32, inside: F
     """Calibrate a clustering of `points` [N, dims] so that it can assign others."""
     metric = space.metric
     concentration = _concentration(points, len(found.centroids), metric, np.random.default_rng([seed, 1]))
-    scores = np.einsum("nd,nd->n", points, found.centroids[found.labels])
+    least = least_closeness(points, inside, found.labels, found.centroids, metric)
+    return ClusterModel(space, found.centroids, concentration, least)
+
+
+def least_closeness(
+    points: Float32, inside: Float32, labels: npt.NDArray[np.integer], centroids: Float32, metric: str
+) -> Float32:
+    """How close an image must lie to the centroid of each cluster to count as known, [K]."""
+    scores = np.einsum("nd,nd->n", points, centroids[labels])
     if metric != COSINE:
-        scores -= np.float32(0.5) * np.einsum("kd,kd->k", found.centroids, found.centroids)[found.labels]
+        scores -= np.float32(0.5) * np.einsum("kd,kd->k", centroids, centroids)[labels]
     closeness = closeness_of(points, scores, inside, metric)
     overall = np.quantile(closeness, 1 - KNOWN_SHARE)
-    least = np.full(len(found.centroids), overall, np.float32)
-    for cluster in range(len(found.centroids)):
-        members = closeness[found.labels == cluster]
+    least = np.full(len(centroids), overall, np.float32)
+    for cluster in range(len(centroids)):
+        members = closeness[labels == cluster]
         if len(members) >= 2 / (1 - KNOWN_SHARE):  # enough images for a quantile of their own
             least[cluster] = np.quantile(members, 1 - KNOWN_SHARE)
-    return ClusterModel(space, found.centroids, concentration, least - np.float32(1e-4))
+    return least - np.float32(1e-4)
 
 
 def closeness_of(points: Float32, scores: Float32, inside: Float32, metric: str) -> Float32:

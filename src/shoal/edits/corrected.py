@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from shoal import records
-from shoal.edits.base import Base, Bools, Float32, Int32, Int64, clustering_digest, read_base
+from shoal.edits.base import Base, Bools, Float32, Int32, Int64, clustering_digest, read_base, read_kept
 from shoal.edits.edit import Edit
 from shoal.edits.log import read_log
 from shoal.edits.replay import Replay, replay
-from shoal.rundir import RunDir, digest_of
+from shoal.rundir import RunDir, digest_file, digest_of
 
 NONE = -1  # stands for a runner-up that an image does not have
 
@@ -24,6 +24,7 @@ class Corrected:
     """The clusters after the edits in force. Arrays are over every usable image and duplicate, by rising id.
 
     Attributes:
+        source: the clustering that the log is applied to.
         ids: [n] int64; original: [n] the row of each image's original, or its own.
         cluster: [n] int32 from 0; numbers have gaps where clusters were merged away.
         confidence: [n] float32, 1 where a person put the image; unsure: [n] bool.
@@ -31,11 +32,12 @@ class Corrected:
         pinned: [n] bool, images that a person put where they are.
         names: of clusters that have one; noise: number of the cluster that holds the noise, or None.
         follow: [K] the cluster that each one of the clustering went into; made: clusters that are no union of those.
-        version: lines of the log; base: digest of the clustering that the log is applied to.
+        version: lines of the log.
         conflicts: why an edit could not be carried over, by its line.
         next_number: that the next new cluster gets.
     """
 
+    source: Base
     ids: Int64
     original: Int64
     cluster: Int32
@@ -49,8 +51,6 @@ class Corrected:
     follow: Int32
     made: frozenset[int]
     version: int
-    base: str
-    base_cluster: Int32
     conflicts: dict[int, str]
     next_number: int
 
@@ -61,9 +61,14 @@ class Corrected:
         return digest_of(clustering_digest(self.ids, self.cluster), names, self.noise)[:16]
 
     @property
+    def base(self) -> str:
+        """Digest of the clustering that the log is applied to."""
+        return self.source.digest
+
+    @property
     def is_changed(self) -> bool:
-        """True if this differs from the clusters in the run's tables."""
-        return bool(self.names) or self.noise is not None or not np.array_equal(self.cluster, self.base_cluster)
+        """True if there is anything that a person changed."""
+        return bool(self.names) or self.noise is not None or not np.array_equal(self.cluster, self.source.cluster)
 
     @cached_property
     def numbers(self) -> list[int]:
@@ -73,12 +78,13 @@ class Corrected:
     @cached_property
     def changed(self) -> frozenset[int]:
         """Clusters whose images are not those that the clustering put there."""
-        other = self.cluster != self.base_cluster
-        return frozenset(np.unique(np.r_[self.cluster[other], self.base_cluster[other]]).tolist())
+        other = self.cluster != self.source.cluster
+        return frozenset(np.unique(np.r_[self.cluster[other], self.source.cluster[other]]).tolist())
 
     def members(self, cluster: int) -> Int64:
         """Ids of a cluster's images, rising."""
-        return self.ids[self.cluster == cluster]
+        members: Int64 = self.ids[self.cluster == cluster]
+        return members
 
     def rows(self, ids: Int64) -> Int64:
         """Rows of `ids`. Raises KeyError naming the first one that is not there."""
@@ -95,23 +101,36 @@ def read_corrected(run_dir: RunDir) -> Corrected:
     Raises:
         RunError: the run has no finished clusters, or its edits are not readable.
     """
-    return corrected_by(read_base(run_dir), read_log(run_dir))
+    return corrected_by(run_dir, read_base(run_dir), read_log(run_dir))
 
 
-def corrected_by(base: Base, log: Sequence[Edit]) -> Corrected:
-    """A clustering after a log of edits."""
-    state = replay(base, log)
-    cluster = state.cluster
-    changed = cluster != state.base.cluster
-    touched = np.isin(cluster, np.unique(np.r_[cluster[changed], state.base.cluster[changed]]))
+def corrected_digest(run_dir: RunDir) -> str:
+    """A digest of the clusters as people see them: of the table alone while nobody has changed anything."""
+    if not run_dir.edits.is_file():
+        return digest_file(run_dir.clusters)
+    corrected = read_corrected(run_dir)
+    return (
+        digest_of(digest_file(run_dir.clusters), corrected.digest)
+        if corrected.is_changed
+        else digest_file(run_dir.clusters)
+    )
+
+
+def corrected_by(run_dir: RunDir, base: Base, log: Sequence[Edit]) -> Corrected:
+    """A clustering of a run after a log of edits."""
+    state = replay(base, log, lambda digest: read_kept(run_dir, digest))
+    base, cluster = state.base, state.cluster
+    changed = cluster != base.cluster
+    touched = np.isin(cluster, np.unique(np.r_[cluster[changed], base.cluster[changed]]))
     runner_up, merged = _runners_up(state)
     return Corrected(
+        source=base,
         ids=base.ids,
         original=base.original,
         cluster=cluster,
         confidence=np.where(state.pinned, np.float32(1), base.confidence).astype(np.float32),
         unsure=base.unsure & ~state.pinned & ~merged,
-        silhouette=np.where(touched, np.float32(np.nan), state.base.silhouette).astype(np.float32),
+        silhouette=np.where(touched, np.float32(np.nan), base.silhouette).astype(np.float32),
         runner_up=runner_up,
         pinned=state.pinned,
         names=state.names,
@@ -119,28 +138,30 @@ def corrected_by(base: Base, log: Sequence[Edit]) -> Corrected:
         follow=state.follow,
         made=frozenset(state.made),
         version=len(log),
-        base=state.base.digest,
-        base_cluster=state.base.cluster,
         conflicts=state.conflicts,
         next_number=state.next_number,
     )
 
 
-def corrected_table(corrected: Corrected, paths: pa.ChunkedArray) -> pa.Table:
-    """The columns of `records.CLUSTERS`, null for what an image does not have; `paths` in the rows' order."""
-    values = corrected.silhouette, corrected.runner_up
+def corrected_table(run_dir: RunDir, corrected: Corrected) -> pa.Table:
+    """The columns of `records.CLUSTERS` by rising id, null for what an image does not have."""
+    paths = run_dir.read_clusters(["id", "path"]).sort_by("id")["path"]
     return pa.table(
         {
             "id": corrected.ids,
             "path": paths,
             "cluster": corrected.cluster,
-            "confidence": corrected.confidence,
+            "confidence": _known(corrected.confidence),
             "unsure": corrected.unsure,
-            "silhouette": pa.array(values[0], mask=np.isnan(values[0])),
-            "runner_up": pa.array(values[1], mask=values[1] == NONE),
+            "silhouette": _known(corrected.silhouette),
+            "runner_up": pa.array(corrected.runner_up, mask=corrected.runner_up == NONE),
         },
         schema=records.CLUSTERS,
     )
+
+
+def _known(values: Float32) -> pa.Array:
+    return pa.array(values, mask=np.isnan(values))
 
 
 def _runners_up(state: Replay) -> tuple[Int32, Bools]:

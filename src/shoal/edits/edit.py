@@ -49,18 +49,15 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refitted:
-    """What a refit changed, so that it can be undone: the clustering `to` came of the one that the edit was made on.
+    """What a refit did: the clustering `to` came of the one that the edit was made on, which is kept for undoing.
 
     Attributes:
-        was: [n] int32, cluster of every row of the clustering before; `was_ids`: [n] their ids.
         names: by number in the new clustering; noise: the number of its noise, or None.
         pinned: ids that people had put where they are.
         numbers: number in the new clustering by that in the corrected one before.
     """
 
     to: str
-    was: Int64
-    was_ids: Int64
     names: dict[int, str]
     noise: int | None
     pinned: Int64
@@ -69,7 +66,6 @@ class Refitted:
     def to_json(self) -> dict[str, Any]:
         return {
             "to": self.to,
-            "was": {str(cluster): ranges_of(self.was_ids[self.was == cluster]) for cluster in np.unique(self.was)},
             "names": {str(cluster): name for cluster, name in self.names.items()},
             "noise": self.noise,
             "pinned": ranges_of(self.pinned),
@@ -78,14 +74,8 @@ class Refitted:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Refitted:
-        parts = [(int(cluster), ids_of(ranges)) for cluster, ranges in values["was"].items()]
-        ids = np.concatenate([np.empty(0, np.int64), *(ids for _, ids in parts)])
-        was = np.repeat([cluster for cluster, _ in parts], [len(ids) for _, ids in parts]).astype(np.int64)
-        order = np.argsort(ids)
         return cls(
             to=str(values["to"]),
-            was=was[order],
-            was_ids=ids[order],
             names={int(cluster): str(name) for cluster, name in values["names"].items()},
             noise=None if values["noise"] is None else int(values["noise"]),
             pinned=ids_of(values["pinned"]),
@@ -182,9 +172,7 @@ def ranges_of(ids: Int64 | Sequence[int]) -> str:
         return ""
     breaks = np.flatnonzero(np.diff(numbers) > 1)
     firsts, lasts = numbers[np.r_[0, breaks + 1]], numbers[np.r_[breaks, len(numbers) - 1]]
-    return ",".join(
-        str(a) if a == b else f"{a}-{b}" for a, b in zip(firsts.tolist(), lasts.tolist(), strict=True)
-    )
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
 def ids_of(ranges: str) -> Int64:
@@ -193,7 +181,9 @@ def ids_of(ranges: str) -> Int64:
         raise ValueError(f"{ranges[:60]!r} is no list of ids like 3,5-9")
     if not ranges:
         return np.empty(0, np.int64)
-    bounds = np.array([(piece.split("-") * 2)[:2] if "-" not in piece else piece.split("-") for piece in ranges.split(",")])
+    bounds = np.array(
+        [(piece.split("-") * 2)[:2] if "-" not in piece else piece.split("-") for piece in ranges.split(",")]
+    )
     firsts, lasts = bounds.astype(np.int64).T
     lengths = lasts - firsts + 1
     if (lengths < 1).any() or lengths.sum() > 1 << 31:

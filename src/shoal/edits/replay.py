@@ -7,8 +7,8 @@ longer there is kept in the log and told as a conflict.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -20,8 +20,10 @@ from shoal.edits.log import in_force
 LEAST_OVERLAP: Final = 0.5  # Dice: twice the common images over the sum of both sizes
 NOISE_NAME: Final = "noise"
 
+Kept = Callable[[str], Base | None]
 
-class _Conflict(Exception):
+
+class _ConflictError(Exception):
     """An edit that cannot be carried over; its text says why."""
 
 
@@ -66,8 +68,8 @@ class Replay:
                 case "noise":
                     self._mark_noise(edit)
                 case "refit":
-                    raise _Conflict("the clusters were made anew since; apply the corrections again")
-        except _Conflict as conflict:
+                    raise _ConflictError("the clusters were made anew since; apply the corrections again")
+        except _ConflictError as conflict:
             self.conflicts[edit.n] = str(conflict)
 
     def _rename(self, edit: Edit) -> None:
@@ -97,7 +99,7 @@ class Replay:
     def _split(self, edit: Edit) -> None:
         try:
             cluster = self._resolve(edit, edit.clusters[0])
-        except _Conflict:
+        except _ConflictError:
             if all(self._known_again(Reference.of(-1, part)) is not None for part in edit.parts):
                 return  # the clustering has come to the same parts by itself
             raise
@@ -133,7 +135,7 @@ class Replay:
         found = made if made is not None else self._known_again(reference)
         if found is None:
             lie_in = len(np.unique(self.cluster[self._rows(reference.ids)]))
-            raise _Conflict(
+            raise _ConflictError(
                 f"cluster {reference.cluster} of {reference.size:,} images is no longer there: "
                 f"its images lie in {lie_in:,} clusters now"
             )
@@ -162,7 +164,7 @@ class Replay:
     def _present(self, edit: Edit) -> Int64:
         rows = self._rows(edit.ids)
         if not len(rows):
-            raise _Conflict(f"none of its {len(edit.ids):,} images is there any more")
+            raise _ConflictError(f"none of its {len(edit.ids):,} images is there any more")
         return rows
 
     def _rows(self, ids: Int64) -> Int64:
@@ -176,10 +178,10 @@ class Replay:
         self.cluster[with_copies] = cluster
 
 
-def replay(base: Base, log: Sequence[Edit]) -> Replay:
-    """Apply the edits in force to a clustering."""
+def replay(base: Base, log: Sequence[Edit], kept: Kept) -> Replay:
+    """Apply the edits in force to a clustering; `kept` gives the ones that undone refits were made of."""
     done, _ = in_force(log)
-    base = _before_undone_refits(base, log, done)
+    base = _before_undone_refits(base, log, done, kept)
     start = _baked(base, done)
     state = _fresh(base) if start is None else _after_refit(base, done[start])
     state.next_number = max([state.next_number, *_numbers_made(log, base.digest)])
@@ -218,27 +220,19 @@ def _after_refit(base: Base, edit: Edit) -> Replay:
     return state
 
 
-def _before_undone_refits(base: Base, log: Sequence[Edit], done: Sequence[Edit]) -> Base:
+def _before_undone_refits(base: Base, log: Sequence[Edit], done: Sequence[Edit], kept: Kept) -> Base:
     """The clustering that undone refits were made of, where the result of one is what lies in the run."""
-    kept = {edit.n for edit in done}
+    standing = {edit.n for edit in done}
     for edit in reversed(log):
-        refitted = edit.refitted
-        if refitted is None or refitted.to != base.digest:
+        if edit.refitted is None or edit.refitted.to != base.digest:
             continue
-        if edit.n in kept or not np.array_equal(refitted.was_ids, base.ids):
+        earlier = None if edit.n in standing else kept(edit.base)
+        if earlier is None:
             break
-        base = replace(
-            base,
-            cluster=refitted.was.astype(np.int32),
-            runner_up=np.full(len(base.ids), -1, np.int32),
-            silhouette=np.full(len(base.ids), np.nan, np.float32),
-            digest=edit.base,
-        )
+        base = earlier
     return base
 
 
 def _numbers_made(log: Sequence[Edit], digest: str) -> list[int]:
     """One more than each number that was ever given on this clustering, so that none is given twice."""
     return [number + 1 for edit in log if edit.base == digest for number in edit.new]
-
-

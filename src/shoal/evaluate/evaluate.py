@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import atomic
-from shoal.errors import RunError
+from shoal.edits.corrected import corrected_digest, corrected_table, read_corrected
 from shoal.evaluate import metrics
 from shoal.evaluate.labels import read_labels
 from shoal.evaluate.metrics import ClusterRow, Confusion
-from shoal.rundir import RunDir, digest_file
+from shoal.rundir import RunDir
 
 NEIGHBOUR_IDS = "ids.npy"  # in neighbours/: [N, K] int32, row = id, -1 for none
 
@@ -40,7 +40,7 @@ class Evaluation:
         unlabelled: images that have a cluster, but no label.
         unmatched: labels given for images that the run does not have.
         labels: where the labels come from.
-        clusters_digest: of the clusters.parquet that was compared, to tell whether this is still true.
+        clusters_digest: of the clusters that were compared, edits and all, to tell whether this is still true.
         matching: the class matched to each cluster for ACC; a cluster may have none.
         table: one row a cluster, in the clusters' order.
         neighbour_purity: at k = 1, 5, 20, 50, as far as the run's neighbours go; empty if it has none.
@@ -118,10 +118,8 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
         RunError: the run has no clusters yet.
         RequestError: there are no labels, or they are not as expected.
     """
-    if not run_dir.clusters.is_file():
-        raise RunError(f"{run_dir.root} is unfinished: it has no clusters yet; run the same shoal cluster again")
+    rows = corrected_table(run_dir, read_corrected(run_dir))
     found = read_labels(run_dir, labels)
-    rows = run_dir.read_clusters(["id", "cluster", "unsure"])
     is_labelled = np.array([number in found.by_id for number in rows["id"].to_pylist()], dtype=bool)
     labelled = rows.filter(pa.array(is_labelled))
     names = np.array([found.by_id[number] for number in labelled["id"].to_pylist()])
@@ -140,7 +138,7 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
         unlabelled=len(rows) - len(names),
         unmatched=found.unmatched,
         labels=found.source,
-        clusters_digest=digest_file(run_dir.clusters),
+        clusters_digest=corrected_digest(run_dir),
         sure=_sure(names, clusters, labelled["unsure"].to_numpy(), matching),
         neighbour_purity=_neighbour_purity(run_dir, found.by_id),
         matching=matching,

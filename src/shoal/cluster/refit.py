@@ -1,0 +1,127 @@
+"""Learning from corrections: the centroids are fitted anew so that they put images where people put them.
+
+The corrected model says for every image how likely each cluster is; with the new centroids C it is to say the same
+(distillation, so that what nobody touched stays), but of images that a person moved it is to say what the person said.
+A cluster keeps all its centroids. With s the score of k-means, γ the model's concentration, p_c the posterior of a
+cluster (the sum over its centroids of softmax(γ·s(x, C))) and t the targets:
+
+    minimise Σ_i w_i · Σ_c −t_ic · log p_c(x_i) / Σ_i w_i + λ·γ·‖C − C₀‖² / M
+
+by L-BFGS. Moved images weigh more than others, since there are few of them; where they are stays fixed throughout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.cluster.corrected import CorrectedModel
+from shoal.cluster.kmeans import COSINE, Labels
+from shoal.cluster.model import least_closeness
+from shoal.embeddings import Float32
+
+ITERATIONS: Final = 40
+PULL: Final = 0.05  # λ
+WEIGHTS: Final = (5.0, 50.0)  # least and most that one moved image weighs
+TOGETHER: Final = 0.25  # of a mean cluster, that the moved images of a cluster weigh together, within those bounds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refit:
+    """The new model, its clusters numbered from 0 in the order of the old numbers, and that of every image [n]."""
+
+    model: CorrectedModel
+    labels: Labels
+    numbers: dict[int, int]  # new by old
+
+
+def refit(
+    corrected: CorrectedModel, points: Float32, inside: Float32, labels: Labels, pinned: npt.NDArray[np.bool_]
+) -> Refit:
+    """Fit anew.
+
+    Args:
+        points, inside: [n, dims] and [n] as `ClusterSpace.project` gives them.
+        labels: int32 [n], the clusters now, by the numbers that `corrected` has.
+        pinned: [n], images whose cluster a person chose.
+    """
+    fitted = corrected.model
+    metric = fitted.space.metric
+    clusters, owner = np.unique(corrected.numbers, return_inverse=True)  # owner: [M], place of each centroid's cluster
+    places = np.searchsorted(clusters, labels)
+    _, targets = corrected.shares(points)
+    targets[pinned] = 0
+    targets[pinned, places[pinned]] = 1
+    weights = _weights(places, pinned, len(clusters))
+    centroids = _fit(points, targets, weights, fitted.centroids, owner, fitted.concentration, metric)
+    draft = CorrectedModel(replace(fitted, centroids=centroids), owner.astype(np.int32), {})
+    found = draft.shares(points)[1].argmax(axis=1)
+    found[pinned] = places[pinned]
+    found = _none_empty(found, places, len(clusters))
+    nearest = np.where(owner == found[:, None], _scores(points, centroids, metric), -np.inf).argmax(axis=1)
+    model = replace(draft.model, least_closeness=least_closeness(points, inside, nearest, centroids, metric))
+    numbers = {int(old): new for new, old in enumerate(clusters)}
+    names = {numbers[old]: name for old, name in corrected.names.items() if old in numbers}
+    return Refit(CorrectedModel(model, draft.numbers, names), found.astype(np.int32), numbers)
+
+
+def _weights(places: npt.NDArray[np.intp], pinned: npt.NDArray[np.bool_], k: int) -> Float32:
+    moved = np.bincount(places[pinned], minlength=k)
+    each = np.clip(TOGETHER * len(places) / k / np.maximum(moved, 1), *WEIGHTS)
+    return np.where(pinned, each[places], 1.0).astype(np.float32)
+
+
+def _fit(
+    points: Float32,
+    targets: Float32,
+    weights: Float32,
+    start: Float32,
+    owner: npt.NDArray[np.intp],
+    concentration: float,
+    metric: str,
+) -> Float32:
+    from scipy.optimize import minimize  # noqa: PLC0415  (only a refit needs it)
+
+    gamma = np.float32(concentration)
+    share = weights[:, None] / np.float32(weights.sum())
+    pull = PULL * concentration / len(start)
+    belongs = np.zeros((len(start), targets.shape[1]), np.float32)  # [M, K]
+    belongs[np.arange(len(start)), owner] = 1
+
+    def loss(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        centroids = flat.reshape(start.shape).astype(np.float32)
+        posterior = gamma * _scores(points, centroids, metric)  # [n, M]
+        posterior -= posterior.max(axis=1, keepdims=True)
+        np.exp(posterior, out=posterior)
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        of_clusters = np.maximum(posterior @ belongs, np.float32(1e-12))  # [n, K]
+        value = -float((share * targets * np.log(of_clusters)).sum(dtype=np.float64))
+        # d value / d score of a centroid: what it has too much, its part of its cluster's target taken off
+        error = share * gamma * posterior * (1 - (targets / of_clusters)[:, owner])
+        slope = (error.T @ points).astype(np.float64)
+        if metric != COSINE:
+            slope -= error.sum(axis=0, dtype=np.float64)[:, None] * centroids
+        away = flat.reshape(start.shape) - start
+        return value + pull * float((away**2).sum()), (slope + 2 * pull * away).ravel()
+
+    found = minimize(
+        loss, start.astype(np.float64).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}
+    )
+    return found.x.reshape(start.shape).astype(np.float32)  # type: ignore[no-any-return]
+
+
+def _scores(points: Float32, centroids: Float32, metric: str) -> Float32:
+    scores: Float32 = points @ centroids.T
+    if metric != COSINE:
+        scores -= np.float32(0.5) * np.einsum("kd,kd->k", centroids, centroids)
+    return scores
+
+
+def _none_empty(found: npt.NDArray[np.intp], before: npt.NDArray[np.intp], k: int) -> npt.NDArray[np.intp]:
+    """A cluster that would lose all its images keeps those it had: a person named or made it."""
+    for cluster in np.flatnonzero(np.bincount(found, minlength=k) == 0):
+        found[before == cluster] = cluster
+    return found
