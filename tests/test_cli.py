@@ -15,7 +15,7 @@ import pytest
 
 from pictures import paint
 
-COMMANDS = ("assign", "cluster", "demo", "doctor", "evaluate", "export", "report", "similar", "undo")
+COMMANDS = ("assign", "browse", "cluster", "demo", "doctor", "evaluate", "export", "report", "similar", "undo")
 
 
 def shoal(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
