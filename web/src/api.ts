@@ -92,6 +92,9 @@ export interface Evidence {
   skipped: { path: string; reason: string }[];
   skipped_total: number;
   duplicates: number[][];
+  duplicates_total: number;
+  /** Of the clusters as they are now; the silhouette of the images that no correction has touched. */
+  quality: { confidence: number; confidence_histogram: number[]; silhouette: number | null; unsure: number; moved: number };
   stages: Record<string, unknown>;
 }
 

@@ -108,7 +108,8 @@ class Run {
       notices.say(done, undoable ? { label: "Undo", run: () => void this.undo() } : null);
       return true;
     } catch (error) {
-      if (error instanceof ApiError && error.status === 409) await this.refresh().catch(() => undefined);
+      // Another window may have changed what this one still shows.
+      await this.refresh().catch(() => undefined);
       notices.complain(error);
       return false;
     } finally {
@@ -164,7 +165,7 @@ class Run {
 }
 
 export function nameOfCluster(cluster: Pick<Cluster, "id" | "name" | "noise">): string {
-  return cluster.name ?? (cluster.noise ? "Noise" : `Cluster ${cluster.id}`);
+  return cluster.noise ? "Noise" : (cluster.name ?? `Cluster ${cluster.id}`);
 }
 
 export const run = new Run();
