@@ -235,7 +235,9 @@ def test_numbers_of_undone_clusters_are_not_given_again(run: RunDir) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(st.lists(st.sampled_from([*range(len(STEPS)), UNDO, REDO]), max_size=10))
-def test_a_log_gives_what_its_edits_in_force_give(tmp_path_factory: pytest.TempPathFactory, wanted: list[object]) -> None:
+def test_a_log_gives_what_its_edits_in_force_give(
+    tmp_path_factory: pytest.TempPathFactory, wanted: list[object]
+) -> None:
     run = write_small_run(tmp_path_factory.mktemp("log") / "run", np.eye(30, 4, dtype=np.float32) + 1)
     write_clusters(run, [number // 10 for number in range(30)])
     for step in wanted:

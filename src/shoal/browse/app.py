@@ -73,7 +73,7 @@ def create_app(folder: Path, access: Access, page: Path = PAGE) -> FastAPI:
 
 def _serve_page(app: FastAPI, page: Path) -> None:
     """Serve the files that are in `page` now, each under its own name; no request's name is ever made into a path."""
-    files = {f"/{path.relative_to(page).as_posix()}": path for path in sorted(page.rglob("*")) if path.is_file()}
+    files = {f"/{path.relative_to(page).as_posix()}": path for path in sorted(page.rglob("[!.]*")) if path.is_file()}
 
     @app.get("/{name:path}", include_in_schema=False)
     def of_the_page(name: str) -> Response:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
 from shoal.browse import answers
+from shoal.browse.errors import MissingError
 from shoal.browse.looking import site_of
 from shoal.browse.site import OpenedRun
 from shoal.edits import changes
@@ -18,6 +19,7 @@ from shoal.edits.changes import StaleError
 from shoal.edits.corrected import Corrected, corrected_by
 from shoal.edits.edit import REDO, UNDO, Edit, ranges_of
 from shoal.edits.log import append, in_force
+from shoal.errors import RequestError
 
 router = APIRouter(prefix="/api")
 
@@ -52,12 +54,18 @@ def edit(request: Request, wanted: answers.EditRequest) -> dict[str, Any]:
 
     def make(log: Sequence[Edit]) -> Edit:
         current = _current(opened, log, wanted.base)
-        made = _made(opened, current, log, wanted)
         if wanted.base_version > len(log):
             raise StaleError("the page has seen edits that are no longer there; load it again")
-        if wanted.base_version < len(log):
+        since = log[wanted.base_version :]
+        try:
+            made = _made(opened, current, log, wanted)
+        except RequestError as error:
+            if since and not isinstance(error, StaleError | MissingError):  # it was right when the page was shown
+                raise StaleError(f"another window changed something since: {error}") from error
+            raise
+        if since:
             seen = corrected_by(opened.view.run_dir, opened.view.base, log[: wanted.base_version])
-            changes.check_still_true(made, seen, current, log[wanted.base_version :])
+            changes.check_still_true(made, seen, current, since)
         return made
 
     append(opened.view.run_dir, make)

@@ -86,7 +86,11 @@ class Guard:
                 await self._app(scope, receive, send)
             return  # no websockets here
 
+        started = False
+
         async def send_guarded(message: Message) -> None:
+            nonlocal started
+            started = True
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
@@ -98,10 +102,14 @@ class Guard:
         refusal = self._refusal(scope["method"], scope["path"], headers)
         if refusal is not None:
             await _refuse(send_guarded, *refusal)
-        elif int(headers.get("content-length") or 0) > MOST_BODY:
-            await _refuse(send_guarded, 413, f"the request is larger than the {MOST_BODY >> 20} MiB that are taken")
-        else:
+            return
+        try:
+            _check_length(int(headers.get("content-length") or 0))
             await self._app(scope, _limited(receive), send_guarded)
+        except _TooLongError:
+            if started:
+                raise
+            await _refuse(send_guarded, 413, f"the request is larger than the {MOST_BODY >> 20} MiB that are taken")
 
     def _refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
@@ -118,15 +126,25 @@ class Guard:
         return 401, "the token is missing or wrong; open the address that shoal browse printed"
 
 
+class _TooLongError(Exception):
+    """The body is longer than any request needs."""
+
+
+def _check_length(taken: int) -> None:
+    if taken > MOST_BODY:
+        raise _TooLongError
+
+
 def _limited(receive: Receive) -> Receive:
-    """The request's body, ended by what looks like a lost connection once it is too long for any request."""
+    """The request's body; once it is longer than any request needs, no more of it is taken, whatever it announced."""
     taken = 0
 
     async def receive_limited() -> Message:
         nonlocal taken
         message = await receive()
         taken += len(message.get("body", b""))
-        return message if taken <= MOST_BODY else {"type": "http.disconnect"}
+        _check_length(taken)
+        return message
 
     return receive_limited
 

@@ -8,6 +8,7 @@ cluster (the sum over its centroids of softmax(γ·s(x, C))) and t the targets:
     minimise Σ_i w_i · Σ_c −t_ic · log p_c(x_i) / Σ_i w_i + λ·γ·‖C − C₀‖² / M
 
 by L-BFGS. Moved images weigh more than others, since there are few of them; where they are stays fixed throughout.
+The others weigh as much as the corrected model is certain of them.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ def refit(
     clusters, owner = np.unique(corrected.numbers, return_inverse=True)  # owner: [M], place of each centroid's cluster
     places = np.searchsorted(clusters, labels)
     _, targets = corrected.shares(points)
+    weights = np.where(pinned, _weights_of_moved(places, pinned, len(clusters)), _certainty(targets))
     targets[pinned] = 0
     targets[pinned, places[pinned]] = 1
-    weights = _weights(places, pinned, len(clusters))
     centroids = _fit(points, targets, weights, fitted.centroids, owner, fitted.concentration, metric)
     draft = CorrectedModel(replace(fitted, centroids=centroids), owner.astype(np.int32), {})
     found = draft.shares(points)[1].argmax(axis=1)
@@ -68,10 +69,18 @@ def refit(
     return Refit(CorrectedModel(model, draft.numbers, names), found.astype(np.int32), numbers)
 
 
-def _weights(places: npt.NDArray[np.intp], pinned: npt.NDArray[np.bool_], k: int) -> Float32:
+def _certainty(posterior: Float32) -> Float32:
+    """How far the likeliest cluster is ahead, 0 to 1: where the model wavers, it has nothing to teach."""
+    if posterior.shape[1] < 2:
+        return np.ones(len(posterior), np.float32)
+    second, first = np.partition(posterior, -2, axis=1)[:, -2:].T
+    return np.asarray(first - second, np.float32)
+
+
+def _weights_of_moved(places: npt.NDArray[np.intp], pinned: npt.NDArray[np.bool_], k: int) -> Float32:
     moved = np.bincount(places[pinned], minlength=k)
     each = np.clip(TOGETHER * len(places) / k / np.maximum(moved, 1), *WEIGHTS)
-    return np.where(pinned, each[places], 1.0).astype(np.float32)
+    return np.asarray(each[places], np.float32)
 
 
 def _fit(
