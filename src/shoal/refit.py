@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shoal import atomic, records
-from shoal.cluster import kmeans, levels, silhouette
+from shoal.cluster import kmeans, levels, silhouette, threads
 from shoal.cluster.corrected import CorrectedModel, corrected_model, save_model
 from shoal.cluster.kmeans import COSINE, Labels
 from shoal.cluster.refit import refit as fit_anew
@@ -80,7 +80,7 @@ def refit(run_dir: RunDir, version: int, progress: Progress) -> str:
         if (corrected.cluster == corrected.noise).all():
             raise RequestError("every image is marked as noise; expected some that are not")
         task.advance()
-        found = _fit(run_dir, corrected)
+        found = next(threads.each(lambda clusters: _fit(run_dir, clusters), [corrected]))
         task.advance()
         rows = np.searchsorted(found.distinct, corrected.original)
         cluster = found.labels[rows]

@@ -25,6 +25,7 @@ from shoal.cluster.model import least_closeness
 from shoal.embeddings import Float32
 
 ITERATIONS: Final = 40
+SAMPLE: Final = 20_000  # images that nobody moved, which keep the centroids where they are; more say the same
 PULL: Final = 0.05  # λ
 WEIGHTS: Final = (5.0, 50.0)  # least and most that one moved image weighs
 TOGETHER: Final = 0.25  # of a mean cluster, that the moved images of a cluster weigh together, within those bounds
@@ -57,7 +58,11 @@ def refit(
     weights = np.where(pinned, _weights_of_moved(places, pinned, len(clusters)), _certainty(targets))
     targets[pinned] = 0
     targets[pinned, places[pinned]] = 1
-    centroids = _fit(points, targets, weights, fitted.centroids, owner, fitted.concentration, metric)
+    seen = _sample(places, pinned)
+    weights = weights[seen] * np.where(pinned[seen], 1, (~pinned).sum() / max((~pinned[seen]).sum(), 1))
+    centroids = _fit(
+        points[seen], targets[seen], weights, fitted.centroids, owner, fitted.concentration, metric
+    )
     draft = CorrectedModel(replace(fitted, centroids=centroids), owner.astype(np.int32), {})
     found = draft.shares(points)[1].argmax(axis=1)
     found[pinned] = places[pinned]
@@ -67,6 +72,14 @@ def refit(
     numbers = {int(old): new for new, old in enumerate(clusters)}
     names = {numbers[old]: name for old, name in corrected.names.items() if old in numbers}
     return Refit(CorrectedModel(model, draft.numbers, names), found.astype(np.int32), numbers)
+
+
+def _sample(places: npt.NDArray[np.intp], pinned: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """All moved images, and at most SAMPLE of the others, evenly from every cluster."""
+    others = np.flatnonzero(~pinned)
+    others = others[np.argsort(places[others], kind="stable")]
+    evenly = np.linspace(0, len(others) - 1, min(len(others), SAMPLE)).astype(np.intp)
+    return np.sort(np.concatenate([np.flatnonzero(pinned), others[evenly]]))
 
 
 def _certainty(posterior: Float32) -> Float32:
@@ -95,7 +108,7 @@ def _fit(
     from scipy.optimize import minimize  # noqa: PLC0415  (only a refit needs it)
 
     gamma = np.float32(concentration)
-    share = weights[:, None] / np.float32(weights.sum())
+    share = (weights[:, None] / weights.sum()).astype(np.float32)
     pull = PULL * concentration / len(start)
     belongs = np.zeros((len(start), targets.shape[1]), np.float32)  # [M, K]
     belongs[np.arange(len(start)), owner] = 1
