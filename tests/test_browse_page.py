@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(run: Path) -> Iterator[str]:
-    """A server of that run, and what it says is to be opened."""
-    command = [sys.executable, "-u", "-m", "shoal", "browse", str(run), "--no-open"]
+    """A server of that run: what it says is to be opened."""
+    with served(run) as address:
+        yield address
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    command = [sys.executable, "-u", "-m", "shoal", "browse", str(folder), "--no-open"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert server.stdout is not None
     said = server.stdout.readline()
@@ -67,13 +74,13 @@ def browser() -> Iterator[Browser]:
 def opened(browser: Browser, address: str) -> Iterator[Open]:
     """Opens windows; afterwards no script has failed, nothing was refused by the CSP, nothing came from elsewhere."""
     contexts, complaints = [], []
-    own = address.split("#", maxsplit=1)[0]
 
     def open_window(
         view: str = "clusters",
         size: tuple[int, int] = WIDE,
         script: str = "",
         expects_errors: bool = False,
+        at: str = address,
         **options: object,
     ) -> Page:
         context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)  # type: ignore[arg-type]
@@ -83,11 +90,12 @@ def opened(browser: Browser, address: str) -> Iterator[Open]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         if not expects_errors:  # Chromium tells every answer that is not 2xx
             page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+        own = at.split("#", maxsplit=1)[0]
         page.on("request", lambda asked: None if asked.url.startswith((own, "blob:")) else complaints.append(asked.url))
         if script:
             page.add_init_script(script)
-        page.goto(address)
-        expect(page.locator("article").first).to_be_visible()
+        page.goto(at)
+        expect(page.locator("article, .drop").first).to_be_visible()
         go(page, view)
         return page
 
@@ -522,16 +530,49 @@ def test_what_was_corrected_is_exported(opened: Open, tmp_path: Path) -> None:
         expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+def test_corrections_are_learned_from(opened: Open, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    with served(tmp_path / "run") as address:
+        page = opened("cluster/0", at=address)
+        ids = []
+        for _ in range(3):
+            ids.append(options(page).first.get_attribute("data-id"))
+            options(page).first.hover()
+            options(page).first.locator(".tick").click()
+            page.keyboard.press("m")
+            page.get_by_label("Find a cluster").fill("cluster 1")
+            page.keyboard.press("Enter")
+            expect(page.locator(f"[data-id='{ids[-1]}']")).to_have_count(0)
+        page.keyboard.press("h")
+        page.get_by_role("button", name="Apply my corrections").click()
+        expect(page.locator("progress")).to_have_count(0, timeout=30_000)
+        expect(page.get_by_role("alert")).to_have_count(0)
+        page.keyboard.press("Escape")
+        go(page, f"image/{ids[0]}")
+        where = page.locator(".where a").inner_text()
+        for other in ids[1:]:
+            go(page, f"image/{other}")
+            expect(page.locator(".where a")).to_have_text(where)
+
+
+def test_a_model_is_tried_with_an_image_of_ones_own(opened: Open, run: Path) -> None:
+    with served(run / "model") as address:
+        page = opened("search", at=address)
+        assert page.get_by_role("navigation").get_by_role("link").all_inner_texts() == ["Search"]
+        page.get_by_label("Choose an image").set_input_files(run.parent / "pictures" / "kind1" / "5.png")
+        expect(page.locator(".verdict")).to_have_text(re.compile(r"Cluster \d"))
+
+
 # -- for everybody ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(opened: Open, scheme: str) -> None:
-    page = opened(color_scheme=scheme)
+@pytest.mark.parametrize(("scheme", "rules"), [("light", ()), ("dark", ("color-contrast",))])
+def test_axe_finds_nothing_serious(opened: Open, scheme: str, rules: tuple[str, ...]) -> None:
+    page = opened(color_scheme=scheme, reduced_motion="reduce")
     for view in VIEWS:
         go(page, view)
         page.wait_for_timeout(250)
-        assert not serious(page), view
+        assert not serious(page, *rules), view
     go(page, "cluster/0")
     for key, name in (
         ("?", "Shortcuts"),
@@ -544,7 +585,7 @@ def test_axe_finds_nothing_serious(opened: Open, scheme: str) -> None:
         page.keyboard.press(key)
         expect(page.get_by_role("dialog", name=re.compile(name)), page.url).to_be_visible()
         page.wait_for_timeout(500 if key == "s" else 200)
-        assert not serious(page), name
+        assert not serious(page, *rules), name
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_have_count(0)
 
@@ -556,21 +597,23 @@ def test_it_fits_a_phone(opened: Open) -> None:
         page.wait_for_timeout(200)
         widest = page.locator("html, .page").evaluate_all("boxes => Math.max(...boxes.map(box => box.scrollWidth))")
         assert widest <= PHONE[0], view
-        assert not serious(page), view
     page.get_by_role("navigation").get_by_role("link", name="Clusters").tap()
     page.locator("article a").first.tap()
     options(page).first.locator(".tick").tap()
     expect(page.get_by_role("button", name="Move to…")).to_be_in_viewport()
+    assert not serious(page)
 
 
 # -- what the tests look with ----------------------------------------------------------------------------------------
 
 
-def serious(page: Page) -> list[str]:
-    """What axe-core finds that is serious or critical."""
+def serious(page: Page, *rules: str) -> list[str]:
+    """What axe-core finds that is serious or critical, by all rules if none are named."""
     assert AXE.is_file(), f"{AXE} is missing; expected npm ci in web/ to have installed it"
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    if page.evaluate("typeof axe") == "undefined":
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+    found = page.evaluate("options => axe.run(document, options)", options)
     return [
         f"{one['id']}: {one['help']} ({[node['html'][:120] for node in one['nodes'][:3]]})"
         for one in found["violations"]
