@@ -84,7 +84,7 @@ def _small_run() -> Path:
 
 
 def _repeat(small: Path, target: Path, images: int) -> None:
-    """Every table of the small run, its rows repeated under new ids; features, places and confidences moved a little."""
+    """Every table of the small run, its rows repeated under new ids; features, places and confidences moved."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 

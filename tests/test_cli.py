@@ -111,6 +111,7 @@ def test_another_source_in_the_same_run_is_refused(finished: tuple[Path, Path], 
         (("report", "nothing.shoal"), 2, "not a Shoal run"),
         (("assign", "nothing.shoal", "."), 2, "not a Shoal run"),
         (("evaluate", "nothing.shoal"), 2, "not a Shoal run"),
+        (("browse", "nothing.shoal"), 2, "not a Shoal run"),
         (("export", "nothing.shoal", "--to", "csv", "x.csv"), 2, "not a Shoal run"),
     ],
 )

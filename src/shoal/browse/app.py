@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -48,6 +49,8 @@ def create_app(folder: Path, access: Access, page: Path = PAGE) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if run is not None:
+            threading.Thread(target=run.warm_up, name="warm-up", daemon=True).start()
         yield
         site.jobs.close()
 

@@ -108,7 +108,9 @@ class RunView:
         log_seen = stamp(self.run_dir.edits)
         if log_seen != self._log_seen:
             log = read_log(self.run_dir)
-            if [edit.to_json() for edit in log[: len(self._log)]] != [edit.to_json() for edit in self._log]:
+            if [(edit.op, edit.base, edit.time) for edit in log[: len(self._log)]] != [
+                (edit.op, edit.base, edit.time) for edit in self._log
+            ]:
                 self._snapshots.clear()  # somebody replaced the file
             self._log, self._log_seen = log, log_seen
 

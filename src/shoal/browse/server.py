@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -34,7 +35,8 @@ def serve(folder: Path, host: str, port: int, opened: Callable[[str], None], say
         if not is_loopback(host):
             say(f"{host} can be reached by other machines; whoever has the address below sees these images")
         server = _Server(_config(app), lambda: opened(address(access)))
-        server.run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # the way to end it
+            server.run(sockets=[listening])
 
 
 def address(access: Access) -> str:

@@ -49,6 +49,11 @@ class OpenedRun:
             Previews(view),
         )
 
+    def warm_up(self) -> None:
+        """Read what the first page will ask for, while its browser starts."""
+        snapshot = self.view.snapshot()
+        self.prototypes.of(snapshot, [snapshot.chosen.rows(number) for number in snapshot.corrected.numbers])
+
 
 @dataclass(eq=False)
 class Site:

@@ -60,9 +60,7 @@ def refit(
     targets[pinned, places[pinned]] = 1
     seen = _sample(places, pinned)
     weights = weights[seen] * np.where(pinned[seen], 1, (~pinned).sum() / max((~pinned[seen]).sum(), 1))
-    centroids = _fit(
-        points[seen], targets[seen], weights, fitted.centroids, owner, fitted.concentration, metric
-    )
+    centroids = _fit(points[seen], targets[seen], weights, fitted.centroids, owner, fitted.concentration, metric)
     draft = CorrectedModel(replace(fitted, centroids=centroids), owner.astype(np.int32), {})
     found = draft.shares(points)[1].argmax(axis=1)
     found[pinned] = places[pinned]

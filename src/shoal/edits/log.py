@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 import filelock
@@ -25,7 +26,7 @@ def read_log(run_dir: RunDir) -> list[Edit]:
         data = run_dir.edits.read_bytes()
     except FileNotFoundError:
         return []
-    return [Edit.from_line(line, number) for number, line in enumerate(data.split(b"\n")[:-1], 1)]
+    return [_read(line, number) for number, line in enumerate(data.split(b"\n")[:-1], 1)]
 
 
 def append(run_dir: RunDir, make: Callable[[Sequence[Edit]], Edit]) -> Edit:
@@ -60,6 +61,11 @@ def in_force(log: Sequence[Edit]) -> tuple[list[Edit], list[Edit]]:
             done.append(edit)
             undone.clear()
     return done, undone
+
+
+@lru_cache(maxsize=4096)  # every append reads the log again, and nearly all of it is as it was
+def _read(line: bytes, number: int) -> Edit:
+    return Edit.from_line(line, number)
 
 
 def _append_line(run_dir: RunDir, line: bytes) -> None:

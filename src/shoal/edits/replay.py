@@ -174,8 +174,9 @@ class Replay:
 
     def _put(self, rows: Int64, cluster: int) -> None:
         """Put images into a cluster, with their exact copies."""
-        with_copies = np.isin(self.base.original, self.base.original[rows])
-        self.cluster[with_copies] = cluster
+        meant = np.zeros(len(self.cluster), bool)
+        meant[self.base.original[rows]] = True
+        self.cluster[meant[self.base.original]] = cluster
 
 
 def replay(base: Base, log: Sequence[Edit], kept: Kept) -> Replay:
