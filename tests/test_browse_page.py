@@ -89,7 +89,10 @@ def opened(browser: Browser, address: str) -> Iterator[Open]:
         page.set_default_timeout(8000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         if not expects_errors:  # Chromium tells every answer that is not 2xx
-            page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+            page.on(
+                "console",
+                lambda line: complaints.append(f"{line.text} {line.location}") if line.type == "error" else None,
+            )
         own = at.split("#", maxsplit=1)[0]
         page.on("request", lambda asked: None if asked.url.startswith((own, "blob:")) else complaints.append(asked.url))
         if script:
@@ -553,6 +556,7 @@ def test_corrections_are_learned_from(opened: Open, run: Path, tmp_path: Path) -
         for other in ids[1:]:
             go(page, f"image/{other}")
             expect(page.locator(".where a")).to_have_text(where)
+        page.context.close()  # before the server goes, whose end it would complain of
 
 
 def test_a_model_is_tried_with_an_image_of_ones_own(opened: Open, run: Path) -> None:
