@@ -14,15 +14,19 @@ class Run {
   /** Clusters at the level shown among the cards. */
   shown: Cluster[] = $state.raw([]);
   level: Level = $state("chosen");
+  /** Of `shown`: another than `level` while that is still coming. */
+  private shownLevel: Level = $state("chosen");
   failure: ApiError | null = $state.raw(null);
   /** Another with every change of the clusters, whoever made it: lists load again. */
   seen = $state.raw<Version>({ version: -1, base: "" });
   isBusy: boolean = $state(false);
+  /** The server cannot be reached any more. */
+  isCut: boolean = $state(false);
   private byId: Map<number, Cluster> = $derived(new Map(this.chosen.map((cluster) => [cluster.id, cluster])));
   private queue: Promise<unknown> = Promise.resolve();
 
   get isEditable(): boolean {
-    return this.level === this.editedLevel && this.info?.kind === "run";
+    return this.shownLevel === this.editedLevel && this.info?.kind === "run";
   }
 
   get editedLevel(): Level {
@@ -54,9 +58,9 @@ class Run {
     }
   }
 
-  /** The clusters at a level, as far as they are here. */
-  at(level: Level): Cluster[] {
-    return level === this.editedLevel ? this.chosen : level === this.level ? this.shown : [];
+  /** The clusters at a level; null: they are not here yet. */
+  at(level: Level): Cluster[] | null {
+    return level === this.editedLevel ? this.chosen : level === this.shownLevel ? this.shown : null;
   }
 
   async show(level: Level): Promise<void> {
@@ -66,7 +70,7 @@ class Run {
     selectedClusters.clear();
     try {
       const answer = level === this.editedLevel ? { clusters: this.chosen } : await api.clusters(level);
-      if (this.level === level) this.shown = answer.clusters;
+      if (this.level === level) [this.shown, this.shownLevel] = [answer.clusters, level];
     } catch (error) {
       notices.complain(error);
     }
@@ -85,7 +89,7 @@ class Run {
       level === editedLevel ? null : api.clusters(level),
     ]);
     this.chosen = chosen.clusters;
-    if (this.level === level) this.shown = (shown ?? chosen).clusters;
+    if (this.level === level) [this.shown, this.shownLevel] = [(shown ?? chosen).clusters, level];
     this.seen = { version: chosen.version, base: chosen.base };
   }
 
@@ -153,10 +157,12 @@ class Run {
       try {
         const next = await api.next(this.seen, leaving.signal);
         pause = 1000;
+        this.isCut = false;
         // Our own edit may be the one that was waited for: let it finish before comparing.
         await this.queue.catch(() => undefined);
         if (next.version !== this.seen.version || next.base !== this.seen.base) await this.refresh();
-      } catch {
+      } catch (error) {
+        this.isCut = error instanceof ApiError && (error.status === 0 || error.status === 401);
         await new Promise((resolve) => setTimeout(resolve, pause));
         pause = Math.min(pause * 2, 30_000);
       }
