@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import pyarrow as pa
 import uvicorn
 
 from shoal.browse.app import create_app
@@ -28,6 +29,7 @@ def serve(folder: Path, host: str, port: int, opened: Callable[[str], None], say
         RunError: there is neither a finished run nor a model at `folder`.
         RequestError: there is no such host here. WorkError: the port is taken.
     """
+    pa.set_memory_pool(pa.system_memory_pool())  # it gives back what reading tables took: 50 MB of 100,000 images
     listening = _bind(host, port)
     with listening:
         access = Access(host, listening.getsockname()[1])
