@@ -148,7 +148,8 @@ class Served:
         began = time.perf_counter()
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
-        address, token = self._process.stdout.readline().split()[-1].split("/#token=")
+        self.address = self._process.stdout.readline().split()[-1]
+        address, token = self.address.split("/#token=")
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
         self.client = httpx.Client(base_url=address, headers={"x-shoal-token": token}, limits=limits, timeout=120)
         self.client.get("/")
