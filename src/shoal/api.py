@@ -123,7 +123,7 @@ class ImageClusterer:
         return self.fit(source).labels_
 
     def predict(self, source: Source) -> pd.DataFrame:
-        """Assign new images: a DataFrame with path, cluster, confidence, unknown, unsure, runner_up.
+        """Assign new images: a DataFrame with path, cluster, confidence, unknown, unsure, runner_up, name.
 
         Images that cannot be read are left out; `NoImagesError` if none can.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from shoal.export.export import KINDS_OF_FILES, export
 from shoal.export.placement import own_file
 from shoal.export.rows import read_rows
 
+OLD_SECONDS: Final = 24 * 3600
 NAMES: Final = {"csv": "clusters.csv", "parquet": "clusters.parquet", "labelstudio": "labelstudio.json"}
 STORED: Final = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".heic", ".avif", ".parquet"))
 
@@ -28,6 +30,7 @@ def pack(opened: OpenedRun, kind: str, layout: str, job: Job) -> str:
     run_dir = opened.view.run_dir
     folder = run_dir.cache / "exports"
     folder.mkdir(parents=True, exist_ok=True)
+    _clear_old(folder)
     mode = "copy"
     if kind in KINDS_OF_FILES:
         rows = read_rows(run_dir)
@@ -48,6 +51,13 @@ def pack(opened: OpenedRun, kind: str, layout: str, job: Job) -> str:
             _zip(written, dest if dest.is_dir() else Path(scratch), job)
     left_out = f", {len(result.left_out):,} left out" if result.left_out else ""
     return f"{result.images - len(result.left_out):,} images{left_out}"
+
+
+def _clear_old(folder: Path) -> None:
+    """Delete what servers that were killed have left; another server of this run may have made the newer ones."""
+    for path in folder.iterdir():
+        if time.time() - path.stat().st_mtime > OLD_SECONDS:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _zip(files: list[Path], root: Path, job: Job) -> None:
