@@ -13,6 +13,7 @@ The others weigh as much as the corrected model is certain of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster.corrected import CorrectedModel
-from shoal.cluster.kmeans import COSINE, Labels
+from shoal.cluster.kmeans import COSINE, Float64, Labels
 from shoal.cluster.model import least_closeness
 from shoal.embeddings import Float32
 
@@ -50,9 +51,10 @@ def refit(
         labels: int32 [n], the clusters now, by the numbers that `corrected` has.
         pinned: [n], images whose cluster a person chose.
     """
-    fitted = corrected.model
+    order = np.argsort(corrected.numbers, kind="stable")
+    fitted = replace(corrected.model, centroids=corrected.model.centroids[order])
     metric = fitted.space.metric
-    clusters, owner = np.unique(corrected.numbers, return_inverse=True)  # owner: [M], place of each centroid's cluster
+    clusters, owner = np.unique(corrected.numbers[order], return_inverse=True)  # owner: [M], place of its cluster
     places = np.searchsorted(clusters, labels)
     _, targets = corrected.shares(points)
     weights = np.where(pinned, _weights_of_moved(places, pinned, len(clusters)), _certainty(targets))
@@ -105,32 +107,52 @@ def _fit(
 ) -> Float32:
     from scipy.optimize import minimize  # noqa: PLC0415  (only a refit needs it)
 
+    loss = objective(points, targets, weights, start, owner, concentration, metric)
+    found = minimize(
+        loss, start.astype(np.float64).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}
+    )
+    return found.x.reshape(start.shape).astype(np.float32)  # type: ignore[no-any-return]
+
+
+def objective(
+    points: Float32,
+    targets: Float32,
+    weights: npt.NDArray[np.floating],
+    start: Float32,
+    owner: npt.NDArray[np.intp],
+    concentration: float,
+    metric: str,
+) -> Callable[[Float64], tuple[float, Float64]]:
+    """What is minimised (see the module's text): from centroids [M * dims] to the value and its slope.
+
+    Args:
+        points: [n, dims]; targets: [n, K]; weights: [n].
+        start: [M, dims], C₀; owner: [M], the cluster of each centroid among the K, rising.
+    """
     gamma = np.float32(concentration)
     share = (weights[:, None] / weights.sum()).astype(np.float32)
     pull = PULL * concentration / len(start)
-    belongs = np.zeros((len(start), targets.shape[1]), np.float32)  # [M, K]
-    belongs[np.arange(len(start)), owner] = 1
+    firsts = np.searchsorted(owner, np.arange(targets.shape[1]))
 
-    def loss(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+    def loss(flat: Float64) -> tuple[float, Float64]:
         centroids = flat.reshape(start.shape).astype(np.float32)
-        posterior = gamma * _scores(points, centroids, metric)  # [n, M]
-        posterior -= posterior.max(axis=1, keepdims=True)
-        np.exp(posterior, out=posterior)
-        posterior /= posterior.sum(axis=1, keepdims=True)
-        of_clusters = np.maximum(posterior @ belongs, np.float32(1e-12))  # [n, K]
-        value = -float((share * targets * np.log(of_clusters)).sum(dtype=np.float64))
-        # d value / d score of a centroid: what it has too much, its part of its cluster's target taken off
-        error = share * gamma * posterior * (1 - (targets / of_clusters)[:, owner])
+        logits = gamma * _scores(points, centroids, metric)  # [n, M]
+        top = np.maximum.reduceat(logits, firsts, axis=1)  # [n, K], of each cluster's centroids
+        part = np.exp(logits - top[:, owner])
+        sums = np.add.reduceat(part, firsts, axis=1)
+        part /= sums[:, owner]  # of a centroid in its cluster
+        logarithm = top + np.log(sums)
+        logarithm -= logarithm.max(axis=1, keepdims=True)
+        logarithm -= np.log(np.exp(logarithm).sum(axis=1, keepdims=True))  # of each cluster's posterior
+        value = -float((share * targets * logarithm).sum(dtype=np.float64))
+        error = share * gamma * part * (np.exp(logarithm) - targets)[:, owner]  # d value / d score
         slope = (error.T @ points).astype(np.float64)
         if metric != COSINE:
             slope -= error.sum(axis=0, dtype=np.float64)[:, None] * centroids
         away = flat.reshape(start.shape) - start
         return value + pull * float((away**2).sum()), (slope + 2 * pull * away).ravel()
 
-    found = minimize(
-        loss, start.astype(np.float64).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}
-    )
-    return found.x.reshape(start.shape).astype(np.float32)  # type: ignore[no-any-return]
+    return loss
 
 
 def _scores(points: Float32, centroids: Float32, metric: str) -> Float32:
