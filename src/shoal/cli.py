@@ -30,6 +30,7 @@ def shoal(debug: bool) -> None:  # --debug may stand anywhere: main() takes it b
       shoal demo                            see it work on real images
       shoal cluster photos/                 cluster your own
       shoal report photos.shoal --open      look at the result
+      shoal browse photos.shoal             look, correct, search, take away
     """
 
 

@@ -19,7 +19,7 @@ def cluster_summary(run_dir: RunDir) -> str:
         found["sentence"],
         *_edits(run_dir),
         *_skipped(statuses),
-        f"Run:    {run_dir.root}",
+        f"Run:    {run_dir.root}   (shoal browse {run_dir.root})",
     ]
     if (run_dir.report / "index.html").is_file() and stages.get("report", {}).get("state") == "done":
         lines.append(f"Report: {run_dir.report / 'index.html'}   (shoal report {run_dir.root} --open)")
