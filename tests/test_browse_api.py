@@ -857,6 +857,29 @@ def test_edits_after_a_refit_and_a_second_one(corrected: TestClient) -> None:
     assert not corrected.get("/api/run").json()["can_undo"]
 
 
+def test_a_refit_killed_half_way_loses_no_edit(corrected: TestClient, root: Path) -> None:
+    """The line is written, the tables are not: edits hold as before, the line is a conflict, and can be done again."""
+    before = clusters(corrected)
+    assert refit(corrected)["state"] == "done"
+    after = clusters(corrected)
+    (kept,) = (root / "refits").iterdir()
+    shutil.copytree(kept, root, dirs_exist_ok=True)
+    assert clusters(corrected) == before
+    assert [line["op"] for line in corrected.get("/api/edits").json()["edits"] if line["conflict"]] == ["refit"]
+    assert refit(corrected)["state"] == "done"
+    assert clusters(corrected) == after
+    assert corrected.get("/api/run").json()["conflicts"] == 0
+
+
+def test_a_run_that_is_taken_away_is_told(client: TestClient, root: Path) -> None:
+    shutil.rmtree(root)
+    for address in ("/api/run", "/api/clusters", "/api/images/1", "/api/evidence"):
+        answer = client.get(address)
+        assert answer.status_code in (400, 500)
+        assert answer.json()["error"]
+        assert answer.headers["x-frame-options"] == "DENY"
+
+
 def test_a_refit_teaches_what_is_alike(client: TestClient, root: Path) -> None:
     """Half of a kind moved by hand out of a merged cluster brings most of the other half, and little else."""
     edit(client, "merge", clusters=[0, 1, 2])
@@ -905,3 +928,12 @@ def test_a_model_folder_is_there_to_be_tried(finished: Path, tmp_path: Path) -> 
     assert found["confidence"] > 0.5
     for address in ("/api/clusters", "/api/images/1", "/api/map", "/api/edits", "/api/evidence"):
         assert client.get(address).status_code == 404
+
+
+def test_a_server_for_others_answers_to_addresses_and_its_own_name() -> None:
+    opened = Access("0.0.0.0", 8000)
+    assert opened.knows_host("192.168.1.5")
+    assert opened.knows_host(socket.gethostname().lower())
+    assert not opened.knows_host("evil.example")
+    assert not Access("127.0.0.1", 8000).knows_host("192.168.1.5")
+    assert "token" not in repr(opened)

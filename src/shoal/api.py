@@ -169,7 +169,7 @@ class ImageClusterer:
         target = Path(folder)
         if target.exists():
             raise RunError(f"save(folder) has value {str(target)!r}, which exists; expected a new folder")
-        shutil.copytree(self.run_dir_.root, target, ignore=shutil.ignore_patterns("lock", "lock.guard", "cache"))
+        shutil.copytree(self.run_dir_.root, target, ignore=shutil.ignore_patterns("*lock", "lock.guard", "cache"))
         self._folder = target
         return target
 

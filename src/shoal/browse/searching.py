@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from shoal.browse.details import neighbour_list
 from shoal.browse.looking import site_of
 from shoal.browse.site import Site
 from shoal.browse.upload import uploaded_image
+from shoal.cores import core_count
+from shoal.edits.base import Int64
 from shoal.edits.corrected import NONE
-from shoal.embeddings import EmbeddingStore
+from shoal.embeddings import EmbeddingStore, Float32
 from shoal.neighbours.query import nearest
 
 router = APIRouter(prefix="/api")
@@ -40,6 +43,15 @@ async def search(request: Request) -> dict[str, Any]:
     return await run_in_threadpool(_search, site, data)
 
 
+def _nearest(store: EmbeddingStore, ids: Int64, features: Float32) -> list[tuple[int, float]]:
+    """Pairs (id, similarity) of the nearest images, nearest first; every core looks through a part of them."""
+    parts = [part for part in np.array_split(ids, core_count()) if len(part)]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        found = list(pool.map(lambda part: nearest(store, part, features, NEIGHBOURS), parts))
+    pairs = [pair for near, score in found for pair in zip(near[0].tolist(), score[0].tolist(), strict=True)]
+    return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:NEIGHBOURS]
+
+
 def _search(site: Site, data: bytes) -> dict[str, Any]:
     features, clusters = site.searcher.embed(data)
     neighbours: list[dict[str, Any]] = []
@@ -48,9 +60,8 @@ def _search(site: Site, data: bytes) -> dict[str, Any]:
         corrected = snapshot.corrected
         clusters = site.run.models.of(corrected)
         store = EmbeddingStore.open(site.run.view.run_dir.embeddings)
-        ids, similarity = nearest(store, np.unique(corrected.ids[corrected.original]), features, NEIGHBOURS)
-        found = list(zip(ids[0].tolist(), similarity[0].tolist(), strict=True))
-        neighbours = neighbour_list(snapshot, found)
+        distinct = np.unique(corrected.ids[corrected.original])
+        neighbours = neighbour_list(snapshot, _nearest(store, distinct, features))
     assigned = clusters.assign(features)
     cluster, runner_up = int(assigned.cluster[0]), int(assigned.runner_up[0])
     return {

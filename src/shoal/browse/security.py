@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import json
+import logging
 import secrets
 import socket
 from dataclasses import dataclass, field
@@ -110,6 +111,11 @@ class Guard:
             if started:
                 raise
             await _refuse(send_guarded, 413, f"the request is larger than the {MOST_BODY >> 20} MiB that are taken")
+        except Exception as error:
+            logging.getLogger(__name__).exception("%s %s failed", scope["method"], scope["path"])
+            if started:
+                raise
+            await _refuse(send_guarded, 500, f"unexpected {type(error).__name__}: {' '.join(str(error).split())}")
 
     def _refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
