@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,6 +30,7 @@ def serve(folder: Path, host: str, port: int, opened: Callable[[str], None], say
         RunError: there is neither a finished run nor a model at `folder`.
         RequestError: there is no such host here. WorkError: the port is taken.
     """
+    os.environ["FASTAPI_OTEL_AUTO_CONFIGURE"] = "false"  # what people look at is nobody's telemetry
     pa.set_memory_pool(pa.system_memory_pool())  # it gives back what reading tables took: 50 MB of 100,000 images
     listening = _bind(host, port)
     with listening:
