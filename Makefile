@@ -1,6 +1,6 @@
 # make demo [IMAGES=/path]   set up, then cluster the demo images (or your own) and say where the report is
 # make test                  set up, then run the tests
-# make lint                  set up, then ruff, mypy --strict and the import contract
+# make lint                  set up, then ruff, mypy --strict, the import contract and svelte-check
 # make bench NAME=silhouette run one of the measurements under bench/
 
 PYTHON ?= python3
@@ -24,6 +24,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python hatch_build.py run check
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/$(NAME).py

@@ -87,3 +87,8 @@ def _images(statuses: Sequence[str], originals: dict[int, int]) -> pa.Table:
         },
         schema=records.IMAGES,
     )
+
+
+def wholly_inside(count: int) -> npt.NDArray[np.float32]:
+    """Lengths inside and outside of a space that holds all of the features, [count, 2]."""
+    return np.tile(np.array([1, 0], np.float32), (count, 1))

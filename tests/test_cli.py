@@ -15,7 +15,25 @@ import pytest
 
 from pictures import paint
 
-COMMANDS = ("assign", "cluster", "demo", "doctor", "evaluate", "export", "report", "similar", "train", "undo")
+COMMANDS = (
+    *("assign", "bench", "browse", "cluster", "demo", "doctor", "evaluate"),
+    *("export", "report", "similar", "train", "undo"),
+)
+    [
+        "assign",
+        "bench",
+        "browse",
+        "cluster",
+        "demo",
+        "doctor",
+        "evaluate",
+        "export",
+        "report",
+        "similar",
+        "train",
+        "undo",
+    ]
+)
 
 
 def shoal(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -111,6 +129,7 @@ def test_another_source_in_the_same_run_is_refused(finished: tuple[Path, Path], 
         (("report", "nothing.shoal"), 2, "not a Shoal run"),
         (("assign", "nothing.shoal", "."), 2, "not a Shoal run"),
         (("evaluate", "nothing.shoal"), 2, "not a Shoal run"),
+        (("browse", "nothing.shoal"), 2, "not a Shoal run"),
         (("export", "nothing.shoal", "--to", "csv", "x.csv"), 2, "not a Shoal run"),
     ],
 )

@@ -18,6 +18,7 @@ from shoal.cluster.space import ClusterSpace
 from shoal.config import ClusterCounts
 from shoal.embeddings import normalise_rows
 from shoal.errors import RunError, TooFewImagesError
+from small_run import wholly_inside
 
 Points = npt.NDArray[np.float32]
 
@@ -211,11 +212,6 @@ def model() -> tuple[ClusterModel, Points]:
     space = ClusterSpace("cosine", np.zeros(10, np.float32), np.eye(10, dtype=np.float32), np.ones(10, np.float32))
     found = kmeans.fit(points, 5, np.random.default_rng(0))
     return fit_model(space, found, points, wholly_inside(len(points)), seed=0), points
-
-
-def wholly_inside(count: int) -> Points:
-    """Lengths inside and outside of a space that holds all of the features, [count, 2]."""
-    return np.tile(np.array([1, 0], np.float32), (count, 1))
 
 
 def test_confidence_is_a_probability_that_falls_towards_the_border(model: tuple[ClusterModel, Points]) -> None:

@@ -662,7 +662,17 @@ def read_csv(path: Path) -> list[list[str]]:
 def test_long_csv_has_every_image_and_its_values(run: RunDir, tmp_path: Path) -> None:
     export(run, "csv", tmp_path / "out.csv")
     header, *lines = read_csv(tmp_path / "out.csv")
-    assert header == ["path", "cluster", "confidence", "unsure", "runner_up", "silhouette", "duplicate_of", "uri"]
+    assert header == [
+        "path",
+        "cluster",
+        "confidence",
+        "unsure",
+        "runner_up",
+        "silhouette",
+        "duplicate_of",
+        "uri",
+        "name",
+    ]
     assert [line[0] for line in lines] == list(FILES)
     assert [int(line[1]) for line in lines] == list(FILES.values())
     stored = run.read_clusters()["confidence"].to_pylist()

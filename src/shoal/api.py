@@ -18,6 +18,7 @@ from shoal import pipeline
 from shoal.assign import AssignSummary
 from shoal.assign import assign as assign_images
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig
+from shoal.edits.corrected import corrected_table, read_corrected
 from shoal.errors import RunError
 from shoal.images.sources import open_source
 from shoal.model import Model, model_folder
@@ -49,7 +50,8 @@ class ImageClusterer:
         verbose: show progress on standard error.
 
     Attributes:
-        clusters_: DataFrame with id, path, cluster, confidence, unsure, silhouette, runner_up; a row an image.
+        clusters_: DataFrame with id, path, cluster, confidence, unsure, silhouette, runner_up; a row an image; as
+            people corrected them, if they did.
         labels_: int32 array, the `cluster` column.
         n_clusters_: how many clusters were made.
         why_: one sentence saying why that many.
@@ -121,7 +123,7 @@ class ImageClusterer:
         return self.fit(source).labels_
 
     def predict(self, source: Source) -> pd.DataFrame:
-        """Assign new images: a DataFrame with path, cluster, confidence, unknown, unsure, runner_up.
+        """Assign new images: a DataFrame with path, cluster, confidence, unknown, unsure, runner_up, name.
 
         Images that cannot be read are left out; `NoImagesError` if none can.
         """
@@ -146,17 +148,17 @@ class ImageClusterer:
 
     @property
     def clusters_(self) -> pd.DataFrame:
-        table: pd.DataFrame = self.run_dir_.read_clusters().to_pandas()
+        table: pd.DataFrame = corrected_table(self.run_dir_, read_corrected(self.run_dir_)).to_pandas()
         return table
 
     @property
     def labels_(self) -> npt.NDArray[np.int32]:
-        labels: npt.NDArray[np.int32] = self.run_dir_.read_clusters(["cluster"])["cluster"].to_numpy()
-        return labels
+        return read_corrected(self.run_dir_).cluster
 
     @property
     def n_clusters_(self) -> int:
-        return int(self._cluster_facts()["k"])
+        self._cluster_facts()  # raises RunError if there are none yet
+        return len(read_corrected(self.run_dir_).numbers)
 
     @property
     def why_(self) -> str:
@@ -167,7 +169,7 @@ class ImageClusterer:
         target = Path(folder)
         if target.exists():
             raise RunError(f"save(folder) has value {str(target)!r}, which exists; expected a new folder")
-        shutil.copytree(self.run_dir_.root, target, ignore=shutil.ignore_patterns("lock", "lock.guard", "cache"))
+        shutil.copytree(self.run_dir_.root, target, ignore=shutil.ignore_patterns("*lock", "lock.guard", "cache"))
         self._folder = target
         return target
 

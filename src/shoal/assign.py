@@ -12,7 +12,7 @@ from shoal.images.sources import Source
 from shoal.model import Model
 from shoal.progress import Progress
 
-COLUMNS = ("path", "cluster", "confidence", "unknown", "unsure", "runner_up")
+COLUMNS = ("path", "cluster", "confidence", "unknown", "unsure", "runner_up", "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class AssignedImage:
     confidence: float
     unknown: bool
     unsure: bool
-    runner_up: int
+    runner_up: int  # -1 where there is no other cluster
+    name: str | None = None  # of the cluster, if a person gave it one
 
 
 @dataclass(slots=True)
@@ -56,6 +57,7 @@ def assign(model: Model, source: Source, summary: AssignSummary, progress: Progr
                     unknown=bool(found.unknown[row]),
                     unsure=bool(found.unsure[row]),
                     runner_up=int(found.runner_up[row]),
+                    name=model.clusters.names.get(int(found.cluster[row])),
                 )
             summary.skipped += [(item.path, reason) for item, reason in newcomers.skipped]
             task.advance(len(newcomers.items) + len(newcomers.skipped))
@@ -65,7 +67,7 @@ def assign(model: Model, source: Source, summary: AssignSummary, progress: Progr
 
 
 def write_csv(images: Iterable[AssignedImage], stream: TextIO) -> None:
-    """Write the images as CSV with the columns path, cluster, confidence, unknown, unsure, runner_up."""
+    """Write the images as CSV with the columns path, cluster, confidence, unknown, unsure, runner_up, name."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
     for image in images:
@@ -77,5 +79,6 @@ def write_csv(images: Iterable[AssignedImage], stream: TextIO) -> None:
                 str(image.unknown).lower(),
                 str(image.unsure).lower(),
                 image.runner_up,
+                image.name or "",
             ]
         )

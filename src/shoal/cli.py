@@ -30,6 +30,7 @@ def shoal(debug: bool) -> None:  # --debug may stand anywhere: main() takes it b
       shoal demo                            see it work on real images
       shoal cluster photos/                 cluster your own
       shoal report photos.shoal --open      look at the result
+      shoal browse photos.shoal             look, correct, search, take away
     """
 
 
@@ -301,6 +302,33 @@ def train(no_report: bool, show_views: bool, **options: Any) -> None:
     if not worked:
         click.echo(f"{run_dir.root} is finished; nothing to resume")
     click.echo(cluster_summary(run_dir))
+
+
+@shoal.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others can reach it then.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 takes a free one.")
+@click.option("--no-open", is_flag=True, help="Do not open the browser.")
+def browse(run: Path, host: str, port: int, no_open: bool) -> None:
+    """Look at RUN in the browser, correct it, and take it away.
+
+    RUN is a run directory, or a model folder to try with images of your own. The address carries a secret: whoever has
+    it can see the images. Ctrl-C ends it.
+
+    \b
+    Examples:
+      shoal browse photos.shoal
+      shoal browse photos.shoal --no-open --port 8000
+    """
+    from shoal.browse.server import serve
+
+    def opened(address: str) -> None:
+        click.echo(f"{run} is at {address}")
+        click.echo("Ctrl-C ends it.")
+        if not no_open:
+            click.launch(address)
+
+    serve(run, host, port, opened, lambda line: click.echo(line, err=True))
 
 
 @shoal.command()

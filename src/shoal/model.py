@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shoal.cluster.model import Assignment, ClusterModel
+from shoal.cluster.corrected import CorrectedModel, corrected_model, load_model
+from shoal.cluster.model import Assignment
+from shoal.edits.corrected import read_corrected
 from shoal.embed.engines import Engine
-from shoal.embed.newcomers import Newcomers, embed_items
+from shoal.embed.newcomers import Newcomers, embed_items, embed_picture
 from shoal.embed.prepared import ENCODER_WEIGHTS, PreparedEncoder, prepare_saved
 from shoal.embed.spec import EncoderSpec
+from shoal.embeddings import Float32
 from shoal.errors import RunError
 from shoal.images.sources import Item
 from shoal.progress import Progress
@@ -24,7 +27,7 @@ class Model:
 
     prepared: PreparedEncoder
     engine: Engine
-    clusters: ClusterModel
+    clusters: CorrectedModel
 
     @classmethod
     def open(cls, folder: str | Path, device: str = "auto", progress: Progress | None = None) -> Model:
@@ -40,19 +43,36 @@ class Model:
         except (OSError, ValueError, KeyError) as error:
             raise RunError(f"{root} holds no readable model: {error}") from error
         prepared = prepare_saved(spec, root / ENCODER_WEIGHTS, progress or Progress())
-        return cls(prepared, prepared.engine(device), ClusterModel.load(root))
+        return cls(prepared, prepared.engine(device), _clusters(Path(folder), root))
 
     def embed(self, items: Iterable[Item]) -> Iterator[Newcomers]:
         """Features of new images, a batch at a time."""
         return embed_items(self.engine, self.prepared.spec, items)
 
+    def embed_picture(self, data: bytes) -> Float32:
+        """Features [1, dim] of one image given as a file's bytes. Raises DecodeError."""
+        return embed_picture(self.engine, self.prepared.spec, data)
+
     def assign(self, newcomers: Newcomers) -> Assignment:
         return self.clusters.assign(newcomers.features)
 
 
+def _clusters(folder: Path, root: Path) -> CorrectedModel:
+    """The clusters of a model folder as they lie there, those of a run after its edits."""
+    if is_model_folder(folder):
+        return load_model(root)
+    run_dir = RunDir.open(folder)
+    return corrected_model(run_dir, read_corrected(run_dir))
+
+
+def is_model_folder(folder: Path) -> bool:
+    """True if this is a run's `model/`, or a copy of one."""
+    return (folder / ENCODER_WEIGHTS).is_file() and (folder / "config.json").is_file()
+
+
 def model_folder(folder: Path) -> Path:
     """Where the model of a run or model folder lies."""
-    if (folder / ENCODER_WEIGHTS).is_file() and (folder / "config.json").is_file():
+    if is_model_folder(folder):
         return folder
     run = RunDir.open(folder)
     run.require("embed", "cluster")

@@ -17,6 +17,7 @@ import shoal.images.index
 import shoal.neighbours.stage
 from shoal import atomic
 from shoal.config import ClusterConfig
+from shoal.edits.corrected import corrected_digest
 from shoal.errors import RunError
 from shoal.images.sources import open_source
 from shoal.progress import Progress
@@ -35,6 +36,7 @@ class Stage:
     key: Callable[[ClusterConfig], Any]
     made: Callable[[RunDir], Path]  # what it leaves; if somebody deleted that, it is run again
     after: tuple[str, ...] = ()
+    reads_edits: bool = False  # people's corrections are part of what it shows
     always: bool = False  # the outside world may have changed: only the stage itself can tell
 
 
@@ -77,6 +79,7 @@ def report_stages(again: bool = False) -> list[Stage]:
             _seed,
             lambda run: run.report / "index.html",
             ("index", "cluster", "map", "evaluate"),
+            reads_edits=True,
             always=again,
         ),
     ]
@@ -121,6 +124,8 @@ def _run_stage(stage: Stage, config: ClusterConfig, run_dir: RunDir, progress: P
     state = run_dir.read_state()
     records = state["stages"]
     inputs = [records[name]["digest"] for name in stage.after]
+    if stage.reads_edits and run_dir.edits.is_file():
+        inputs.append(corrected_digest(run_dir))
     key = digest_of(stage.name, STAGE_VERSION.get(stage.name, 1), stage.key(config), inputs)
     record = records.get(stage.name)
     if (

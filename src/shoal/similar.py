@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shoal import records
+from shoal.edits.corrected import read_corrected
 from shoal.embeddings import EmbeddingStore
 from shoal.errors import NoImagesError
 from shoal.images.sources import open_source
@@ -44,8 +45,8 @@ def similar(run_dir: RunDir, image: str, count: int, device: str, progress: Prog
     uris = images["uri"].to_pylist()
     others = usable[[uris[row] != query.items[0].uri for row in usable]]
     ids, similarity = nearest(EmbeddingStore.open(run_dir.embeddings), others, query.features, count)
-    clusters = run_dir.read_clusters(["id", "cluster"])
-    cluster_of = dict(zip(clusters["id"].to_pylist(), clusters["cluster"].to_pylist(), strict=True))
+    corrected = read_corrected(run_dir)
+    cluster_of = dict(zip(corrected.ids.tolist(), corrected.cluster.tolist(), strict=True))
     paths = images["path"].to_pylist()
     return [
         SimilarImage(int(found), paths[found], float(score), cluster_of[int(found)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from shoal.edits.corrected import read_corrected
+from shoal.edits.log import in_force, read_log
 from shoal.rundir import RunDir
 
 
@@ -15,8 +17,9 @@ def cluster_summary(run_dir: RunDir) -> str:
     lines = [
         f"{embed['images']:,} images in {found['k']:,} clusters, {found['n_unsure']:,} images unsure.",
         found["sentence"],
+        *_edits(run_dir),
         *_skipped(statuses),
-        f"Run:    {run_dir.root}",
+        f"Run:    {run_dir.root}   (shoal browse {run_dir.root})",
     ]
     if (run_dir.report / "index.html").is_file() and stages.get("report", {}).get("state") == "done":
         lines.append(f"Report: {run_dir.report / 'index.html'}   (shoal report {run_dir.root} --open)")
@@ -29,6 +32,20 @@ SPECIAL = {
     "vanished": "vanished",
 }
 REASONS_TOLD = 5
+
+
+def _edits(run_dir: RunDir) -> list[str]:
+    """A line on people's edits if there are any, and one on each that could not be carried over."""
+    if not run_dir.edits.is_file():
+        return []
+    corrected = read_corrected(run_dir)
+    kept, _ = in_force(read_log(run_dir))
+    if not kept:
+        return []
+    line = f"{len(kept) - len(corrected.conflicts):,} edits kept: {len(corrected.numbers):,} clusters with them"
+    if corrected.conflicts:
+        line += f"; {len(corrected.conflicts):,} could not be carried over (shoal browse {run_dir.root} shows why)"
+    return [line]
 
 
 def _skipped(rows: list[dict[str, str | None]]) -> list[str]:

@@ -75,22 +75,33 @@ class ClusterModel:
         unknown = (closeness < self.least_closeness[cluster]) | (lengths[:, 1] > self.most_outside)
         return Assignment(cluster, confidence, confidence < UNSURE_BELOW, runner_up, unknown)
 
-    def save(self, folder: Path) -> None:
-        """Write clusters.safetensors and clusters.json into `folder`."""
-        tensors = {"mean": self.space.mean, "centroids": self.centroids, "least_closeness": self.least_closeness}
+    def save(self, folder: Path, numbers: Labels | None = None) -> None:
+        """Write clusters.safetensors and clusters.json into `folder`.
+
+        `numbers` [K] are the clusters of the centroids, where several belong to one; None: each is one.
+        """
+        tensors: dict[str, Any] = {
+            "mean": self.space.mean,
+            "centroids": self.centroids,
+            "least_closeness": self.least_closeness,
+        }
+        if numbers is not None:
+            tensors["numbers"] = numbers
         if self.space.basis is not None and self.space.scales is not None:
             tensors |= {"basis": np.ascontiguousarray(self.space.basis), "scales": self.space.scales}
         if self.space.consensus is not None:
             tensors |= self.space.consensus.tensors()
         with atomic.replacing(folder / "clusters.safetensors") as temporary:
             save_file(tensors, temporary)
-        atomic.write_json(folder / "clusters.json", self.to_json())
+        atomic.write_json(
+            folder / "clusters.json", self.to_json(len(self.centroids) if numbers is None else len(np.unique(numbers)))
+        )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, clusters: int) -> dict[str, Any]:
         return {
             "format_version": FORMAT_VERSION,
             "metric": self.space.metric,
-            "clusters": len(self.centroids),
+            "clusters": clusters,
             "concentration": self.concentration,
             "most_outside": self.most_outside,
         }
@@ -137,16 +148,29 @@ def fit_model(
     concentration = DEFAULT_CONCENTRATION if judged is None else _concentration(*judged)
     dims = points.shape[1] if space.basis is None else space.basis.shape[1]
     lengths = as_if_new(lengths, dims)
-    closeness = closeness_of(points, scores_without_itself(points, found, metric), lengths, metric)
-    overall = np.quantile(closeness, 1 - KNOWN_SHARE)
-    least = np.full(len(found.centroids), overall, np.float32)
-    for cluster in range(len(found.centroids)):
-        members = closeness[found.labels == cluster]
-        if len(members) >= 2 / (1 - KNOWN_SHARE):  # enough images for a quantile of their own
-            least[cluster] = np.quantile(members, 1 - KNOWN_SHARE)
+    scores = scores_without_itself(points, found, metric)
+    least = least_closeness(points, scores, lengths, found.labels, len(found.centroids), metric)
     spared = metric == COSINE and len(points) >= IMAGES_PER_DIM * dims
     most_outside = float(np.quantile(lengths[:, 1], KNOWN_SHARE)) if spared else NO_LIMIT
-    return ClusterModel(space, found.centroids, concentration, least - np.float32(1e-4), most_outside)
+    return ClusterModel(space, found.centroids, concentration, least, most_outside)
+
+
+def least_closeness(
+    points: Float32, scores: Float32, lengths: Float32, labels: npt.NDArray[np.integer], k: int, metric: str
+) -> Float32:
+    """How close an image must lie to the centroid of each cluster to count as known, [k].
+
+    Args:
+        points, lengths: [n, dims] and [n, 2] as `ClusterSpace.project` gives them.
+        scores: [n], of each point to the centroid of its label.
+    """
+    closeness = closeness_of(points, scores, lengths, metric)
+    least = np.full(k, np.quantile(closeness, 1 - KNOWN_SHARE), np.float32)
+    for cluster in range(k):
+        members = closeness[labels == cluster]
+        if len(members) >= 2 / (1 - KNOWN_SHARE):  # enough images for a quantile of their own
+            least[cluster] = np.quantile(members, 1 - KNOWN_SHARE)
+    return least - np.float32(1e-4)
 
 
 def as_if_new(lengths: Float32, dims: int) -> Float32:

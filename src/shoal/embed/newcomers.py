@@ -12,8 +12,10 @@ import numpy.typing as npt
 from shoal.embed.batches import embed_batches
 from shoal.embed.engines import Engine
 from shoal.embed.spec import EncoderSpec
+from shoal.errors import DecodeError
 from shoal.images.reading import ImageReader
 from shoal.images.sources import Item
+from shoal.images.views import model_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,26 @@ def embed_items(engine: Engine, spec: EncoderSpec, items: Iterable[Item]) -> Ite
         yield Newcomers([batch[row] for row in good], embedded.features[good], skipped + _taken(problems))
     if problems:
         yield Newcomers([], np.empty((0, spec.dim), dtype=np.float32), _taken(problems))
+
+
+def embed_picture(engine: Engine, spec: EncoderSpec, data: bytes) -> npt.NDArray[np.float32]:
+    """Features [1, dim] of one image given as a file's bytes.
+
+    Raises:
+        DecodeError: it cannot be decoded, or the backbone gives no finite features for it.
+    """
+    pixels = np.zeros((engine.batch_size, spec.size, spec.size, 3), dtype=np.uint8)
+    pixels[0] = model_input(
+        data,
+        size=spec.size,
+        crop_fraction=spec.crop_fraction,
+        interpolation=spec.interpolation,
+        resize=spec.resize,
+    )
+    features = engine.infer(pixels)[:1]
+    if not np.isfinite(features).all():
+        raise DecodeError("the backbone gives no finite features for it")
+    return features
 
 
 def _readable(items: Iterable[Item], problems: list[tuple[Item, str]]) -> Iterator[Item]:

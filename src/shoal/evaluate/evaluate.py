@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 
 from shoal import atomic
 from shoal.cluster.model import ClusterModel
+from shoal.edits.corrected import corrected_digest, corrected_table, read_corrected
 from shoal.embeddings import EmbeddingStore, Ids
-from shoal.errors import RunError
 from shoal.evaluate import metrics
 from shoal.evaluate.agreement import TOP, Agreement, agreement
 from shoal.evaluate.labels import read_labels
 from shoal.evaluate.ranking import led_by, ranked_clusters
-from shoal.rundir import RunDir, digest_file
+from shoal.rundir import RunDir
 
 NEIGHBOUR_IDS = "ids.npy"  # in neighbours/: [N, K] int32, row = id, -1 for none
 
@@ -31,8 +31,8 @@ class Evaluation(Agreement):
         unlabelled: images that have a cluster, but no label.
         unmatched: labels given for images that the run does not have.
         labels: where the labels come from.
-        clusters_digest: of the clusters.parquet that was compared, to tell whether this is still true.
         neighbour_purity: at k = 1, 5, 10, 20, 50, as far as the run's neighbours go; empty if it has none.
+        clusters_digest: of the clusters that were compared, edits and all, to tell whether this is still true.
     """
 
     unlabelled: int
@@ -91,10 +91,8 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
         RunError: the run has no clusters yet.
         RequestError: there are no labels, or they are not as expected.
     """
-    if not run_dir.clusters.is_file():
-        raise RunError(f"{run_dir.root} is unfinished: it has no clusters yet; run the same shoal cluster again")
+    rows = corrected_table(run_dir, read_corrected(run_dir))
     found = read_labels(run_dir, labels)
-    rows = run_dir.read_clusters(["id", "cluster", "confidence", "unsure"])
     is_labelled = np.array([number in found.by_id for number in rows["id"].to_pylist()], dtype=bool)
     labelled = rows.filter(pa.array(is_labelled))
     names = np.array([found.by_id[number] for number in labelled["id"].to_pylist()])
@@ -112,7 +110,7 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
         unlabelled=len(rows) - len(names),
         unmatched=found.unmatched,
         labels=found.source,
-        clusters_digest=digest_file(run_dir.clusters),
+        clusters_digest=corrected_digest(run_dir),
         neighbour_purity=neighbour_purity(run_dir, found.by_id),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from shoal.config import ClusterConfig
+from shoal.edits.corrected import corrected_digest
 from shoal.errors import RequestError
 from shoal.evaluate.labels import SOURCE
 from shoal.progress import Progress
@@ -39,6 +40,6 @@ def _given_by_hand(run_dir: RunDir) -> bool:
     """True if there is an evaluation of these very clusters against other labels than the source's."""
     try:
         found = json.loads(run_dir.evaluation.read_text(encoding="utf-8"))
-        return bool(found["labels"] != SOURCE and found["clusters_digest"] == digest_file(run_dir.clusters))
+        return bool(found["labels"] != SOURCE and found["clusters_digest"] == corrected_digest(run_dir))
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or none that can be read: made anew
         return False

@@ -47,7 +47,8 @@ def own_file(uri: str) -> Path | None:
 
 def plan_folders(rows: Sequence[Row], dest: Path) -> list[Placement]:
     """DEST/<cluster>/<file name>: one folder a cluster. In the rows' order, in which tables and tars read fastest."""
-    folders = names_of_clusters(rows)
+    labels = names_of_clusters(rows)
+    folders = dict(zip(labels, unique_names(list(labels.values())), strict=True))
     members: defaultdict[int, list[Row]] = defaultdict(list)
     for row in rows:
         members[row.cluster].append(row)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import pyarrow.compute as pc
 
+from shoal.edits.corrected import corrected_table, read_corrected
 from shoal.errors import RunError
 from shoal.export.names import cluster_name, cluster_width
 from shoal.rundir import RunDir
@@ -29,6 +31,7 @@ class Row:
     runner_up: int | None
     silhouette: float | None
     duplicate_of: str | None
+    name: str | None = None  # of the cluster, if a person gave it one
 
     @property
     def file_name(self) -> str:
@@ -40,14 +43,13 @@ class Row:
 
 
 def read_rows(run_dir: RunDir) -> list[Row]:
-    """Every ok image and duplicate of a finished run, in id order.
+    """Every ok image and duplicate of a finished run after its edits, in id order.
 
     Raises:
         RunError: the run has no clusters yet, or its two tables are not of one run.
     """
-    if not run_dir.clusters.is_file():
-        raise RunError(f"{run_dir.root} is unfinished: it has no clusters yet; run the same shoal cluster again")
-    clusters = run_dir.read_clusters()
+    corrected = read_corrected(run_dir)
+    clusters = corrected_table(run_dir, corrected)
     images = run_dir.read_images()
     positions = pc.index_in(clusters["id"], value_set=images["id"])
     if positions.null_count:
@@ -59,14 +61,26 @@ def read_rows(run_dir: RunDir) -> list[Row]:
     for name in ("id", "path", "cluster", "confidence", "unsure", "runner_up", "silhouette"):
         joined = joined.append_column(name, clusters[name])
     rows = [
-        Row(**{**values, "size_bytes": values["size_bytes"] or 0, "duplicate_of": paths.get(values["duplicate_of"])})
+        Row(
+            **{**values, "size_bytes": values["size_bytes"] or 0, "duplicate_of": paths.get(values["duplicate_of"])},
+            name=corrected.names.get(values["cluster"]),
+        )
         for values in joined.to_pylist()
     ]
     return sorted(rows, key=lambda row: row.id)
 
 
 def names_of_clusters(rows: Sequence[Row]) -> dict[int, str]:
-    """The padded name of every cluster that has an image, in the clusters' order."""
-    numbers = sorted({row.cluster for row in rows})
+    """The name of every cluster that has an image, in the clusters' order: a person's, or the padded number.
+
+    Names that a person gave to several clusters are told apart by their numbers.
+    """
+    given = {row.cluster: row.name for row in rows}
+    numbers = sorted(given)
     width = cluster_width(numbers[-1]) if numbers else 0
-    return {number: cluster_name(number, width) for number in numbers}
+    uses = Counter(given.values())
+    names = {}
+    for number in numbers:
+        name, padded = given[number], cluster_name(number, width)
+        names[number] = padded if name is None else name if uses[name] == 1 else f"{name} ({padded})"
+    return names

@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("silhouette", pa.float32()),
         ("duplicate_of", pa.string()),  # path of the original; null for an image that is none's duplicate
         ("uri", pa.string()),
+        ("name", pa.string()),  # of the cluster; null if nobody gave it one
     ]
 )
 
@@ -43,7 +44,8 @@ def wide_csv(rows: list[Row]) -> bytes:
     columns: dict[int, list[str]] = {number: [] for number in sorted({row.cluster for row in rows})}
     for row in rows:
         columns[row.cluster].append(row.stem)
-    header = [cluster_name(number) for number in columns]
+    given = {row.cluster: row.name for row in rows}
+    header = [given[number] or cluster_name(number) for number in columns]
     return _csv_bytes([header, *map(list, zip_longest(*columns.values(), fillvalue=""))])
 
 

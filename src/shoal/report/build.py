@@ -82,6 +82,7 @@ def summary(findings: Findings, selection: Selection) -> dict[str, Any]:
         "clusters": [
             {
                 "cluster": shown.cluster,
+                "name": findings.names.get(shown.cluster),
                 "size": shown.size,
                 "copies": shown.copies,
                 "confidence": round(shown.confidence, 6),
@@ -114,7 +115,7 @@ def _figures(findings: Findings, chosen: Look, explorer: Explorer) -> dict[str, 
             "sizes": figures.sizes(findings.sizes, findings.by_size, findings.colours),
         }
         if len(findings.evidence) > 1:
-            drawn["choose-k"] = figures.evidence(findings.evidence, findings.k)
+            drawn["choose-k"] = figures.evidence(findings.evidence, findings.chosen_k)
         if findings.evaluation:
             found = findings.evaluation["confusion"]
             drawn["confusion"] = figures.confusion(np.array(found["counts"]), found["clusters"], found["classes"])
@@ -123,7 +124,7 @@ def _figures(findings: Findings, chosen: Look, explorer: Explorer) -> dict[str, 
 
 
 def _sheets(findings: Findings, selection: Selection, pictures: dict[int, Picture]) -> dict[str, bytes]:
-    drawn = {"prototypes": sheets.prototypes_sheet(selection.clusters, pictures)}
+    drawn = {"prototypes": sheets.prototypes_sheet(selection.clusters, pictures, findings.title)}
     if selection.anchors:
         cluster_of = dict(zip(findings.ids.tolist(), findings.cluster.tolist(), strict=True))
         drawn["neighbours"] = sheets.anchors_sheet(selection.anchors, pictures, cluster_of)

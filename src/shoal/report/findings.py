@@ -13,12 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal import records
+from shoal.cluster import silhouette
+from shoal.cluster.kmeans import EUCLIDEAN
+from shoal.cluster.model import ClusterModel
+from shoal.edits.corrected import corrected_digest, read_corrected
 from shoal.embeddings import Float32, Ids
 from shoal.report.map import known_neighbours
 from shoal.report.palette import colours_for
 from shoal.report.space import clustering_space
 from shoal.report.tsne import Neighbours
-from shoal.rundir import RunDir, digest_file
+from shoal.rundir import RunDir
 
 Int32 = npt.NDArray[np.int32]
 
@@ -37,6 +41,7 @@ class Findings:
         places: [n, 2] on the map.
         evidence: rows of choose_k.parquet, by k.
         evaluation: report/evaluation.json, or None.
+        names: of clusters that a person named; is_corrected: whether a person changed anything.
     """
 
     run_dir: RunDir
@@ -56,6 +61,8 @@ class Findings:
     places: Float32
     evidence: list[dict[str, Any]]
     evaluation: dict[str, Any] | None
+    names: dict[int, str]
+    is_corrected: bool
 
     @classmethod
     def read(cls, run_dir: RunDir) -> Findings:
@@ -65,9 +72,10 @@ class Findings:
             ["id", "path", "uri", "width", "height", "status", "reason", "duplicate_of"]
         ).sort_by("id")
         status = np.array(images["status"].to_pylist(), dtype=str)
-        clusters = run_dir.read_clusters().sort_by("id")
-        is_ok = status[clusters["id"].to_numpy()] == records.OK
-        ok = {name: clusters[name].to_numpy()[is_ok] for name in clusters.column_names if name != "path"}
+        corrected = read_corrected(run_dir)
+        is_ok = status[corrected.ids] == records.OK
+        columns = ("ids", "cluster", "confidence", "unsure", "silhouette", "runner_up")
+        ok: dict[str, Any] = {name: getattr(corrected, name)[is_ok] for name in columns}
         return cls(
             run_dir=run_dir,
             state=run_dir.read_state(),
@@ -79,15 +87,17 @@ class Findings:
             status=status,
             reasons=images["reason"].to_pylist(),
             original=np.array([-1 if number is None else number for number in images["duplicate_of"].to_pylist()]),
-            ids=ok["id"],
+            ids=ok["ids"],
             cluster=ok["cluster"],
             runner_up=ok["runner_up"],
             confidence=ok["confidence"],
-            silhouette=ok["silhouette"],
+            silhouette=_measured(run_dir, ok["ids"], ok["cluster"], ok["silhouette"]),
             unsure=ok["unsure"],
-            places=_read_places(run_dir, ok["id"]),
+            places=_read_places(run_dir, ok["ids"]),
             evidence=_read_evidence(run_dir),
             evaluation=_read_evaluation(run_dir),
+            names=corrected.names,
+            is_corrected=corrected.is_changed,
         )
 
     @property
@@ -117,15 +127,27 @@ class Findings:
     def sentence(self) -> str:
         """Why this number of clusters."""
         sentence: str = self.facts.get("sentence", "")
-        return sentence
+        if not self.is_corrected:
+            return sentence
+        return f"{sentence.rstrip('.')}. Corrected by hand since: {len(self.by_size):,} clusters"
 
     @property
     def metric(self) -> str:
         metric: str = self.facts.get("metric") or self.asked.get("metric", "cosine")
         return metric
 
+    def title(self, cluster: int) -> str:
+        """What a cluster is called."""
+        return self.names.get(cluster) or f"Cluster {cluster}"
+
+    @property
+    def chosen_k(self) -> int:
+        """The number of clusters that the evidence is about, whatever people made of them."""
+        return next((int(row["k"]) for row in self.evidence if row.get("chosen")), self.k)
+
     @cached_property
     def k(self) -> int:
+        """One more than the highest number of a cluster."""
         return int(self.cluster.max(initial=-1)) + 1
 
     @cached_property
@@ -212,4 +234,17 @@ def _read_evaluation(run_dir: RunDir) -> dict[str, Any] | None:
     if not run_dir.evaluation.is_file():
         return None
     evaluation: dict[str, Any] = json.loads(run_dir.evaluation.read_text(encoding="utf-8"))
-    return evaluation if evaluation["clusters_digest"] == digest_file(run_dir.clusters) else None
+    return evaluation if evaluation["clusters_digest"] == corrected_digest(run_dir) else None
+
+
+def _measured(run_dir: RunDir, ids: Ids, cluster: Int32, known: Float32) -> Float32:
+    """The silhouettes, measured again if people changed clusters."""
+    if not np.isnan(known).any():
+        return known
+    points, metric = clustering_space(run_dir, ids), ClusterModel.load(run_dir.model).space.metric
+    labels = np.unique(cluster, return_inverse=True)[1].astype(np.int32)
+    if len(np.unique(labels)) < 2:
+        return np.zeros(len(ids), np.float32)
+    if metric == EUCLIDEAN:
+        return np.asarray(silhouette.euclidean(points, [labels])[0], np.float32)
+    return silhouette.cosine(points, labels, int(labels.max()) + 1).astype(np.float32)

@@ -64,7 +64,7 @@ def render(
         cluster_of=dict(zip(findings.ids.tolist(), findings.cluster.tolist(), strict=True)),
         details=_Details(findings),
         is_compact=len(selection.clusters) >= COMPACT_FROM,
-        evidence=charts.evidence(findings.evidence, findings.k),
+        evidence=charts.evidence(findings.evidence, findings.chosen_k),
         blade=lambda cluster: charts.blade(findings.silhouette[findings.members(cluster)], *spread),
         mean_silhouette=spread[2],
         largest=max(shown.size for shown in selection.clusters),
@@ -99,14 +99,16 @@ class _Details:
             findings.paths[number],
             f"confidence {findings.confidence[position]:.2f}",
             f"silhouette {findings.silhouette[position]:.2f}",
-            f"runner-up: cluster {findings.runner_up[position]}",
         ]
+        if findings.runner_up[position] >= 0:
+            words.append(f"runner-up: cluster {findings.runner_up[position]}")
         if findings.unsure[position]:
             words.append("unsure")
         return "\n".join(words)
 
-    def runner_up(self, number: int) -> int:
-        return int(self._findings.runner_up[self._position[number]])
+    def runner_up(self, number: int) -> int | None:
+        found = int(self._findings.runner_up[self._position[number]])
+        return found if found >= 0 else None
 
     def confidence(self, number: int) -> float:
         return float(self._findings.confidence[self._position[number]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont
@@ -19,16 +19,23 @@ INK: Final = "#22262b"
 SOFT: Final = "#6b7480"
 EMPTY: Final = "#eceff2"
 MOST_ROWS: Final = 80
+MOST_LETTERS: Final = 14
 
 Row = tuple[str, str, list[int], list[str]]  # heading, line below it, ids, a caption for each
 
 
-def prototypes_sheet(clusters: Sequence[ClusterShown], pictures: dict[int, Picture]) -> bytes:
-    """A row of prototypes a cluster, largest first; at most MOST_ROWS rows."""
+def prototypes_sheet(
+    clusters: Sequence[ClusterShown], pictures: dict[int, Picture], title: Callable[[int], str]
+) -> bytes:
+    """A row of prototypes a cluster, largest first; at most MOST_ROWS rows. `title` says what a cluster is called."""
     rows: list[Row] = [
-        (f"Cluster {shown.cluster}", _images(shown.size), shown.prototypes, []) for shown in clusters[:MOST_ROWS]
+        (_short(title(shown.cluster)), _images(shown.size), shown.prototypes, []) for shown in clusters[:MOST_ROWS]
     ]
     return _sheet(rows, pictures, PROTOTYPES, caption_height=0)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
 
 
 def anchors_sheet(anchors: Sequence[AnchorShown], pictures: dict[int, Picture], cluster_of: dict[int, int]) -> bytes:

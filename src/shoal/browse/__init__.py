@@ -1,0 +1,1 @@
+"""`shoal browse`: a local page to look at a run, correct it, and take it away."""

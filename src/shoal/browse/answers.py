@@ -1,0 +1,242 @@
+"""What the API is asked and answers, as OpenAPI tells it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Strict(BaseModel):
+    """A request; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Run(BaseModel):
+    name: str
+    kind: Literal["run", "model"]
+    images: int = 0
+    clusters: int = 0
+    unsure: int = 0
+    skipped: int = 0
+    duplicates: int = 0
+    has_labels: bool = False
+    has_map: bool = False
+    sentence: str = ""
+    created: str | None = None
+    backbone: str = ""
+    method: str = ""
+    levels: list[str] = []
+    version: int = 0
+    base: str = ""
+    edited: bool = False
+    can_undo: bool = False
+    can_redo: bool = False
+    conflicts: int = 0
+    settings: dict[str, Any] = {}
+
+
+class Majority(BaseModel):
+    label: str
+    share: float
+
+
+class Cluster(BaseModel):
+    id: int
+    name: str | None
+    size: int
+    unsure: int
+    confidence: float
+    silhouette: float | None
+    prototypes: list[int]
+    majority: Majority | None
+    noise: bool
+    edited: bool
+    parent: int | None = Field(None, description="at level fine, the chosen cluster it is a part of")
+    children: list[int] = Field([], description="at level coarse, the chosen clusters in it")
+
+
+class Clusters(BaseModel):
+    version: int
+    base: str
+    clusters: list[Cluster]
+
+
+class Listed(BaseModel):
+    id: int
+    confidence: float
+    unsure: bool
+    runner_up: int | None
+    duplicate: bool
+    moved: bool
+
+
+class ClusterImages(BaseModel):
+    version: int
+    total: int
+    images: list[Listed]
+
+
+class Probability(BaseModel):
+    cluster: int
+    p: float
+
+
+class Neighbour(BaseModel):
+    id: int
+    similarity: float
+    cluster: int
+
+
+class Image(BaseModel):
+    id: int
+    path: str
+    status: str
+    reason: str | None
+    width: int | None
+    height: int | None
+    cluster: int | None = None
+    confidence: float | None = None
+    unsure: bool = False
+    moved: bool = False
+    runner_up: int | None = None
+    silhouette: float | None = None
+    probabilities: list[Probability] = []
+    duplicates: list[int] = []
+    neighbours: list[Neighbour] = []
+    label: str | None = None
+
+
+class Found(BaseModel):
+    cluster: int
+    name: str | None
+    confidence: float
+    unknown: bool
+    unsure: bool
+    runner_up: int | None
+    neighbours: list[Neighbour]
+
+
+class EditLine(BaseModel):
+    n: int
+    op: str
+    ids_count: int
+    clusters: list[int]
+    names: list[str]
+    time: str
+    undone: bool
+    conflict: str | None
+
+
+class Edits(BaseModel):
+    version: int
+    base: str
+    can_undo: bool
+    can_redo: bool
+    edits: list[EditLine]
+
+
+class Changed(BaseModel):
+    version: int
+    base: str
+    changed: list[int]
+
+
+class Part(BaseModel):
+    size: int
+    prototypes: list[int]
+    ids: str = Field(description="as in edits.jsonl: 3,5-9")
+
+
+class SplitPreview(BaseModel):
+    token: str
+    version: int
+    parts: list[Part]
+
+
+class JobStarted(BaseModel):
+    job: str
+
+
+class JobState(BaseModel):
+    job: str
+    kind: str
+    state: Literal["running", "done", "failed"]
+    progress: float
+    message: str
+    file: str | None = Field(description="name of the file that /api/jobs/{job}/file gives, once done")
+
+
+class Version(BaseModel):
+    version: int
+    base: str
+
+
+class Error(BaseModel):
+    error: str
+
+
+# -- requests --------------------------------------------------------------------------------------------------------
+
+Number = Annotated[int, Field(ge=0, lt=1 << 31)]
+ImageId = Annotated[int, Field(ge=0, lt=1 << 62)]
+
+
+class _OnVersion(Strict):
+    base_version: Annotated[int, Field(ge=0)]
+    base: str = Field(description="as in the answer that the person saw")
+
+
+class Rename(_OnVersion):
+    op: Literal["rename"]
+    cluster: Number
+    name: str | None
+
+
+class Merge(_OnVersion):
+    op: Literal["merge"]
+    clusters: Annotated[list[Number], Field(min_length=2, max_length=10_000)]
+
+
+class Split(_OnVersion):
+    op: Literal["split"]
+    cluster: Number
+    token: str = Field(description="of the preview")
+
+
+class Move(_OnVersion):
+    op: Literal["move"]
+    ids: Annotated[list[ImageId], Field(min_length=1, max_length=10_000_000)]
+    cluster: Number | None
+    name: str | None = Field(None, description="of the new cluster, where cluster is null")
+
+
+class Noise(_OnVersion):
+    op: Literal["noise"]
+    ids: Annotated[list[ImageId], Field(min_length=1, max_length=10_000_000)]
+
+
+class Undo(_OnVersion):
+    op: Literal["undo"]
+
+
+class Redo(_OnVersion):
+    op: Literal["redo"]
+
+
+EditRequest = Annotated[Rename | Merge | Split | Move | Noise | Undo | Redo, Field(discriminator="op")]
+
+
+class PreviewRequest(Strict):
+    cluster: Number
+    parts: Annotated[int, Field(ge=2, le=20)]
+
+
+class RefitRequest(_OnVersion):
+    pass
+
+
+class ExportRequest(Strict):
+    kind: Literal["folders", "csv", "parquet", "imagefolder", "fiftyone", "labelstudio"]
+    layout: Literal["long", "wide"] = "long"

@@ -1,0 +1,107 @@
+"""Why these clusters: the numbers looked at, quality, what was skipped, copies, and with labels the metrics."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shoal import records
+from shoal.browse.site import OpenedRun
+from shoal.errors import RequestError
+
+MOST_SKIPPED: Final = 1000
+MOST_GROUPS: Final = 500
+MEASURES: Final = ("n", "clusters", "classes", "acc", "nmi", "ami", "ari", "purity")
+
+_one_evaluation = threading.Lock()
+
+
+def evidence(opened: OpenedRun) -> dict[str, Any]:
+    """What `/api/evidence` answers."""
+    run_dir = opened.view.run_dir
+    stages = run_dir.read_state()["stages"]
+    skipped, total = _skipped(opened)
+    copies, groups = _copies(opened)
+    return {
+        "choose_k": _choose_k(opened),
+        "sentence": stages["cluster"].get("facts", {}).get("sentence", ""),
+        "quality": _quality(opened),
+        "metrics": _metrics(opened),
+        "skipped": skipped,
+        "skipped_total": total,
+        "duplicates": copies,
+        "duplicates_total": groups,
+        "stages": {
+            name: {key: record.get(key) for key in ("state", "seconds", "facts")} for name, record in stages.items()
+        },
+    }
+
+
+def _choose_k(opened: OpenedRun) -> list[dict[str, Any]]:
+    path = opened.view.run_dir.choose_k
+    if not path.is_file():
+        return []
+    rows = records.read_table(path).sort_by("k").to_pylist()
+    return [{name: _finite(value) for name, value in row.items()} for row in rows]
+
+
+def _quality(opened: OpenedRun) -> dict[str, Any]:
+    """Figures of the clusters as they are now; the silhouette only while nothing has changed it."""
+    corrected = opened.view.snapshot().corrected
+    known = corrected.silhouette[~np.isnan(corrected.silhouette)]
+    return {
+        "clusters": len(corrected.numbers),
+        "images": len(corrected.ids),
+        "unsure": int(corrected.unsure.sum()),
+        "moved": int(corrected.pinned.sum()),
+        "confidence": round(float(corrected.confidence.mean(dtype=np.float64)), 4),
+        "confidence_histogram": np.histogram(corrected.confidence, 20, (0, 1))[0].tolist(),
+        "silhouette": round(float(known.mean(dtype=np.float64)), 4) if len(known) else None,
+        "silhouette_images": len(known),
+    }
+
+
+def _metrics(opened: OpenedRun) -> dict[str, Any] | None:
+    """The clusters now beside the labels of the source, or None without labels."""
+    run_dir = opened.view.run_dir
+    if not run_dir.labels.is_file():
+        return None
+    from shoal.evaluate.evaluate import evaluate  # noqa: PLC0415  (scikit-learn; only where there are labels)
+
+    digest = opened.view.snapshot().corrected.digest
+    with _one_evaluation:
+        if digest not in opened.evaluations:
+            try:
+                found = evaluate(run_dir).to_json()
+            except RequestError:  # labels of other images only
+                return None
+            opened.evaluations.clear()
+            opened.evaluations[digest] = {name: found[name] for name in MEASURES} | {"table": found["table"]}
+        return opened.evaluations[digest]
+
+
+def _skipped(opened: OpenedRun) -> tuple[list[dict[str, Any]], int]:
+    table = opened.view.images.table.select(["id", "path", "status", "reason"])
+    lost = table.filter(pc.is_in(table["status"], value_set=pa.array([records.SKIPPED, records.VANISHED])))
+    return lost.slice(0, MOST_SKIPPED).to_pylist(), lost.num_rows
+
+
+def _copies(opened: OpenedRun) -> tuple[list[list[int]], int]:
+    """Groups of equal files, the original first, largest groups first; and how many groups there are."""
+    corrected = opened.view.snapshot().corrected
+    copies = np.flatnonzero(corrected.original != np.arange(len(corrected.ids)))
+    groups: dict[int, list[int]] = {}
+    for row in copies.tolist():
+        original = int(corrected.ids[corrected.original[row]])
+        groups.setdefault(original, [original]).append(int(corrected.ids[row]))
+    ordered = sorted(groups.values(), key=lambda group: (-len(group), group[0]))
+    return ordered[:MOST_GROUPS], len(ordered)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

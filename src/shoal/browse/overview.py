@@ -1,0 +1,107 @@
+"""The run at a glance: its facts, and its clusters as the page's cards show them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from shoal import records
+from shoal.browse.labels import Labels
+from shoal.browse.site import OpenedRun, Site
+from shoal.browse.snapshot import CHOSEN, COARSE, FINE, Rows, Snapshot
+from shoal.edits.log import in_force
+from shoal.model import model_folder
+
+SETTINGS = ("clusters", "backbone", "features", "method", "metric", "seed", "resize", "limit")
+
+
+def run_facts(site: Site) -> dict[str, Any]:
+    """What `/api/run` answers."""
+    if site.run is None:
+        return _model_facts(site)
+    view = site.run.view
+    snapshot, counts = view.snapshot(), view.images.counts
+    state = view.run_dir.read_state()
+    stages = state["stages"]
+    asked = state.get("asked", {})
+    corrected = snapshot.corrected
+    done, undone = in_force(snapshot.log)
+    return {
+        "name": state.get("source", {}).get("name") or view.run_dir.root.absolute().name,
+        "kind": "run",
+        "images": len(corrected.ids),
+        "clusters": len(corrected.numbers),
+        "unsure": int(corrected.unsure.sum()),
+        "skipped": counts.get(records.SKIPPED, 0) + counts.get(records.VANISHED, 0),
+        "duplicates": counts.get(records.DUPLICATE, 0),
+        "has_labels": view.run_dir.labels.is_file(),
+        "has_map": view.run_dir.map.is_file(),
+        "sentence": stages["cluster"].get("facts", {}).get("sentence", ""),
+        "created": _when(view.run_dir.clusters.stat().st_mtime),
+        "backbone": stages["embed"].get("facts", {}).get("backbone", ""),
+        "method": stages["cluster"].get("facts", {}).get("method", ""),
+        "levels": snapshot.levels,
+        "version": corrected.version,
+        "base": corrected.base,
+        "edited": corrected.is_changed,
+        "can_undo": bool(done),
+        "can_redo": bool(undone),
+        "conflicts": len(corrected.conflicts),
+        "settings": {name: asked.get(name) for name in SETTINGS},
+    }
+
+
+def cluster_list(opened: OpenedRun, snapshot: Snapshot, level: str) -> list[dict[str, Any]]:
+    """The clusters of a level, largest first."""
+    grouped = snapshot.level(level)
+    numbers = grouped.numbers.tolist()
+    members = [grouped.rows(number) for number in numbers]
+    shown = opened.prototypes.of(snapshot, members)
+    labels = opened.labels.read(snapshot.corrected.ids)
+    found = [
+        _card(snapshot, level, number, rows, prototypes, labels)
+        for number, rows, prototypes in zip(numbers, members, shown, strict=True)
+    ]
+    return sorted(found, key=lambda card: (card["noise"], -card["size"], card["id"]))
+
+
+def _card(
+    snapshot: Snapshot, level: str, number: int, rows: Rows, prototypes: list[int], labels: Labels
+) -> dict[str, Any]:
+    corrected = snapshot.corrected
+    silhouettes = corrected.silhouette[rows]
+    parents = np.unique(corrected.cluster[rows]).tolist()
+    return {
+        "id": number,
+        "name": corrected.names.get(number) if level == CHOSEN else None,
+        "size": len(rows),
+        "unsure": int(corrected.unsure[rows].sum()),
+        "confidence": round(float(corrected.confidence[rows].mean(dtype=np.float64)), 4),
+        "silhouette": None if np.isnan(silhouettes).any() else round(float(silhouettes.mean(dtype=np.float64)), 4),
+        "prototypes": prototypes,
+        "majority": labels.majority(rows),
+        "noise": level == CHOSEN and corrected.noise == number,
+        "edited": level == CHOSEN and (number in corrected.changed or number in corrected.names),
+        "parent": parents[0] if level == FINE else None,
+        "children": parents if level == COARSE else [],
+    }
+
+
+def _model_facts(site: Site) -> dict[str, Any]:
+    folder = model_folder(site.folder)
+    encoder = json.loads((folder / "config.json").read_text(encoding="utf-8"))["encoder"]
+    clusters = json.loads((folder / "clusters.json").read_text(encoding="utf-8"))
+    return {
+        "name": site.folder.absolute().name,
+        "kind": "model",
+        "clusters": clusters["clusters"],
+        "backbone": encoder.get("backbone", ""),
+        "created": _when((folder / "clusters.json").stat().st_mtime),
+    }
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,72 @@
+"""What one server holds: the run, pictures, jobs; or only a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shoal.browse.errors import MissingError
+from shoal.browse.jobs import Jobs
+from shoal.browse.labels import LabelReader
+from shoal.browse.models import ModelReader
+from shoal.browse.neighbours import NeighbourReader
+from shoal.browse.pictures import Pictures
+from shoal.browse.prototypes import Prototypes
+from shoal.browse.run_view import RunView
+from shoal.browse.search import Searcher
+from shoal.browse.security import Access
+from shoal.browse.splitting import Previews
+from shoal.rundir import RunDir
+
+
+@dataclass(eq=False)
+class OpenedRun:
+    """A run, and what is made of it for the page."""
+
+    view: RunView
+    pictures: Pictures
+    prototypes: Prototypes
+    labels: LabelReader
+    neighbours: NeighbourReader
+    models: ModelReader
+    previews: Previews
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # by digest of the clusters
+
+    @classmethod
+    def open(cls, root: Path) -> OpenedRun:
+        """Raises RunError if there is no finished run."""
+        run_dir = RunDir.open(root)
+        run_dir.require("index", "embed", "cluster")
+        view = RunView(run_dir)
+        return cls(
+            view,
+            Pictures(run_dir.cache),
+            Prototypes(view),
+            LabelReader(view),
+            NeighbourReader(run_dir),
+            ModelReader(run_dir),
+            Previews(view),
+        )
+
+    def warm_up(self) -> None:
+        """Read what the first page will ask for, while its browser starts."""
+        snapshot = self.view.snapshot()
+        self.prototypes.of(snapshot, [snapshot.chosen.rows(number) for number in snapshot.corrected.numbers])
+
+
+@dataclass(eq=False)
+class Site:
+    """`run` is None where a model folder was opened."""
+
+    folder: Path
+    access: Access
+    run: OpenedRun | None
+    searcher: Searcher
+    jobs: Jobs = field(default_factory=Jobs)
+
+    def opened_run(self) -> OpenedRun:
+        """Raises MissingError where there is only a model."""
+        if self.run is None:
+            raise MissingError(f"{self.folder} is a model without a run; only search works on it")
+        return self.run

@@ -1,0 +1,165 @@
+"""The clusters' model after a person's corrections: what puts a new image where the corrected clusters want it.
+
+A cluster may have several centroids: merged clusters keep those of each, and their confidence is the sum, as the
+posterior of a mixture has it. Parts of a split and new clusters get the mean of their images. The noise has none:
+nothing new is taken for noise.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+
+from shoal import atomic
+from shoal.cluster import kmeans
+from shoal.cluster.kmeans import COSINE, Labels
+from shoal.cluster.model import KNOWN_SHARE, UNSURE_BELOW, Assignment, ClusterModel, closeness_of
+from shoal.cluster.space import points_of
+from shoal.edits.corrected import NONE, Corrected
+from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
+from shoal.errors import RunError
+from shoal.rundir import RunDir
+
+NAMES: Final = "names.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CorrectedModel:
+    """Centroids that belong to numbered clusters; several may belong to one.
+
+    Attributes:
+        model: its `centroids` [M, dims] and `least_closeness` [M].
+        numbers: int32 [M], the cluster of each centroid.
+        names: of clusters that have one.
+    """
+
+    model: ClusterModel
+    numbers: Labels
+    names: dict[int, str]
+
+    def assign(self, features: Float32) -> Assignment:
+        """Assign raw features float32 [n, d]; `runner_up` is -1 where there is one cluster only."""
+        return self.assign_points(*self.model.space.project(features))
+
+    def assign_points(self, points: Float32, lengths: Float32) -> Assignment:
+        """Assign points [n, dims] of the space; `lengths` [n, 2] as `ClusterSpace.project` gives them."""
+        if np.array_equal(self.numbers, np.arange(len(self.numbers))):
+            return self.model.assign_points(points, lengths)
+        clusters, shares = self.shares(points)
+        order = np.argsort(-shares, axis=1, kind="stable")[:, :2]
+        cluster = clusters[order[:, 0]]
+        confidence = np.take_along_axis(shares, order[:, :1], axis=1)[:, 0]
+        runner_up = clusters[order[:, 1]] if len(clusters) > 1 else np.full(len(points), NONE, np.int32)
+        closeness, least = self._closeness(points, lengths, cluster)
+        unknown = (closeness < least) | (lengths[:, 1] > self.model.most_outside)
+        return Assignment(cluster, confidence, confidence < UNSURE_BELOW, runner_up, unknown)
+
+    def probabilities(self, features: Float32) -> tuple[Labels, Float32]:
+        """Clusters [n, K] and the posterior of each [n, K], most likely first."""
+        clusters, shares = self.shares(self.model.space.transform(features))
+        order = np.argsort(-shares, axis=1, kind="stable")
+        return clusters[order], np.take_along_axis(shares, order, axis=1)
+
+    def shares(self, points: Float32) -> tuple[Labels, Float32]:
+        """Clusters [K] that have a centroid, rising, and the posterior of each [n, K]."""
+        clusters, place = np.unique(self.numbers, return_inverse=True)
+        shares = np.zeros((len(points), len(clusters)), np.float32)
+        for where, scores in kmeans.score_blocks(points, self.model.centroids, metric=self.model.space.metric):
+            posterior = np.exp(self.model.concentration * (scores - scores.max(axis=1, keepdims=True)))
+            posterior /= posterior.sum(axis=1, keepdims=True)
+            for centroid, cluster in enumerate(place):
+                shares[where, cluster] += posterior[:, centroid]
+        return clusters.astype(np.int32), shares
+
+    def _closeness(self, points: Float32, lengths: Float32, cluster: Labels) -> tuple[Float32, Float32]:
+        """How close each point lies to the nearest centroid of its cluster, and how close it must at the least."""
+        closeness, least = np.empty(len(points), np.float32), np.empty(len(points), np.float32)
+        metric = self.model.space.metric
+        for where, scores in kmeans.score_blocks(points, self.model.centroids, metric=metric):
+            own = np.where(self.numbers[None, :] == cluster[where, None], scores, -np.inf)
+            nearest = own.argmax(axis=1)
+            best = np.take_along_axis(own, nearest[:, None], axis=1)[:, 0].astype(np.float32)
+            closeness[where] = closeness_of(points[where], best, lengths[where], metric)
+            least[where] = self.model.least_closeness[nearest]
+        return closeness, least
+
+
+def load_model(folder: Path) -> CorrectedModel:
+    """The clusters of a model folder as they lie there, with the names beside them.
+
+    Raises:
+        RunError: there are none that can be read.
+    """
+    model = ClusterModel.load(folder)
+    try:
+        with safe_open(folder / "clusters.safetensors", "numpy") as file:
+            numbers = file.get_tensor("numbers") if "numbers" in set(file.keys()) else np.arange(len(model.centroids))
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{folder} holds no readable clusters: {error}") from error
+    return CorrectedModel(model, numbers.astype(np.int32), _read_names(folder))
+
+
+def save_model(corrected: CorrectedModel, folder: Path) -> None:
+    """Write clusters.safetensors, clusters.json and, if there are names, names.json."""
+    corrected.model.save(folder, corrected.numbers)
+    if corrected.names:
+        names = {str(cluster): name for cluster, name in corrected.names.items()}
+        atomic.write_json(folder / NAMES, names)
+    else:
+        (folder / NAMES).unlink(missing_ok=True)
+
+
+def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
+    """The model of a run after its edits. Only the images of clusters that splits and moves made are read.
+
+    Raises:
+        RunError: the run has no readable model.
+    """
+    fitted = load_model(corrected.source.folder / run_dir.model.name)
+    if not corrected.is_changed:
+        return fitted
+    made = sorted(
+        number for number in corrected.made if number != corrected.noise and (corrected.cluster == number).any()
+    )
+    now = corrected.follow[fitted.numbers]
+    gone = [*made, corrected.noise if corrected.noise is not None else NONE]
+    kept = np.flatnonzero(~np.isin(now, gone) & np.isin(now, corrected.numbers))
+    centroids, least = [fitted.model.centroids[kept]], [fitted.model.least_closeness[kept]]
+    for number in made:
+        centroid, close = _centroid(run_dir, fitted.model, corrected, number)
+        centroids.append(centroid)
+        least.append(close)
+    model = replace(fitted.model, centroids=np.concatenate(centroids), least_closeness=np.concatenate(least))
+    return CorrectedModel(model, np.r_[now[kept], made].astype(np.int32), corrected.names)
+
+
+def _read_names(folder: Path) -> dict[int, str]:
+    path = folder / NAMES
+    if not path.is_file():
+        return {}
+    try:
+        return {int(cluster): str(name) for cluster, name in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError) as error:
+        raise RunError(f"{path} is not readable as names of clusters: {error}") from error
+
+
+def _centroid(
+    run_dir: RunDir, fitted: ClusterModel, corrected: Corrected, number: int
+) -> tuple[Float32, npt.NDArray[np.float32]]:
+    """Mean [1, dims] of a cluster's images, and how close an image must lie to it [1]."""
+    ids = np.unique(corrected.ids[corrected.original[corrected.cluster == number]])
+    points, lengths = points_of(fitted.space, EmbeddingStore.open(run_dir.embeddings), ids)
+    metric = fitted.space.metric
+    centroid = points.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
+    if metric == COSINE:
+        normalise_rows(centroid)
+    scores = np.concatenate([block for _, block in kmeans.score_blocks(points, centroid, metric=metric)])[:, 0]
+    closeness = closeness_of(points, scores, lengths, metric)
+    typical = float(np.median(fitted.least_closeness))  # a few images say little about how far is too far
+    return centroid, np.array([min(typical, float(np.quantile(closeness, 1 - KNOWN_SHARE)) - 1e-4)], np.float32)

@@ -1,0 +1,111 @@
+"""A clustering as a run's tables hold it: one row for every usable image and duplicate, as arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from shoal import records
+from shoal.errors import RunError
+from shoal.rundir import RunDir
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Base:
+    """clusters.parquet by rising id.
+
+    Attributes:
+        ids: [n] int64, rising; original: [n] the row of the image that it is a duplicate of, or its own.
+        cluster, runner_up: [n] int32, a missing runner-up -1; confidence, silhouette: [n] float32, NaN where missing;
+            unsure: [n] bool.
+        digest: of ids and clusters; names this clustering in the log.
+        folder: where its tables and its `model/` lie: the run's own, or a kept one's.
+    """
+
+    ids: Int64
+    original: Int64
+    cluster: Int32
+    confidence: Float32
+    unsure: Bools
+    silhouette: Float32
+    runner_up: Int32
+    digest: str
+    folder: Path
+
+    @property
+    def count(self) -> int:
+        """How many clusters there are; their numbers are below it."""
+        return int(max(self.cluster.max(initial=-1), self.runner_up.max(initial=-1))) + 1
+
+
+def read_base(run_dir: RunDir) -> Base:
+    """Read the clusters of a finished run, without any edits.
+
+    Raises:
+        RunError: the run has no clusters yet.
+    """
+    if not run_dir.clusters.is_file():
+        raise RunError(f"{run_dir.root} is unfinished: it has no clusters yet; run the same shoal cluster again")
+    return _read(run_dir, run_dir.root)
+
+
+def read_kept(run_dir: RunDir, digest: str) -> Base | None:
+    """Read the clusters as they were before a refit, or None if they are not kept."""
+    folder = kept_folder(run_dir, digest)
+    return _read(run_dir, folder) if (folder / run_dir.clusters.name).is_file() else None
+
+
+def kept_folder(run_dir: RunDir, digest: str) -> Path:
+    """Where the clusters called `digest` are kept for undoing a refit. Raises RunError if that is no digest."""
+    if not re.fullmatch(r"[0-9a-f]{16}", digest):
+        raise RunError(f"{run_dir.edits} names the clustering {digest[:40]!r}; expected 16 hexadecimal digits")
+    return run_dir.root / "refits" / digest
+
+
+def _read(run_dir: RunDir, folder: Path) -> Base:
+    columns = ["id", "cluster", "confidence", "unsure", "silhouette", "runner_up"]
+    table = records.read_table(folder / run_dir.clusters.name, columns).sort_by("id")
+    ids = table["id"].to_numpy().astype(np.int64)
+    cluster = table["cluster"].to_numpy().astype(np.int32)
+    return Base(
+        ids=ids,
+        original=_originals(run_dir, ids),
+        cluster=cluster,
+        confidence=table["confidence"].to_numpy().astype(np.float32),
+        unsure=pc.fill_null(table["unsure"], False).to_numpy(),
+        silhouette=table["silhouette"].to_numpy().astype(np.float32),
+        runner_up=pc.fill_null(table["runner_up"], -1).to_numpy().astype(np.int32),
+        digest=clustering_digest(ids, cluster),
+        folder=folder,
+    )
+
+
+def clustering_digest(ids: Int64, cluster: Int32) -> str:
+    """16 hexadecimal digits that stand for which image is in which cluster."""
+    state = hashlib.sha256(np.ascontiguousarray(ids, "<i8").tobytes())
+    state.update(np.ascontiguousarray(cluster, "<i4").tobytes())
+    return state.hexdigest()[:16]
+
+
+def _originals(run_dir: RunDir, ids: Int64) -> Int64:
+    """Row of each image's original; a copy follows what people do with it, and the other way round."""
+    images = run_dir.read_images(["id", "duplicate_of"])
+    copies = images.filter(images["duplicate_of"].is_valid())
+    rows = np.arange(len(ids), dtype=np.int64)
+    of = copies["id"].to_numpy(), copies["duplicate_of"].to_numpy()
+    copy, original = (np.searchsorted(ids, numbers).clip(max=max(len(ids) - 1, 0)) for numbers in of)
+    if len(ids):
+        known = (ids[copy] == of[0]) & (ids[original] == of[1])
+        rows[copy[known]] = original[known]
+    return rows

@@ -1,0 +1,237 @@
+"""Apply a person's corrections to a run: clusters and model are fitted anew, under the run's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from shoal import atomic, records
+from shoal.cluster import kmeans, levels, silhouette, threads
+from shoal.cluster.corrected import CorrectedModel, corrected_model, save_model
+from shoal.cluster.kmeans import COSINE, Labels
+from shoal.cluster.refit import refit as fit_anew
+from shoal.cluster.space import points_of
+from shoal.edits.base import clustering_digest, kept_folder, read_base
+from shoal.edits.changes import StaleError
+from shoal.edits.corrected import NONE, Corrected, corrected_by
+from shoal.edits.edit import REFIT, Edit, Refitted, now
+from shoal.edits.log import append, in_force, read_log
+from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
+from shoal.errors import RequestError
+from shoal.progress import Progress
+from shoal.rundir import RunDir, digest_file, digest_of
+
+STEPS = 4
+KEPT = (
+    "clusters.parquet",
+    "levels.parquet",
+    "model/clusters.json",
+    "model/clusters.safetensors",
+    "model/names.json",
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """The new clusters of the distinct images: numbers from 0, the noise last."""
+
+    distinct: npt.NDArray[np.int64]  # rows of the distinct images
+    kept: npt.NDArray[np.intp]  # which of them are no noise
+    points: Float32  # of those
+    labels: Labels
+    confidence: Float32
+    unsure: npt.NDArray[np.bool_]
+    silhouette: Float32
+    runner_up: Labels
+    model: CorrectedModel
+    numbers: dict[int, int]  # new by old
+    noise: int | None
+
+    def names(self, corrected: Corrected) -> dict[int, str]:
+        """Names under the new numbers, the noise's too."""
+        return {self.numbers[old]: name for old, name in corrected.names.items() if old in self.numbers}
+
+
+def refit(run_dir: RunDir, version: int, progress: Progress) -> str:
+    """Fit the clusters of a run anew with the edits as constraints, and return a line for the person.
+
+    Writes clusters.parquet, levels.parquet, the model, run.json, and a line into edits.jsonl that says what it did and
+    can be undone. The map and the report are stale afterwards.
+
+    Args:
+        version: lines of the log that the person saw; if there are others meanwhile, nothing is done.
+
+    Raises:
+        RequestError: there is nothing to apply. StaleError: the log has grown.
+        RunLockedError: another process is writing the run.
+    """
+    with run_dir.writing(), progress.task("Applying corrections", STEPS, "steps") as task:
+        base, log = read_base(run_dir), read_log(run_dir)
+        if len(log) != version:
+            raise StaleError("somebody changed something since; look at it, then apply the corrections again")
+        corrected = corrected_by(run_dir, base, log)
+        if np.array_equal(corrected.cluster, corrected.source.cluster):
+            raise RequestError("there are no corrections to apply; every image is where the clustering put it")
+        if (corrected.cluster == corrected.noise).all():
+            raise RequestError("every image is marked as noise; expected some that are not")
+        task.advance()
+        found = next(threads.each(lambda clusters: _fit(run_dir, clusters), [corrected]))
+        task.advance()
+        rows = np.searchsorted(found.distinct, corrected.original)
+        cluster = found.labels[rows]
+        _keep(run_dir, corrected)
+        _write_line(run_dir, corrected, found, clustering_digest(corrected.ids, cluster))
+        task.advance()
+        _write_clusters(run_dir, corrected, found, rows)
+        _write_state(run_dir, corrected, found, log)
+        moved = int((cluster != _renumbered(corrected, found.numbers)).sum())
+        return f"{len(found.numbers):,} clusters; {moved:,} other images changed their cluster"
+
+
+def _fit(run_dir: RunDir, corrected: Corrected) -> _Found:
+    distinct = np.unique(corrected.original)
+    ids, labels, pinned = corrected.ids[distinct], corrected.cluster[distinct], corrected.pinned[distinct]
+    kept = np.flatnonzero(labels != (NONE if corrected.noise is None else corrected.noise))
+    model = corrected_model(run_dir, corrected)
+    space = model.model.space
+    store = EmbeddingStore.open(run_dir.embeddings)
+    points, lengths = points_of(space, store, ids[kept])
+    fitted = fit_anew(model, points, lengths, labels[kept], pinned[kept])
+    k = len(fitted.numbers)
+    assigned = fitted.model.assign_points(points, lengths)
+    other = np.where(assigned.runner_up == fitted.labels, assigned.cluster, assigned.runner_up)
+    confidence = np.where(pinned[kept], np.float32(1), assigned.confidence).astype(np.float32)
+    plain = (
+        points
+        if space.consensus is None
+        else points_of(space.plain, EmbeddingStore.open(run_dir.embeddings), ids[kept])[0]
+    )
+    silhouettes = _silhouettes(plain, fitted.labels, k, space.metric)
+    # The silhouette doubts what a person put together or apart; there the person is right.
+    by_hand = np.array([fitted.numbers[number] for number in corrected.changed if number in fitted.numbers], np.int32)
+    nearer_to_others = (silhouettes < 0) & ~np.isin(fitted.labels, by_hand) & (not learned)
+    unsure = (assigned.unsure | nearer_to_others) & ~pinned[kept]
+    numbers, noise = dict(fitted.numbers), None
+    if len(kept) < len(labels):
+        assert corrected.noise is not None
+        numbers[corrected.noise] = noise = k
+    return _Found(
+        distinct=distinct,
+        kept=kept,
+        points=plain,
+        labels=_filled(len(ids), kept, fitted.labels, np.int32(k)),
+        confidence=_filled(len(ids), kept, confidence, np.float32(1)),
+        unsure=_filled(len(ids), kept, unsure, False),
+        silhouette=_filled(len(ids), kept, silhouettes, np.float32(0)),
+        runner_up=_filled(len(ids), kept, other.astype(np.int32), np.int32(0)),
+        model=fitted.model,
+        numbers=numbers,
+        noise=noise,
+    )
+
+
+def _silhouettes(points: Float32, labels: Labels, k: int, metric: str) -> Float32:
+    if metric == COSINE:
+        return silhouette.cosine(points, labels, k).astype(np.float32)
+    return np.asarray(silhouette.euclidean(points, [labels])[0], np.float32)
+
+
+def _filled(count: int, where: npt.NDArray[np.intp], values: npt.NDArray[Any], rest: Any) -> npt.NDArray[Any]:
+    """[count] with `values` at `where` and `rest` elsewhere, which is the noise."""
+    out = np.full(count, rest, values.dtype)
+    out[where] = values
+    return out
+
+
+def _renumbered(corrected: Corrected, numbers: dict[int, int]) -> Labels:
+    """The corrected clusters under their new numbers."""
+    old = np.array(sorted(numbers), np.int32)
+    new = np.array([numbers[int(number)] for number in old], np.int32)
+    return new[np.searchsorted(old, corrected.cluster)]
+
+
+def _write_line(run_dir: RunDir, corrected: Corrected, found: _Found, digest: str) -> None:
+    refitted = Refitted(
+        to=digest,
+        names=found.names(corrected),
+        noise=found.noise,
+        pinned=corrected.ids[corrected.pinned],
+        numbers=found.numbers,
+    )
+
+    def make(log: Sequence[Edit]) -> Edit:
+        if len(log) != corrected.version:
+            raise StaleError("somebody changed something meanwhile; look at it, then apply the corrections again")
+        return Edit(n=len(log) + 1, op=REFIT, base=corrected.base, time=now(), refitted=refitted)
+
+    append(run_dir, make)
+
+
+def _write_clusters(run_dir: RunDir, corrected: Corrected, found: _Found, rows: npt.NDArray[np.intp]) -> None:
+    paths = run_dir.read_clusters(["id", "path"]).sort_by("id")["path"]
+    columns = {
+        "id": corrected.ids,
+        "path": paths,
+        "cluster": found.labels[rows],
+        "confidence": found.confidence[rows],
+        "unsure": found.unsure[rows],
+        "silhouette": found.silhouette[rows],
+        "runner_up": found.runner_up[rows],
+    }
+    records.write_table(run_dir.clusters, pa.table(columns, schema=records.CLUSTERS))
+    save_model(found.model, run_dir.model)
+    _write_levels(run_dir, corrected, found, rows)
+
+
+def _keep(run_dir: RunDir, corrected: Corrected) -> None:
+    """Keep the clusters that the refit starts from, so that it can be undone."""
+    folder, source = kept_folder(run_dir, corrected.base), corrected.source.folder
+    if folder == source:
+        return
+    for name in KEPT:
+        if (source / name).is_file():
+            atomic.write_bytes(folder / name, (source / name).read_bytes())
+
+
+def _write_levels(run_dir: RunDir, corrected: Corrected, found: _Found, rows: npt.NDArray[np.intp]) -> None:
+    """Levels around the new clusters; the noise is a group of its own at each."""
+    metric = found.model.model.space.metric
+    labels = found.labels[found.kept]
+    sums, counts = kmeans.cluster_sums(found.points, labels, int(labels.max()) + 1)
+    centroids = (sums / counts[:, None]).astype(np.float32)
+    seed = int(run_dir.read_state().get("seed", 0))
+    nested = levels.nested(
+        found.points, labels, centroids if metric != COSINE else normalise_rows(centroids), seed, metric
+    )
+    columns = {
+        name: _filled(len(found.labels), found.kept, values, np.int32(values.max() + 1))[rows]
+        for name, values in (("coarse", nested.coarse), ("medium", nested.medium), ("fine", nested.fine))
+    }
+    records.write_table(run_dir.levels, pa.table({"id": pa.array(corrected.ids, pa.int64()), **columns}))
+
+
+def _write_state(run_dir: RunDir, corrected: Corrected, found: _Found, log: Sequence[Edit]) -> None:
+    """Tell run.json, so that what was made of the earlier clusters is stale."""
+    state = run_dir.read_state()
+    record = state["stages"]["cluster"]
+    facts = record["facts"]
+    k = len(found.numbers)
+    corrections = sum(edit.op != REFIT for edit in in_force(log)[0])
+    made_as = facts.get("made_as") or {"k": facts.get("k"), "sentence": facts.get("sentence", "")}
+    record["digest"] = digest_of(digest_file(run_dir.clusters), digest_file(run_dir.choose_k))
+    record["facts"] = {
+        **facts,
+        "k": k,
+        "sentence": f"{k} cluster{'s' * (k != 1)} after {corrections} correction{'s' * (corrections != 1)} by hand; "
+        f"made as {made_as['sentence']}",
+        "sizes": np.bincount(found.labels, minlength=k).tolist(),
+        "n_unsure": int(found.unsure.sum()),
+        "silhouette": round(float(found.silhouette.mean(dtype=np.float64)), 6),
+        "made_as": made_as,
+    }
+    run_dir.write_state(state)

@@ -1,0 +1,659 @@
+"""The page of `shoal browse`, in Debian's Chromium on a real run: views, edits, the keyboard, two windows, axe-core."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from pictures import paint
+
+ROOT = Path(__file__).parents[1]
+BUILT = ROOT / "src" / "shoal" / "browse" / "page"
+AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
+VIEWS = ("clusters", "cluster/0", "map", "image/5", "search", "evidence")
+WIDE, PHONE = (1280, 800), (390, 780)
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run: three kinds of pictures in four clusters, a copy, and a file that is no image."""
+    folder = tmp_path_factory.mktemp("page")
+    source = paint(folder / "pictures", each=20)
+    shutil.copy(source / "kind0" / "3.png", source / "kind0" / "copy.png")
+    (source / "broken.png").write_bytes(b"not a picture")
+    command = [sys.executable, "-m", "shoal", "cluster", str(source), "--out", str(folder / "run"), "--clusters", "4"]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def address(run: Path) -> Iterator[str]:
+    """A server of that run: what it says is to be opened."""
+    with served(run) as address:
+        yield address
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    command = [sys.executable, "-u", "-m", "shoal", "browse", str(folder), "--no-open"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert server.stdout is not None
+    said = server.stdout.readline()
+    found = re.search(r"http://\S+", said)
+    assert found, f"shoal browse said {said!r}{server.stdout.read()}"
+    yield found[0]
+    server.terminate()
+    server.wait(10)
+    server.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    assert chromium, "Chromium is missing; expected Debian's on the PATH (apt-get install chromium)"
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+        yield playwright.chromium.launch(executable_path=chromium, args=arguments)
+
+
+@pytest.fixture
+def opened(browser: Browser, address: str) -> Iterator[Open]:
+    """Opens windows; afterwards no script has failed, nothing was refused by the CSP, nothing came from elsewhere."""
+    contexts, complaints = [], []
+
+    def open_window(
+        view: str = "clusters",
+        size: tuple[int, int] = WIDE,
+        script: str = "",
+        expects_errors: bool = False,
+        at: str = address,
+        **options: object,
+    ) -> Page:
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)  # type: ignore[arg-type]
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(8000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        if not expects_errors:  # Chromium tells every answer that is not 2xx
+            page.on(
+                "console",
+                lambda line: complaints.append(f"{line.text} {line.location}") if line.type == "error" else None,
+            )
+        own = at.split("#", maxsplit=1)[0]
+        page.on("request", lambda asked: None if asked.url.startswith((own, "blob:")) else complaints.append(asked.url))
+        if script:
+            page.add_init_script(script)
+        page.goto(at)
+        expect(page.locator("article, .drop").first).to_be_visible()
+        go(page, view)
+        return page
+
+    yield open_window
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+@pytest.fixture
+def unchanged(run: Path) -> Iterator[None]:
+    """Whatever a test corrects is forgotten."""
+    yield
+    (run / "edits.jsonl").unlink(missing_ok=True)
+
+
+def go(page: Page, view: str) -> None:
+    page.evaluate("view => { location.hash = '#/' + view }", view)
+    expect(page.locator("main")).to_have_attribute("data-view", view)
+    expect(page.locator("[aria-busy=true]")).to_have_count(0)
+
+
+def card(page: Page, name: str) -> Locator:
+    return page.locator("article", has=page.get_by_text(name, exact=True))
+
+
+def sizes(page: Page) -> dict[str, int]:
+    """Images in each cluster, as the cards tell."""
+    expect(page.locator("article").first).to_be_visible()
+    found = page.locator("article").evaluate_all(
+        "cards => cards.map(card => [card.querySelector('b').textContent, card.querySelector('.size').textContent])"
+    )
+    return {name: int(re.sub(r"\D", "", size)) for name, size in found}
+
+
+def options(page: Page) -> Locator:
+    return page.locator("[role=option]")
+
+
+def said(page: Page, text: str) -> None:
+    expect(page.get_by_role("status").filter(has_text=text).first).to_be_visible()
+
+
+def lines(run: Path) -> list[dict[str, object]]:
+    file = run / "edits.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+# -- looking ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_small() -> None:
+    files = [file for file in BUILT.rglob("*") if file.is_file()]
+    assert files, "the page is not built; expected pip install to have built it"
+    assert sum(len(gzip.compress(file.read_bytes())) for file in files) < 300_000
+
+
+def test_the_token_leaves_the_address_and_without_it_nothing_is_shown(
+    opened: Open, browser: Browser, address: str
+) -> None:
+    assert "token" not in opened().url
+    stranger = browser.new_page()
+    stranger.goto(address.split("#", maxsplit=1)[0] + "#token=wrong")
+    expect(stranger.get_by_role("heading", name="This page was opened without its key")).to_be_visible()
+    assert stranger.locator("img").count() == 0
+    stranger.context.close()
+
+
+def test_clusters_are_sorted_and_filtered(opened: Open) -> None:
+    page = opened()
+    before = sizes(page)
+    assert len(before) == 4
+    assert sum(before.values()) == 61
+    assert list(before.values()) == sorted(before.values(), reverse=True)
+    page.get_by_label("Order").select_option("small")
+    assert list(sizes(page).values()) == sorted(before.values())
+    page.get_by_label("Filter clusters by name").fill("cluster 2")
+    assert list(sizes(page)) == ["Cluster 2"]
+    page.get_by_label("Filter clusters by name").fill("nothing of the kind")
+    expect(page.get_by_role("heading", name="No such cluster")).to_be_visible()
+    page.get_by_role("button", name="Show all").click()
+    assert len(sizes(page)) == 4
+
+
+def test_granularity_goes_from_coarse_to_fine(opened: Open) -> None:
+    page = opened()
+    slider, heading = page.get_by_label("Granularity"), page.locator("h1")
+    found = []
+    for level in range(int(slider.get_attribute("max") or 0) + 1):
+        before = heading.inner_text()
+        slider.fill(str(level))
+        expect(heading).not_to_have_text(before)
+        counted = sizes(page)
+        assert sum(counted.values()) == 61
+        found.append(len(counted))
+    assert found == sorted(set(found))
+    page.locator("article a").first.click()  # what is finer than the chosen clusters is for looking only
+    expect(page.get_by_role("heading", name="From surest to least sure")).to_be_visible()
+    assert page.get_by_role("button", name="Rename").count() == 0
+
+
+def test_a_cluster_goes_from_surest_to_least_sure_with_doubtful_ones_apart(opened: Open) -> None:
+    page = opened("clusters", (1280, 1600))
+    doubtful = 0
+    for number in range(4):
+        go(page, f"cluster/{number}")
+        expect(options(page).first).to_have_attribute("aria-label", re.compile("Image"))
+        total = int(page.locator("h1 + p").inner_text().split()[0])
+        expect(options(page)).to_have_count(total)
+        shares = [int(found) for found in re.findall(r"confidence (\d+) %(?!, perhaps)", labels(page))]
+        assert shares == sorted(shares, reverse=True)
+        apart = page.get_by_role("listbox", name=re.compile("Doubtful")).locator("[role=option]")
+        for option in apart.all():
+            assert re.search("perhaps Cluster", option.get_attribute("aria-label") or "")
+            doubtful += 1
+    assert doubtful == int(re.sub(r"\D", "", go_and_read(page, "clusters").split("unsure")[0]) or 0)
+
+
+def test_the_grid_holds_only_what_is_seen(opened: Open) -> None:
+    page = opened("cluster/0", (500, 420))
+    expect(options(page).first).to_be_visible()
+    total = int(options(page).first.get_attribute("aria-setsize") or 0)
+    assert 0 < options(page).count() < total
+    page.get_by_role("listbox").first.focus()
+    page.keyboard.press("End")
+    expect(page.locator(f"[aria-posinset='{total}']").first).to_be_in_viewport()
+    expect(page.locator(f"[aria-posinset='{total}'] img").first).to_have_js_property("complete", True)
+
+
+def test_an_image_has_its_file_probabilities_neighbours_and_those_beside_it(opened: Open) -> None:
+    page = opened("cluster/0")
+    options(page).nth(1).click()
+    expect(page.get_by_role("heading", name=re.compile(r"\d+\.png|copy\.png"))).to_be_visible()
+    expect(page.get_by_text("96 × 96 pixels")).to_be_visible()
+    assert page.get_by_role("table").get_by_role("row").count() == 5  # four clusters and a heading
+    expect(page.get_by_role("heading", name="Nearest images")).to_be_visible()
+    assert page.get_by_role("link", name=re.compile("similarity")).count() >= 10
+    expect(page.get_by_text("2 of")).to_be_visible()
+    first = page.url
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_text("3 of")).to_be_visible()
+    page.keyboard.press("ArrowLeft")
+    expect(page).to_have_url(first)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("heading", name="Cluster 0")).to_be_visible()
+
+
+def test_copies_are_told(opened: Open) -> None:
+    page = opened("evidence")
+    page.get_by_role("region", name="Duplicates").get_by_role("link").first.click()
+    expect(page.get_by_role("heading", name="The same picture")).to_be_visible()
+
+
+@pytest.mark.parametrize("kind", ["webgl", "canvas"])
+def test_the_map_shows_hovers_and_selects(opened: Open, kind: str) -> None:
+    without = """const real = HTMLCanvasElement.prototype.getContext;
+        HTMLCanvasElement.prototype.getContext = function (kind, options) {
+            return kind.startsWith("webgl") ? null : real.call(this, kind, options); };"""
+    page = opened("map", script=without if kind == "canvas" else "")
+    canvas = page.locator("canvas")
+    expect(canvas).to_have_attribute("data-painter", kind)
+    expect(page.get_by_role("img", name="Map of 61 images")).to_be_visible()
+    page.wait_for_timeout(300)
+    coloured = Image.open(io.BytesIO(page.locator(".stage").screenshot())).convert("RGB").getcolors(1 << 20)
+    assert coloured
+    assert len(coloured) > 20  # four colours with their edges, on paper
+    page.locator("aside").get_by_role("button", name="Select all of Cluster 0").click()
+    expect(page.get_by_text(re.compile(r"\d+ images selected"))).to_be_visible()
+    page.keyboard.press("Escape")
+
+    page.keyboard.press("l")
+    box = canvas.bounding_box()
+    assert box
+    corners = [(0.02, 0.02), (0.02, 0.98), (0.8, 0.98), (0.8, 0.02)]
+    for index, (x, y) in enumerate(corners):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
+        if index == 0:
+            page.mouse.down()
+    page.mouse.up()
+    expect(page.get_by_text("61 images selected")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("l")
+
+    tip = page.locator(".tip img")
+    for x, y in [(x / 40, y / 24) for y in range(24) for x in range(6, 30)]:
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        if tip.count():
+            break
+    expect(tip).to_be_visible()
+    page.mouse.down()
+    page.mouse.up()
+    expect(page).to_have_url(re.compile("#/image/"))
+
+
+@pytest.mark.parametrize("way", ["choose", "drop", "paste"])
+def test_an_image_of_ones_own_finds_its_cluster(opened: Open, run: Path, way: str, tmp_path: Path) -> None:
+    page = opened("search")
+    mine = tmp_path / "mine.png"
+    Image.open(run.parent / "pictures" / "kind1" / "5.png").rotate(1).save(mine)
+    if way == "choose":
+        page.get_by_label("Choose an image").set_input_files(mine)
+    else:
+        page.evaluate(
+            """([way, bytes]) => {
+                const data = new DataTransfer();
+                data.items.add(new File([new Uint8Array(bytes)], "mine.png", { type: "image/png" }));
+                dispatchEvent(way === "drop" ? new DragEvent("drop", { dataTransfer: data })
+                    : new ClipboardEvent("paste", { clipboardData: data }));
+            }""",
+            [way, list(mine.read_bytes())],
+        )
+    expect(page.locator(".verdict")).to_have_text(re.compile(r"Cluster \d"))
+    assert page.get_by_role("link", name=re.compile("similarity")).count() >= 10
+    expect(page.get_by_role("img", name=re.compile("Your image"))).to_be_visible()
+
+
+def test_what_is_no_image_is_told(opened: Open, tmp_path: Path) -> None:
+    page = opened("search", expects_errors=True)
+    (tmp_path / "fake.png").write_bytes(b"no picture at all")
+    page.get_by_label("Choose an image").set_input_files(tmp_path / "fake.png")
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+def test_evidence_tells_why_and_what_was_left_out(opened: Open) -> None:
+    page = opened("evidence")
+    expect(page.get_by_role("heading", name="Why these clusters")).to_be_visible()
+    expect(page.get_by_text(re.compile("4 clusters, as asked"))).to_be_visible()
+    expect(page.get_by_role("region", name="Skipped files").get_by_text("broken.png").first).to_be_visible()
+    expect(page.get_by_role("region", name="Duplicates").get_by_role("link").first).to_be_visible()
+    expect(page.get_by_role("region", name="How good they are").get_by_role("listitem")).to_have_count(4)
+
+
+# -- correcting ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_rename_survives_a_reload_and_is_undone_and_done_again(opened: Open, run: Path) -> None:
+    page, before = opened("cluster/1"), len(lines(run))
+    page.get_by_role("button", name="Rename").click()
+    page.get_by_role("textbox", name="Name").fill("Stripes")
+    page.keyboard.press("Enter")
+    said(page, "Renamed to “Stripes”.")
+    assert [line["op"] for line in lines(run)[before:]] == ["rename"]
+    page.reload()
+    expect(page.get_by_role("heading", name="Stripes")).to_be_visible()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("heading", name="Cluster 1")).to_be_visible()
+    page.get_by_role("button", name="Redo").click()
+    expect(page.get_by_role("heading", name="Stripes")).to_be_visible()
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_merge_puts_two_clusters_together(opened: Open) -> None:
+    page = opened()
+    before = sizes(page)
+    for name in ("Cluster 1", "Cluster 3"):
+        card(page, name).get_by_role("checkbox").check()
+    page.get_by_role("button", name="Merge", exact=True).click()
+    said(page, "Merged")
+    expect(page.locator("article")).to_have_count(3)
+    assert sorted(sizes(page).values()) == sorted(
+        [before["Cluster 0"], before["Cluster 2"], before["Cluster 1"] + before["Cluster 3"]]
+    )
+    page.get_by_role("status").get_by_role("button", name="Undo").click()
+    expect(page.locator("article")).to_have_count(4)
+    assert sizes(page) == before
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_split_makes_what_its_preview_showed(opened: Open) -> None:
+    page = opened("cluster/0")
+    total = int(page.locator("h1 + p").inner_text().split()[0])
+    page.get_by_role("button", name="Split").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("slider").fill("3")
+    expect(dialog.get_by_role("listitem")).to_have_count(3)
+    expect(dialog.locator("[aria-busy=true]")).to_have_count(0)
+    parts = [int(found) for found in re.findall(r"(\d+) images?", dialog.locator("ol").inner_text())]
+    assert sum(parts) == total
+    dialog.get_by_role("button", name="Split into 3").click()
+    said(page, "into 3")
+    go(page, "clusters")
+    expect(page.locator("article")).to_have_count(6)
+    found = sorted(sizes(page).values())
+    for part in parts:
+        found.remove(part)
+    assert len(found) == 3
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_selected_images_move_to_a_cluster_a_new_one_or_noise(opened: Open) -> None:
+    page = opened()
+    before = sizes(page)
+    go(page, "cluster/0")
+    for number in (0, 2):
+        options(page).nth(number).hover()
+        options(page).nth(number).locator(".tick").click()
+    expect(page.get_by_text("2 images selected")).to_be_visible()
+    page.get_by_role("button", name="Move to…").click()
+    page.get_by_label("Find a cluster").fill("cluster 2")
+    page.keyboard.press("Enter")
+    said(page, "Moved 2 images to Cluster 2.")
+    options(page).first.hover()
+    options(page).first.locator(".tick").click()
+    page.get_by_role("button", name="New cluster").click()
+    said(page, "Moved 1 image to a new cluster.")
+    options(page).first.locator(".tick").click(force=True)
+    options(page).nth(2).click(modifiers=["Shift"])
+    expect(page.get_by_text("3 images selected")).to_be_visible()
+    page.get_by_role("button", name="Noise").click()
+    said(page, "Marked 3 images as noise.")
+    go(page, "clusters")
+    after = sizes(page)
+    assert after["Cluster 0"] == before["Cluster 0"] - 6
+    assert after["Cluster 2"] == before["Cluster 2"] + 2
+    assert sorted(size for name, size in after.items() if name not in before) == [1, 3]
+    assert list(after)[-1] == "Noise"
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_everything_is_undone_and_done_again_without_limit(opened: Open) -> None:
+    page = opened()
+    states = [sizes(page)]
+    for number in range(4):
+        go(page, f"image/{number + 5}")
+        page.get_by_role("button", name="Noise").click()
+        go(page, "clusters")
+        states.append(sizes_other_than(page, states[-1]))
+    page.reload()
+    expect(page.locator("article").first).to_be_visible()
+    for expected in reversed(states[:-1]):
+        page.keyboard.press("Control+z")
+        wait_for_sizes(page, expected)
+    for expected in states[1:]:
+        page.keyboard.press("Control+Shift+z")
+        wait_for_sizes(page, expected)
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_two_windows_see_and_keep_each_others_edits(opened: Open, run: Path) -> None:
+    one, other = opened(), opened()
+    before = len(lines(run))
+    for page, number, name in ((one, 0, "Left"), (other, 1, "Right")):
+        go(page, f"cluster/{number}")
+        page.get_by_role("button", name="Rename").click()
+        page.get_by_role("textbox", name="Name").fill(name)
+    one.keyboard.press("Enter")
+    other.keyboard.press("Enter")
+    for page in (one, other):
+        go(page, "clusters")
+        expect(card(page, "Left")).to_be_visible()
+        expect(card(page, "Right")).to_be_visible()
+    assert [line["op"] for line in lines(run)[before:]] == ["rename", "rename"]
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_window_that_knows_less_is_told_and_shown(opened: Open) -> None:
+    one, other = (
+        opened(),
+        opened(
+            script="window.fetch = ((real) => (path, options) => String(path).includes('events')"
+            " ? new Promise(() => {}) : real(path, options))(fetch);",
+            expects_errors=True,
+        ),
+    )
+    for name in ("Cluster 0", "Cluster 1"):
+        card(one, name).get_by_role("checkbox").check()
+        card(other, name).get_by_role("checkbox").check()
+    one.get_by_role("button", name="Merge", exact=True).click()
+    said(one, "Merged")
+    other.get_by_role("button", name="Merge", exact=True).click()
+    expect(other.locator(".notice.error")).to_be_visible()
+    expect(other.locator("article")).to_have_count(3)
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_the_keyboard_alone_will_do(opened: Open) -> None:
+    page = opened()
+    press = page.keyboard.press
+    press("ArrowRight")
+    press("ArrowRight")
+    expect(page.locator("article a").nth(1)).to_be_focused()
+    press("r")
+    page.keyboard.type("Named by keys")
+    press("Enter")
+    said(page, "Renamed")
+    expect(card(page, "Named by keys").locator("a")).to_be_focused()
+    press("Enter")
+    expect(page.locator("h1")).to_be_focused()
+    while page.evaluate("document.activeElement.getAttribute('role')") != "listbox":
+        press("Tab")
+    press("Space")
+    press("Shift+ArrowRight")
+    expect(page.get_by_text("2 images selected")).to_be_visible()
+    press("m")
+    page.keyboard.type("cluster 0")
+    press("Enter")
+    said(page, "Moved 2 images to Cluster 0.")
+    press("Escape")
+    press("h")
+    expect(page.get_by_role("dialog").get_by_role("listitem").first).to_contain_text("Moved 2 images")
+    press("Escape")
+    press("Control+z")
+    said(page, "Undone.")
+    press("?")
+    expect(page.get_by_role("dialog", name="Shortcuts")).to_be_visible()
+    press("Escape")
+    for key, heading in (("2", "Map"), ("3", "Search with an image"), ("4", "Why these clusters"), ("1", "61 images")):
+        press(key)
+        expect(page.get_by_role("heading", name=re.compile(heading), level=1)).to_be_attached()
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_what_was_corrected_is_exported(opened: Open, tmp_path: Path) -> None:
+    page = opened("cluster/1")
+    page.get_by_role("button", name="Rename").click()
+    page.get_by_role("textbox", name="Name").fill("To take away")
+    page.keyboard.press("Enter")
+    said(page, "Renamed")
+    for kind, check in (("Table (CSV)", _is_csv), ("Folders", _is_zip)):
+        page.keyboard.press("e")
+        page.get_by_role("radio", name=re.compile(f"^{re.escape(kind)}")).check()
+        with page.expect_download() as download:
+            page.get_by_role("dialog").get_by_role("button", name="Export").click()
+        download.value.save_as(tmp_path / "taken")
+        check(tmp_path / "taken")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_corrections_are_learned_from(opened: Open, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    with served(tmp_path / "run") as address:
+        page = opened("cluster/0", at=address)
+        ids = []
+        for _ in range(3):
+            ids.append(options(page).first.get_attribute("data-id"))
+            options(page).first.hover()
+            options(page).first.locator(".tick").click()
+            page.keyboard.press("m")
+            page.get_by_label("Find a cluster").fill("cluster 1")
+            page.keyboard.press("Enter")
+            expect(page.locator(f"[data-id='{ids[-1]}']")).to_have_count(0)
+        page.keyboard.press("h")
+        page.get_by_role("button", name="Apply my corrections").click()
+        expect(page.locator("progress")).to_have_count(0, timeout=30_000)
+        expect(page.get_by_role("alert")).to_have_count(0)
+        page.keyboard.press("Escape")
+        go(page, f"image/{ids[0]}")
+        where = page.locator(".where a").inner_text()
+        for other in ids[1:]:
+            go(page, f"image/{other}")
+            expect(page.locator(".where a")).to_have_text(where)
+        page.context.close()  # before the server goes, whose end it would complain of
+
+
+def test_a_model_is_tried_with_an_image_of_ones_own(opened: Open, run: Path) -> None:
+    with served(run / "model") as address:
+        page = opened("search", at=address)
+        assert page.get_by_role("navigation").get_by_role("link").all_inner_texts() == ["Search"]
+        page.get_by_label("Choose an image").set_input_files(run.parent / "pictures" / "kind1" / "5.png")
+        expect(page.locator(".verdict")).to_have_text(re.compile(r"Cluster \d"))
+
+
+# -- for everybody ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scheme", "rules"), [("light", ()), ("dark", ("color-contrast",))])
+def test_axe_finds_nothing_serious(opened: Open, scheme: str, rules: tuple[str, ...]) -> None:
+    page = opened(color_scheme=scheme, reduced_motion="reduce")
+    for view in VIEWS:
+        go(page, view)
+        page.wait_for_timeout(250)
+        assert not serious(page, *rules), view
+    go(page, "cluster/0")
+    for key, name in (
+        ("?", "Shortcuts"),
+        ("h", "Your corrections"),
+        ("e", "Export"),
+        ("r", "Rename"),
+        ("s", "Split"),
+        ("m", "Merge"),
+    ):
+        page.keyboard.press(key)
+        expect(page.get_by_role("dialog", name=re.compile(name)), page.url).to_be_visible()
+        page.wait_for_timeout(500 if key == "s" else 200)
+        assert not serious(page, *rules), name
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_it_fits_a_phone(opened: Open) -> None:
+    page = opened(size=PHONE, is_mobile=True, has_touch=True)
+    for view in VIEWS:
+        go(page, view)
+        page.wait_for_timeout(200)
+        widest = page.locator("html, .page").evaluate_all("boxes => Math.max(...boxes.map(box => box.scrollWidth))")
+        assert widest <= PHONE[0], view
+    page.get_by_role("navigation").get_by_role("link", name="Clusters").tap()
+    page.locator("article a").first.tap()
+    options(page).first.locator(".tick").tap()
+    expect(page.get_by_role("button", name="Move to…")).to_be_in_viewport()
+    assert not serious(page)
+
+
+# -- what the tests look with ----------------------------------------------------------------------------------------
+
+
+def serious(page: Page, *rules: str) -> list[str]:
+    """What axe-core finds that is serious or critical, by all rules if none are named."""
+    assert AXE.is_file(), f"{AXE} is missing; expected npm ci in web/ to have installed it"
+    if page.evaluate("typeof axe") == "undefined":
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+    found = page.evaluate("options => axe.run(document, options)", options)
+    return [
+        f"{one['id']}: {one['help']} ({[node['html'][:120] for node in one['nodes'][:3]]})"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def labels(page: Page) -> str:
+    return "\n".join(option.get_attribute("aria-label") or "" for option in options(page).all())
+
+
+def go_and_read(page: Page, view: str) -> str:
+    go(page, view)
+    return page.locator("h1 + p").inner_text()
+
+
+def sizes_other_than(page: Page, before: dict[str, int]) -> dict[str, int]:
+    for _ in range(40):
+        if sizes(page) != before:
+            break
+        page.wait_for_timeout(100)
+    return sizes(page)
+
+
+def wait_for_sizes(page: Page, expected: dict[str, int]) -> None:
+    for _ in range(40):
+        if sizes(page) == expected:
+            return
+        page.wait_for_timeout(100)
+    assert sizes(page) == expected
+
+
+def _is_csv(file: Path) -> None:
+    rows = file.read_text(encoding="utf-8").splitlines()
+    assert rows[0].startswith("path,cluster,")
+    assert len(rows) == 62
+    assert any("To take away" in row for row in rows)
+
+
+def _is_zip(file: Path) -> None:
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+    assert sum(name.endswith(".png") for name in names) == 61
+    assert any("To take away" in name for name in names)

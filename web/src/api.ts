@@ -1,0 +1,290 @@
+/** The server's JSON API: its types, and the requests that carry the token. */
+
+export type Level = string;
+
+export interface RunInfo {
+  name: string;
+  kind: "run" | "model";
+  images: number;
+  clusters: number;
+  unsure: number;
+  skipped: number;
+  duplicates: number;
+  has_labels: boolean;
+  has_map: boolean;
+  sentence: string | null;
+  created: string | null;
+  backbone: string | null;
+  method: string | null;
+  levels: Level[];
+  version: number;
+  /** Digest of the clustering that edits are made on. */
+  base: string;
+  can_undo: boolean;
+  can_redo: boolean;
+  settings: Record<string, unknown>;
+}
+
+export interface Cluster {
+  id: number;
+  name: string | null;
+  size: number;
+  unsure: number;
+  confidence: number | null;
+  silhouette: number | null;
+  prototypes: number[];
+  majority: { label: string; share: number } | null;
+  noise: boolean;
+  /** At the finest level: the chosen cluster that it is a part of. */
+  parent: number | null;
+  /** At the coarsest: the chosen clusters in it. */
+  children: number[];
+}
+
+export interface ImageRow {
+  id: number;
+  confidence: number;
+  unsure: boolean;
+  runner_up: number | null;
+  duplicate: boolean;
+  /** A person put it here. */
+  moved: boolean;
+}
+
+export interface Neighbour {
+  id: number;
+  similarity: number;
+  cluster: number | null;
+}
+
+export interface ImageDetail {
+  id: number;
+  path: string;
+  /** Why it is in no cluster, if it is in none. */
+  reason: string | null;
+  width: number | null;
+  height: number | null;
+  cluster: number | null;
+  confidence: number | null;
+  unsure: boolean;
+  moved: boolean;
+  runner_up: number | null;
+  silhouette: number | null;
+  probabilities: { cluster: number; p: number }[];
+  duplicates: number[];
+  neighbours: Neighbour[];
+  label: string | null;
+}
+
+export interface SearchResult {
+  cluster: number;
+  name: string | null;
+  confidence: number;
+  unknown: boolean;
+  runner_up: number | null;
+  neighbours: Neighbour[];
+}
+
+export interface Evidence {
+  choose_k: Record<string, number | boolean | null>[];
+  sentence: string | null;
+  metrics: Record<string, unknown> | null;
+  skipped: { path: string; reason: string }[];
+  skipped_total: number;
+  duplicates: number[][];
+  duplicates_total: number;
+  /** Of the clusters as they are now; the silhouette of the images that no correction has touched. */
+  quality: { confidence: number; confidence_histogram: number[]; silhouette: number | null; unsure: number; moved: number };
+  stages: Record<string, unknown>;
+}
+
+export interface EditLine {
+  n: number;
+  op: string;
+  ids_count: number;
+  clusters: number[];
+  names: string[];
+  time: string;
+  undone: boolean;
+  conflict: string | null;
+}
+
+export type Edit =
+  | { op: "rename"; cluster: number; name: string }
+  | { op: "merge"; clusters: number[] }
+  | { op: "split"; cluster: number; token: string }
+  | { op: "move"; ids: number[]; cluster: number | null }
+  | { op: "noise"; ids: number[] }
+  | { op: "undo" }
+  | { op: "redo" };
+
+export interface SplitPreview {
+  parts: { size: number; prototypes: number[] }[];
+  token: string;
+}
+
+export interface Job {
+  state: "running" | "done" | "failed";
+  progress: number | null;
+  message: string | null;
+  /** The name of what can be downloaded, once it is done. */
+  file: string | null;
+}
+
+/** Which state of the run an answer speaks of, and an edit is made on. */
+export interface Version {
+  version: number;
+  base: string;
+}
+
+export interface MapPoints {
+  ids: Int32Array;
+  x: Float32Array;
+  y: Float32Array;
+  cluster: Int32Array;
+}
+
+/** What the server, or the way to it, has to say against a request. `status` 0: it could not be reached. */
+export class ApiError extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+  ) {
+    super(message);
+  }
+}
+
+const TOKEN = "shoal-token";
+
+class Session {
+  private token = sessionStorage.getItem(TOKEN) ?? "";
+  private cookie: Promise<void> | null = null;
+
+  /** The address that `shoal browse` opens ends in #token=…: keep it for this tab, and take it out of the bar. */
+  takeTokenFromAddress(): void {
+    const found = /^#(?:.*&)?token=([^&]+)/.exec(location.hash);
+    if (!found?.[1]) return;
+    this.token = decodeURIComponent(found[1]);
+    sessionStorage.setItem(TOKEN, this.token);
+    history.replaceState(null, "", location.pathname + location.search);
+  }
+
+  headers(): Record<string, string> {
+    return { "X-Shoal-Token": this.token };
+  }
+
+  /** Pictures cannot carry a header: the server sets a cookie for them, once. */
+  ready(): Promise<void> {
+    this.cookie ??= request("session").then(
+      () => undefined,
+      (error: unknown) => {
+        this.cookie = null;
+        throw error;
+      },
+    );
+    return this.cookie;
+  }
+}
+
+export const session = new Session();
+
+async function request(path: string, options: RequestInit = {}): Promise<Response> {
+  let response: Response;
+  try {
+    const headers = { ...session.headers(), ...(options.headers as Record<string, string> | undefined) };
+    response = await fetch(`api/${path}`, { ...options, headers });
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    throw new ApiError("The server does not answer. Is shoal browse still running?", 0);
+  }
+  if (response.ok) return response;
+  throw new ApiError(await complaint(response), response.status);
+}
+
+async function complaint(response: Response): Promise<string> {
+  try {
+    const body = (await response.json()) as { error?: unknown };
+    if (typeof body.error === "string") return body.error;
+  } catch {
+    // Not JSON: the status has to do.
+  }
+  return `The server answered ${response.status} ${response.statusText}`.trim();
+}
+
+async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+  return (await request(path, { signal: signal ?? null })).json() as Promise<T>;
+}
+
+async function post<T>(path: string, body: unknown): Promise<T> {
+  const response = await request(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  return response.json() as Promise<T>;
+}
+
+export interface ImageQuery {
+  level: Level;
+  order: "surest" | "doubtful";
+  only: "all" | "sure" | "unsure";
+}
+
+export const api = {
+  run: () => get<RunInfo>("run"),
+  clusters: (level: Level) =>
+    get<Version & { clusters: Cluster[] }>(`clusters?level=${encodeURIComponent(level)}`),
+  clusterImages: (cluster: number, query: ImageQuery, offset: number, limit: number) =>
+    get<{ total: number; images: ImageRow[] }>(
+      `clusters/${cluster}/images?` +
+        new URLSearchParams({ ...query, offset: String(offset), limit: String(limit) }).toString(),
+    ),
+  image: (id: number) => get<ImageDetail>(`images/${id}`),
+  evidence: () => get<Evidence>("evidence"),
+  edits: () => get<{ version: number; edits: EditLine[] }>("edits"),
+  edit: (edit: Edit, seen: Version) =>
+    post<Version & { changed: number[] }>("edits", { ...edit, base_version: seen.version, base: seen.base }),
+  splitPreview: (cluster: number, parts: number) => post<SplitPreview>("split/preview", { cluster, parts }),
+  refit: (seen: Version) => post<{ job: string }>("refit", { base_version: seen.version, base: seen.base }),
+  export: (kind: string, layout: string | null) =>
+    post<{ job: string }>("export", layout ? { kind, layout } : { kind }),
+  job: (job: string) => get<Job>(`jobs/${encodeURIComponent(job)}`),
+
+  async search(image: Blob): Promise<SearchResult> {
+    const form = new FormData();
+    form.append("image", image, image instanceof File ? image.name : "pasted");
+    return (await request("search", { method: "POST", body: form })).json() as Promise<SearchResult>;
+  },
+
+  /** Points of the map: uint32 n, then n each of int32 id, float32 x, float32 y, int32 cluster, little-endian. */
+  async map(): Promise<MapPoints> {
+    const bytes = await (await request("map")).arrayBuffer();
+    const n = bytes.byteLength >= 4 ? new DataView(bytes).getUint32(0, true) : 0;
+    if (bytes.byteLength < 4 + 16 * n) throw new ApiError("The map came incomplete. Load it again.", 0);
+    return {
+      ids: new Int32Array(bytes, 4, n),
+      x: new Float32Array(bytes, 4 + 4 * n, n),
+      y: new Float32Array(bytes, 4 + 8 * n, n),
+      cluster: new Int32Array(bytes, 4 + 12 * n, n),
+    };
+  },
+
+  /** Answers when the run is in another state than `seen`, or after half a minute. */
+  next: (seen: Version, signal: AbortSignal) =>
+    get<Version>(`events?since=${seen.version}&base=${encodeURIComponent(seen.base)}`, signal),
+};
+
+export type ThumbSize = 96 | 192 | 384;
+
+export function thumbUrl(id: number, size: ThumbSize): string {
+  return `api/images/${id}/thumb?size=${size}`;
+}
+
+/** What the browser downloads itself: an export may be larger than memory. */
+export function fileUrl(job: string): string {
+  return `api/jobs/${encodeURIComponent(job)}/file`;
+}
+
+export function fullUrl(id: number): string {
+  return `api/images/${id}/full`;
+}

@@ -1,0 +1,177 @@
+/** The run that is open: its facts, its clusters at the level shown, and every change to them. */
+
+import { api, ApiError, session, type Cluster, type Edit, type Level, type RunInfo, type Version } from "../api";
+import { notices } from "./notices.svelte";
+import { selectedClusters } from "./selection.svelte";
+import * as words from "../words";
+
+const LEVEL = "shoal-level";
+
+class Run {
+  info: RunInfo | null = $state.raw(null);
+  /** Clusters at the level that can be edited; every other part of the page speaks of these. */
+  chosen: Cluster[] = $state.raw([]);
+  /** Clusters at the level shown among the cards. */
+  shown: Cluster[] = $state.raw([]);
+  level: Level = $state("chosen");
+  /** Of `shown`: another than `level` while that is still coming. */
+  private shownLevel: Level = $state("chosen");
+  failure: ApiError | null = $state.raw(null);
+  /** Another with every change of the clusters, whoever made it: lists load again. */
+  seen = $state.raw<Version>({ version: -1, base: "" });
+  isBusy: boolean = $state(false);
+  /** The server cannot be reached any more. */
+  isCut: boolean = $state(false);
+  private byId: Map<number, Cluster> = $derived(new Map(this.chosen.map((cluster) => [cluster.id, cluster])));
+  private queue: Promise<unknown> = Promise.resolve();
+
+  get isEditable(): boolean {
+    return this.shownLevel === this.editedLevel && this.info?.kind === "run";
+  }
+
+  get editedLevel(): Level {
+    const levels = this.info?.levels ?? [];
+    return levels.includes("chosen") || !levels.length ? "chosen" : "medium";
+  }
+
+  cluster(id: number): Cluster | undefined {
+    return this.byId.get(id);
+  }
+
+  nameOf(id: number | null | undefined): string {
+    if (id === null || id === undefined) return "none";
+    return nameOfCluster(this.byId.get(id) ?? { id, name: null, noise: id < 0 });
+  }
+
+  async open(): Promise<void> {
+    this.failure = null;
+    try {
+      const [info] = await Promise.all([api.run(), session.ready()]);
+      const kept = sessionStorage.getItem(LEVEL);
+      this.info = info;
+      this.level = info.levels.find((known) => known === kept) ?? this.editedLevel;
+      if (info.kind === "model") return;
+      await this.load();
+      void this.listen();
+    } catch (error) {
+      this.failure = error instanceof ApiError ? error : new ApiError(String(error), 0);
+    }
+  }
+
+  /** The clusters at a level; null: they are not here yet. */
+  at(level: Level): Cluster[] | null {
+    return level === this.editedLevel ? this.chosen : level === this.shownLevel ? this.shown : null;
+  }
+
+  async show(level: Level): Promise<void> {
+    if (level === this.level) return;
+    this.level = level;
+    sessionStorage.setItem(LEVEL, level);
+    selectedClusters.clear();
+    try {
+      const answer = level === this.editedLevel ? { clusters: this.chosen } : await api.clusters(level);
+      if (this.level === level) [this.shown, this.shownLevel] = [answer.clusters, level];
+    } catch (error) {
+      notices.complain(error);
+    }
+  }
+
+  /** Read everything again. What is shown stays until the new is there. */
+  async refresh(): Promise<void> {
+    this.info = await api.run();
+    await this.load();
+  }
+
+  private async load(): Promise<void> {
+    const { level, editedLevel } = this;
+    const [chosen, shown] = await Promise.all([
+      api.clusters(editedLevel),
+      level === editedLevel ? null : api.clusters(level),
+    ]);
+    this.chosen = chosen.clusters;
+    if (this.level === level) [this.shown, this.shownLevel] = [(shown ?? chosen).clusters, level];
+    this.seen = { version: chosen.version, base: chosen.base };
+  }
+
+  /**
+   * Make one edit, after those before it; the page then shows what the server made of it.
+   *
+   * Returns whether it was made; if not, the person has been told why.
+   */
+  edit(edit: Edit, done: string, undoable = true): Promise<boolean> {
+    const made = this.queue.then(() => this.make(edit, done, undoable));
+    this.queue = made;
+    return made;
+  }
+
+  private async make(edit: Edit, done: string, undoable: boolean): Promise<boolean> {
+    this.isBusy = true;
+    try {
+      await api.edit(edit, this.seen);
+      await this.refresh();
+      notices.say(done, undoable ? { label: "Undo", run: () => void this.undo() } : null);
+      return true;
+    } catch (error) {
+      // Another window may have changed what this one still shows.
+      await this.refresh().catch(() => undefined);
+      notices.complain(error);
+      return false;
+    } finally {
+      this.isBusy = false;
+    }
+  }
+
+  async undo(): Promise<void> {
+    if (this.info?.can_undo) await this.edit({ op: "undo" }, "Undone.", false);
+    else notices.say("Nothing to undo.");
+  }
+
+  async redo(): Promise<void> {
+    if (this.info?.can_redo) await this.edit({ op: "redo" }, "Done again.", false);
+    else notices.say("Nothing to redo.");
+  }
+
+  rename(cluster: number, name: string): Promise<boolean> {
+    return this.edit({ op: "rename", cluster, name }, `Renamed to “${name}”.`);
+  }
+
+  merge(clusters: number[]): Promise<boolean> {
+    const names = clusters.map((id) => this.nameOf(id)).join(" and ");
+    return this.edit({ op: "merge", clusters }, `Merged ${clusters.length > 3 ? words.plural(clusters.length, "cluster") : names}.`);
+  }
+
+  move(ids: number[], cluster: number | null): Promise<boolean> {
+    const to = cluster === null ? "a new cluster" : this.nameOf(cluster);
+    return this.edit({ op: "move", ids, cluster }, `Moved ${words.images(ids.length)} to ${to}.`);
+  }
+
+  noise(ids: number[]): Promise<boolean> {
+    return this.edit({ op: "noise", ids }, `Marked ${words.images(ids.length)} as noise.`);
+  }
+
+  /** Edits of other windows: wait for the next, for as long as the page is open. */
+  private async listen(): Promise<void> {
+    const leaving = new AbortController();
+    addEventListener("pagehide", () => leaving.abort(), { once: true });
+    for (let pause = 1000; !leaving.signal.aborted; ) {
+      try {
+        const next = await api.next(this.seen, leaving.signal);
+        pause = 1000;
+        this.isCut = false;
+        // Our own edit may be the one that was waited for: let it finish before comparing.
+        await this.queue.catch(() => undefined);
+        if (next.version !== this.seen.version || next.base !== this.seen.base) await this.refresh();
+      } catch (error) {
+        this.isCut = error instanceof ApiError && (error.status === 0 || error.status === 401);
+        await new Promise((resolve) => setTimeout(resolve, pause));
+        pause = Math.min(pause * 2, 30_000);
+      }
+    }
+  }
+}
+
+export function nameOfCluster(cluster: Pick<Cluster, "id" | "name" | "noise">): string {
+  return cluster.noise ? "Noise" : (cluster.name ?? `Cluster ${cluster.id}`);
+}
+
+export const run = new Run();
