@@ -13,7 +13,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import top_k_accuracy_score
 
 from shoal.cluster.kmeans import COSINE
-from shoal.cluster.model import ClusterModel
+from shoal.cluster.model import NO_LIMIT, ClusterModel
 from shoal.cluster.space import ClusterSpace
 from shoal.embeddings import normalise_rows
 from shoal.evaluate.agreement import agreement
@@ -100,7 +100,7 @@ def test_ranking_follows_the_scores_and_starts_with_the_assigned_cluster() -> No
     mean, basis = np.zeros(6, np.float32), np.eye(6, dtype=np.float32)
     space = ClusterSpace(COSINE, mean, basis, np.ones(6, np.float32))
     centroids = normalise_rows(generator.standard_normal((9, 6)).astype(np.float32))
-    model = ClusterModel(space, centroids, 5.0, np.full(9, -1, np.float32))
+    model = ClusterModel(space, centroids, 5.0, np.full(9, -1, np.float32), NO_LIMIT)
     features = generator.standard_normal((50, 6)).astype(np.float32)
     ranked = ranked_clusters(model, features, 5)
     scores = space.transform(features) @ centroids.T

@@ -19,21 +19,6 @@ COMMANDS = (
     *("assign", "bench", "browse", "cluster", "demo", "doctor", "evaluate"),
     *("export", "report", "similar", "train", "undo"),
 )
-    [
-        "assign",
-        "bench",
-        "browse",
-        "cluster",
-        "demo",
-        "doctor",
-        "evaluate",
-        "export",
-        "report",
-        "similar",
-        "train",
-        "undo",
-    ]
-)
 
 
 def shoal(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -58,7 +58,7 @@ def test_merged_clusters_have_the_sum_of_their_posteriors(metric: str) -> None:
         weights = np.exp(8.0 * (np.array(scores) - max(scores)))
         weights /= weights.sum()
         assert shares[row].tolist() == pytest.approx([weights[0], weights[1] + weights[2], weights[3]], abs=1e-5)
-    found = merged.assign_points(points, np.ones(len(points), np.float32))
+    found = merged.assign_points(points, wholly_inside(len(points)))
     assert set(found.cluster.tolist()) <= {0, 1, 7}
     assert found.confidence.tolist() == pytest.approx(shares.max(axis=1).tolist())
     assert (found.runner_up != found.cluster).all()
@@ -132,9 +132,9 @@ def test_moved_images_stay_and_bring_those_like_them(metric: str) -> None:
     centroids = np.concatenate([fitted.centroids, normalise_rows(own) if metric == "cosine" else own])
     least = np.append(fitted.least_closeness, fitted.least_closeness.min())
     model = CorrectedModel(
-        ClusterModel(fitted.space, centroids, 8.0, least), np.array([0, 1, 2, 0, 9], np.int32), {9: "mine"}
+        ClusterModel(fitted.space, centroids, 8.0, least, NO_LIMIT), np.array([0, 1, 2, 0, 9], np.int32), {9: "mine"}
     )
-    found = refit(model, points, np.ones(len(points), np.float32), labels, pinned)
+    found = refit(model, points, wholly_inside(len(points)), labels, pinned)
     assert found.numbers == {0: 0, 1: 1, 2: 2, 9: 3}
     assert (found.labels[moved] == 3).all()
     followed = found.labels == 3
@@ -150,7 +150,7 @@ def test_no_cluster_loses_all_its_images() -> None:
     far[3] = -far[:3].mean(axis=0)  # nothing lies there
     lengths = wholly_inside(len(points))
     model = CorrectedModel(
-        ClusterModel(fitted.space, far, 8.0, fitted.least_closeness), np.arange(4, dtype=np.int32), {}
+        ClusterModel(fitted.space, far, 8.0, fitted.least_closeness, NO_LIMIT), np.arange(4, dtype=np.int32), {}
     )
     found = refit(model, points, lengths, labels, np.zeros(len(points), bool))
     assert set(found.labels.tolist()) == {0, 1, 2, 3}

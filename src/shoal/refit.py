@@ -106,11 +106,8 @@ def _fit(run_dir: RunDir, corrected: Corrected) -> _Found:
     assigned = fitted.model.assign_points(points, lengths)
     other = np.where(assigned.runner_up == fitted.labels, assigned.cluster, assigned.runner_up)
     confidence = np.where(pinned[kept], np.float32(1), assigned.confidence).astype(np.float32)
-    plain = (
-        points
-        if space.consensus is None
-        else points_of(space.plain, EmbeddingStore.open(run_dir.embeddings), ids[kept])[0]
-    )
+    learned = space.consensus is not None
+    plain = points_of(space.plain, store, ids[kept])[0] if learned else points
     silhouettes = _silhouettes(plain, fitted.labels, k, space.metric)
     # The silhouette doubts what a person put together or apart; there the person is right.
     by_hand = np.array([fitted.numbers[number] for number in corrected.changed if number in fitted.numbers], np.int32)
