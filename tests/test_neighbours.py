@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,6 +139,7 @@ def test_an_interruption_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
 class CountingProgress(Progress):
     def __init__(self) -> None:
         self.total = self.done = 0
+        self._lock = threading.Lock()  # several threads tell of their work
 
     @contextmanager
     def task(self, name: str, total: int, unit: str = "images") -> Iterator[Task]:
@@ -145,7 +147,8 @@ class CountingProgress(Progress):
         yield self
 
     def advance(self, count: int = 1) -> None:
-        self.done += count
+        with self._lock:
+            self.done += count
 
 
 # -- the stage ----------------------------------------------------------------------------------------------------

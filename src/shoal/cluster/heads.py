@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster.kmeans import Labels
-from shoal.cluster.objectives import OBJECTIVES
+from shoal.cluster.objectives import OBJECTIVES, LinearHeads
 from shoal.embeddings import Float32
 
-EPOCHS = 15
-WARM_UP_EPOCHS = 3  # in which a head learns the clusters it begins with
+LEAST_EPOCHS, LEAST_STEPS = 15, 300  # few images make few steps an epoch, so they take more epochs
+WARM_UP = 0.2  # part of the training in which a head learns the clusters it begins with
 SMOOTHING = 0.1  # of the labels it begins with, so that it stays ready to leave them
 LEARNING_RATE = 1e-2
 MOST_STEPS_OF_WALK = 2  # a neighbour of a neighbour of a neighbour, at most
@@ -57,6 +57,14 @@ class Heads:
         return flat.reshape(len(points), heads, k)
 
 
+def plan(images: int) -> tuple[int, int, int]:
+    """Images of a batch, steps of an epoch, and epochs."""
+    anchors = images - len(range(0, images, HELD_OUT))
+    batch = min(LARGEST_BATCH, max(SMALLEST_BATCH, anchors // BATCHES), anchors)
+    steps = max(1, anchors // batch)
+    return batch, steps, max(LEAST_EPOCHS, -(-LEAST_STEPS // steps))
+
+
 def train_heads(
     points: Float32,
     neighbours: Neighbours,
@@ -65,7 +73,6 @@ def train_heads(
     seed: int,
     *,
     objective: str = "mutual_information",
-    epochs: int = EPOCHS,
     watch: Callable[[], None] = lambda: None,
 ) -> Heads:
     """Train one head for each clustering in `starts`, all in the same matrix products.
@@ -83,19 +90,13 @@ def train_heads(
     rows = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))
     near = torch.from_numpy(neighbours.astype(np.int64))
     begin = torch.from_numpy(np.stack(starts).astype(np.int64))  # [heads, n]
-    loss_of = OBJECTIVES[objective]
-    (n, d), heads = rows.shape, len(starts)
-    weights = torch.randn((d, heads * k), generator=random) * (SEED_SCALE / d**0.5)
-    bias = torch.zeros(heads * k)
-    parameters = [weights.requires_grad_(), bias.requires_grad_()]
+    (n, d), count = rows.shape, len(starts)
+    weights = torch.randn((d, count * k), generator=random) * (SEED_SCALE / d**0.5)
+    heads = LinearHeads(weights.requires_grad_(), torch.zeros(count * k, requires_grad=True), count)
     held_out, anchors = torch.arange(0, n, HELD_OUT), torch.arange(n)[torch.arange(n) % HELD_OUT != 0]
-    batch = min(LARGEST_BATCH, max(SMALLEST_BATCH, len(anchors) // BATCHES), len(anchors))
-    steps = max(1, len(anchors) // batch)
-    optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
+    batch, steps, epochs = plan(n)
+    optimiser = torch.optim.Adam(heads.parameters, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * steps)
-
-    def logits(images: Any) -> Any:
-        return (rows[images] @ weights + bias).view(len(images), heads, k)
 
     def walked(images: Any) -> Any:
         """A random neighbour of each image, or one or two random steps on from it."""
@@ -103,16 +104,18 @@ def train_heads(
             images = near[images, torch.randint(near.shape[1], (len(images),), generator=random)]
         return images
 
+    warm_up = round(WARM_UP * epochs)
     for epoch in range(epochs):
+        if epoch == warm_up:
+            agreeing = OBJECTIVES[objective](heads)
         order = anchors[torch.randperm(len(anchors), generator=random)]
         for images in order[: steps * batch].view(steps, batch):
-            found = logits(images)  # [batch, heads, k]
-            if epoch < WARM_UP_EPOCHS:
-                loss = heads * torch.nn.functional.cross_entropy(
-                    found.permute(1, 2, 0), begin[:, images], label_smoothing=SMOOTHING
-                )
+            if epoch < warm_up:
+                found = heads(rows[images]).permute(1, 2, 0)  # [heads, k, batch]
+                loss = count * torch.nn.functional.cross_entropy(found, begin[:, images], label_smoothing=SMOOTHING)
             else:
-                loss = loss_of(found.softmax(2), logits(walked(images)).softmax(2)).sum()
+                agreeing.before_step(rows[images])
+                loss = agreeing.loss(rows[images], rows[walked(images)]).sum()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -121,7 +124,6 @@ def train_heads(
     with torch.no_grad():
         pairs = held_out.repeat(max(1, min(near.shape[1], HELD_OUT_PAIRS // len(held_out))))
         partners = near[pairs, torch.randint(near.shape[1], (len(pairs),), generator=random)]
-        losses = loss_of(logits(pairs).softmax(2), logits(partners).softmax(2))
-    return Heads(
-        weights.detach().numpy().reshape(d, heads, k), bias.detach().numpy().reshape(heads, k), losses.double().numpy()
-    )
+        losses = agreeing.loss(rows[pairs], rows[partners])
+    weights, bias = (parameter.detach().numpy() for parameter in heads.parameters)
+    return Heads(weights.reshape(d, count, k), bias.reshape(count, k), losses.double().numpy())

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from shoal.cluster import kmeans, stability, threads
 from shoal.cluster.consensus import consensus_of
-from shoal.cluster.heads import EPOCHS, Heads, Neighbours, train_heads
+from shoal.cluster.heads import Heads, Neighbours, plan, train_heads
 from shoal.cluster.kmeans import Clustering, Labels
 from shoal.cluster.smoothing import smoothed, whitened
 from shoal.cluster.space import ClusterSpace, Rows, fit_space, points_of
@@ -162,7 +162,7 @@ def _trained(
 ) -> Heads:
     """All heads, in groups of one size on every machine; each group on one core."""
     groups = [starts[first : first + SIDE_BY_SIDE] for first in range(0, len(starts), SIDE_BY_SIDE)]
-    with progress.task("Learning", EPOCHS * len(groups), "epochs") as task:
+    with progress.task("Learning", plan(len(white))[2] * len(groups), "epochs") as task:
 
         def train(number: int) -> Heads:
             import torch  # noqa: PLC0415  (k-means does not need it)

@@ -1,0 +1,207 @@
+"""Learned clusters: the objectives against literal loops, heads, consensus, and whether they are taken."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score, mutual_info_score
+
+from shoal.cluster import learned, stage
+from shoal.cluster.consensus import consensus_of
+from shoal.cluster.heads import train_heads
+from shoal.cluster.model import ClusterModel
+from shoal.cluster.objectives import ENTROPY_WEIGHT, MIXED, OBJECTIVES, SHARPNESS
+from shoal.cluster.smoothing import smoothed, whitened
+from shoal.config import ClusterConfig
+from shoal.embeddings import EmbeddingStore, normalise_rows
+from shoal.neighbours.exact import exact_neighbours
+from shoal.progress import Progress
+from shoal.rundir import RunDir, StageResult
+from small_run import write_small_run
+
+Points = npt.NDArray[np.float32]
+
+
+def kinds(
+    count: int, each: int, dims: int = 24, noise: float = 0.9, seed: int = 0
+) -> tuple[Points, npt.NDArray[np.int64]]:
+    """Overlapping kinds of images as features of an encoder: not negative, and most dimensions noise."""
+    random = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(count), each)
+    centres = 3 * random.standard_normal((count, 6))
+    signal = (centres[truth] + random.standard_normal((len(truth), 6))) @ random.standard_normal((6, dims)) / 6**0.5
+    return np.maximum(signal + noise * random.standard_normal((len(truth), dims)), 0).astype(np.float32), truth
+
+
+def cluster(run: RunDir, method: str, clusters: str = "4", seed: int = 0) -> StageResult:
+    return stage.run(ClusterConfig(("x",), method=method, clusters=clusters, seed=seed), run, Progress())
+
+
+# -- objectives ------------------------------------------------------------------------------------------------------
+
+
+def literal(name: str, first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
+    """The objective of one head, [n, k] each, as its paper writes it."""
+    n, k = first.shape
+    if name == "scan":
+        mean = [sum(first[i, c] for i in range(n)) / n for c in range(k)]
+        agree = sum(-math.log(sum(first[i, c] * second[i, c] for c in range(k))) for i in range(n)) / n
+        return agree - ENTROPY_WEIGHT * -sum(m * math.log(m) for m in mean)
+    if name == "mutual_information":
+        joint = [[0.0] * k for _ in range(k)]
+        for i in range(n):
+            for c in range(k):
+                for d in range(k):
+                    joint[c][d] += (first[i, c] * second[i, d] + first[i, d] * second[i, c]) / (2 * n)
+        margin = [sum(row) for row in joint]
+        return -sum(joint[c][d] * math.log(joint[c][d] / margin[c] / margin[d]) for c in range(k) for d in range(k))
+    prior = [sum(first[i, c] + second[i, c] for i in range(n)) / (2 * n) for c in range(k)]
+    if name == "icon":
+        steps = [sum(first[i, c] * second[i, c] / prior[c] for c in range(k)) for i in range(n)]
+        return -sum(math.log((1 - MIXED) * step + MIXED) for step in steps) / n
+    total = 0.0
+    for i in range(n):
+        weight = sum(first[i, c] * second[i, c] for c in range(k))
+        total -= weight * math.log(sum((first[i, c] * second[i, c]) ** SHARPNESS / prior[c] for c in range(k)))
+    return total / n
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_objectives_equal_literal_loops(name: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    first, second = torch.randn((2, 7, 1, 3), generator=random, dtype=torch.float64).softmax(3)
+    found = OBJECTIVES[name](first, second)
+    assert found.shape == (1,)
+    assert float(found) == pytest.approx(literal(name, first[:, 0].numpy(), second[:, 0].numpy()), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["mutual_information", "scan", "icon"])
+def test_agreeing_on_clusters_of_one_size_is_best(name: str) -> None:
+    sharp = torch.eye(3).repeat(4, 1)[:, None]  # [12, 1, 3]
+    one = torch.tensor([[1.0, 0, 0]]).repeat(12, 1)[:, None]
+    even = torch.full((12, 1, 3), 1 / 3)
+    best = float(OBJECTIVES[name](sharp, sharp))
+    for other in ((one, one), (even, even), (sharp, sharp.roll(1, 0))):
+        assert best < float(OBJECTIVES[name](*other))
+
+
+# -- parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_smoothing_equals_the_dense_walk() -> None:
+    points = normalise_rows(np.random.default_rng(0).standard_normal((40, 5)).astype(np.float32))
+    neighbours, _ = exact_neighbours(points, 15)
+    links = np.zeros((40, 40))
+    np.put_along_axis(links, neighbours, 1, axis=1)
+    walk = (links + links.T) / (links + links.T).sum(axis=1, keepdims=True)
+    expected = points.astype(np.float64)
+    for _ in range(4):
+        expected = expected / 2 + walk @ expected / 2
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(smoothed(points, neighbours), expected, atol=1e-5)
+
+
+def test_whitened_coordinates_have_variance_1_and_no_correlation() -> None:
+    points, _ = kinds(3, 50)
+    white = whitened(points, 8)
+    np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(8), atol=1e-3)
+
+
+def test_heads_find_what_their_beginnings_missed() -> None:
+    points, truth = kinds(4, 150, noise=0.3)
+    white = whitened(points, 8)
+    neighbours, _ = exact_neighbours(normalise_rows(white.copy()), 10)
+    begin = np.where(np.random.default_rng(0).random(600) < 0.3, np.random.default_rng(1).integers(0, 4, 600), truth)
+    heads = train_heads(white, neighbours, [begin.astype(np.int32)], 4, seed=0)
+    before = adjusted_rand_score(truth, begin)
+    after = adjusted_rand_score(truth, heads.logits(white)[:, 0].argmax(axis=1))
+    assert after > max(before + 0.2, 0.8)
+    consensus = consensus_of(heads, white)
+    rows = consensus.transform(white)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-4)
+    np.testing.assert_allclose(consensus.transform(white[5:9]), rows[5:9], atol=1e-5)
+
+
+def test_information_equals_scikit_learns() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 50).astype(np.int32)
+    neighbours = random.integers(0, 50, (50, 4)).astype(np.int32)
+    held_out = np.arange(0, 50, 10)
+    first, second = np.repeat(labels[held_out], 4), labels[neighbours[held_out]].ravel()
+    both = mutual_info_score(np.concatenate([first, second]), np.concatenate([second, first]))
+    assert learned._information(labels, neighbours, 3) == pytest.approx(both, abs=1e-9)
+
+
+# -- the whole -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, npt.NDArray[np.int64]]:
+    points, truth = kinds(4, 300)
+    return write_small_run(tmp_path_factory.mktemp("learned"), points), truth
+
+
+def test_auto_learns_where_there_are_images_enough_and_says_why(run: tuple[RunDir, npt.NDArray[np.int64]]) -> None:
+    folder, truth = run
+    facts = cluster(folder, "auto").facts
+    assert facts["method"] == "learned"
+    assert "learned clusters tell more" in facts["why_method"]
+    table = folder.read_clusters()
+    assert adjusted_rand_score(truth, table["cluster"].to_numpy()) > 0.8
+    model = ClusterModel.load(folder.model)
+    store = EmbeddingStore.open(folder.embeddings)
+    again = model.assign(store.read(np.arange(1200)))
+    np.testing.assert_array_equal(again.cluster, table["cluster"].to_numpy())
+    np.testing.assert_allclose(again.confidence, table["confidence"].to_numpy(), atol=1e-5)
+    assert again.unknown.mean() < 0.05
+    assert model.space.plain.consensus is None
+    assert model.space.plain.transform(store.read(np.arange(3))).shape == (3, min(24, 64))
+
+
+def test_the_same_seed_learns_the_same_bytes(run: tuple[RunDir, npt.NDArray[np.int64]]) -> None:
+    folder, _ = run
+    written = []
+    for _ in range(2):
+        cluster(folder, "learned", seed=3)
+        written.append(
+            [path.read_bytes() for path in (folder.clusters, folder.levels, *sorted(folder.model.iterdir()))]
+        )
+    assert written[0] == written[1]
+
+
+def test_few_images_are_left_to_k_means(tmp_path: Path) -> None:
+    points, _ = kinds(3, 30)
+    small = write_small_run(tmp_path, points)
+    assert cluster(small, "auto", "3").facts["method"] == "kmeans"
+    assert cluster(small, "learned", "3").facts["method"] in ("learned", "kmeans")  # asked for: tried, and judged
+
+
+def test_clusters_that_tell_nothing_of_neighbours_are_not_taken(tmp_path: Path) -> None:
+    points, truth = kinds(3, 100)
+    store = EmbeddingStore.open(write_small_run(tmp_path, points).embeddings)
+    fitted = learned.learn(store, np.arange(300), 3, seed=0, heads=4)
+    chance = np.random.default_rng(0).integers(0, 3, 300).astype(np.int32)
+    assert learned.judge(fitted, chance, 3).taken
+    shuffled = learned.Learned(**{**fields(fitted), "found": relabelled(fitted, chance)})
+    assert "tell no more" in learned.judge(shuffled, truth.astype(np.int32), 3).sentence
+    one = np.zeros(300, np.int32)
+    one[:2] = 1, 2
+    collapsed = learned.Learned(**{**fields(fitted), "found": relabelled(fitted, one)})
+    assert "collapsed" in learned.judge(collapsed, np.arange(300, dtype=np.int32) % 5, 5).sentence
+    strangers = learned.Learned(**{**fields(fitted), "agreement": 0.1})
+    assert "do not agree" in learned.judge(strangers, chance, 3).sentence
+
+
+def fields(fitted: learned.Learned) -> dict[str, object]:
+    return {name: getattr(fitted, name) for name in learned.Learned.__dataclass_fields__}
+
+
+def relabelled(fitted: learned.Learned, labels: npt.NDArray[np.int32]) -> object:
+    from dataclasses import replace
+
+    return replace(fitted.found, labels=labels)
