@@ -1,17 +1,19 @@
-"""SphericalKMeans as scikit-learn expects an estimator to be."""
+"""The estimators as scikit-learn expects them to be."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from shoal.cluster import SphericalKMeans
+from shoal.cluster import LearnedClustering, SphericalKMeans
+from shoal.cluster.objectives import OBJECTIVES
 
 
-@parametrize_with_checks([SphericalKMeans(n_clusters=3, n_init=2)])
+@parametrize_with_checks([SphericalKMeans(n_clusters=3, n_init=2), LearnedClustering(n_clusters=3, n_heads=2)])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-def test_scikit_learns_own_checks(estimator: SphericalKMeans, check: object) -> None:
+def test_scikit_learns_own_checks(estimator: object, check: object) -> None:
     check(estimator)  # type: ignore[operator]
 
 
@@ -28,3 +30,23 @@ def test_lengths_of_rows_do_not_matter() -> None:
 def test_parameters_out_of_range_are_named(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         SphericalKMeans(**change).fit(np.eye(4))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_learned_clusters_and_their_probabilities(objective: str) -> None:
+    generator = np.random.default_rng(0)
+    rows = generator.standard_normal((300, 6)) + np.repeat(4 * np.eye(3, 6), 100, axis=0)
+    truth = np.repeat(np.arange(3), 100)
+    model = LearnedClustering(3, objective=objective, n_heads=4, random_state=0).fit(rows)
+    assert adjusted_rand_score(truth, model.labels_) > 0.9
+    found = model.predict_proba(rows)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    np.testing.assert_array_equal(found.argmax(axis=1), model.predict(rows))
+    np.testing.assert_array_equal(model.predict(rows), model.labels_)
+    assert 0 < model.agreement_ <= 1
+
+
+@pytest.mark.parametrize("change", [{"n_clusters": 1}, {"n_heads": 0}, {"objective": "iic"}])
+def test_parameters_of_learned_clusters_are_named(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        LearnedClustering(**change).fit(np.random.default_rng(0).random((9, 4)))  # type: ignore[arg-type]

@@ -11,11 +11,11 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score, mutual_info_score
 
-from shoal.cluster import learned, stage
+from shoal.cluster import learned, objectives, stage
 from shoal.cluster.consensus import consensus_of
 from shoal.cluster.heads import train_heads
 from shoal.cluster.model import ClusterModel
-from shoal.cluster.objectives import ENTROPY_WEIGHT, MIXED, OBJECTIVES, SHARPNESS
+from shoal.cluster.objectives import BALANCE_WEIGHT, ENTROPY_WEIGHT, MIXED, OBJECTIVES, SHARPNESS, LinearHeads
 from shoal.cluster.smoothing import smoothed, whitened
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, normalise_rows
@@ -36,6 +36,17 @@ def kinds(
     centres = 3 * random.standard_normal((count, 6))
     signal = (centres[truth] + random.standard_normal((len(truth), 6))) @ random.standard_normal((6, dims)) / 6**0.5
     return np.maximum(signal + noise * random.standard_normal((len(truth), dims)), 0).astype(np.float32), truth
+
+
+def bands(each: int = 300, dims: int = 24, seed: int = 0) -> tuple[Points, npt.NDArray[np.int64]]:
+    """Four kinds, each far more spread along a direction of its own than kinds are apart: k-means cuts across them."""
+    random = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(4), each)
+    centres, along = random.standard_normal((4, dims)), random.standard_normal((4, dims))
+    along *= 10 / np.linalg.norm(along, axis=1, keepdims=True)
+    points = centres[truth] + random.uniform(-1, 1, (len(truth), 1)) * along[truth]
+    points += 0.6 * random.standard_normal(points.shape)
+    return np.maximum(points, 0).astype(np.float32), truth
 
 
 def cluster(run: RunDir, method: str, clusters: str = "4", seed: int = 0) -> StageResult:
@@ -60,24 +71,45 @@ def literal(name: str, first: npt.NDArray[np.float64], second: npt.NDArray[np.fl
                     joint[c][d] += (first[i, c] * second[i, d] + first[i, d] * second[i, c]) / (2 * n)
         margin = [sum(row) for row in joint]
         return -sum(joint[c][d] * math.log(joint[c][d] / margin[c] / margin[d]) for c in range(k) for d in range(k))
+    assert name == "icon"
     prior = [sum(first[i, c] + second[i, c] for i in range(n)) / (2 * n) for c in range(k)]
-    if name == "icon":
-        steps = [sum(first[i, c] * second[i, c] / prior[c] for c in range(k)) for i in range(n)]
-        return -sum(math.log((1 - MIXED) * step + MIXED) for step in steps) / n
-    total = 0.0
-    for i in range(n):
-        weight = sum(first[i, c] * second[i, c] for c in range(k))
-        total -= weight * math.log(sum((first[i, c] * second[i, c]) ** SHARPNESS / prior[c] for c in range(k)))
-    return total / n
+    steps = [sum(first[i, c] * second[i, c] / prior[c] for c in range(k)) for i in range(n)]
+    return -sum(math.log((1 - MIXED) * step + MIXED) for step in steps) / n
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
-def test_objectives_equal_literal_loops(name: str) -> None:
+def drawn(count: int = 2) -> tuple[torch.Tensor, ...]:
+    """Soft assignments [7, 1, 3], float64."""
     random = torch.Generator().manual_seed(0)
-    first, second = torch.randn((2, 7, 1, 3), generator=random, dtype=torch.float64).softmax(3)
-    found = OBJECTIVES[name](first, second)
+    return tuple(torch.randn((count, 7, 1, 3), generator=random, dtype=torch.float64).softmax(3))
+
+
+@pytest.mark.parametrize("name", ["icon", "mutual_information", "scan"])
+def test_losses_equal_literal_loops(name: str) -> None:
+    first, second = drawn()
+    found = getattr(objectives, name)(first, second)
     assert found.shape == (1,)
     assert float(found) == pytest.approx(literal(name, first[:, 0].numpy(), second[:, 0].numpy()), abs=1e-9)
+
+
+def test_temi_equals_literal_loops() -> None:
+    student = drawn(4)
+    s, s_other, t, t_other = (rows[:, 0].numpy() for rows in student)
+    prior = np.array([0.2, 0.3, 0.5])
+    total = 0.0
+    for i in range(7):
+        weight = sum(t[i, c] * t_other[i, c] for c in range(3))
+        for one, other in ((s, t_other), (s_other, t)):
+            total -= weight / 2 * math.log(sum((one[i, c] * other[i, c]) ** SHARPNESS / prior[c] for c in range(3)))
+    assert float(objectives.temi(*student, torch.from_numpy(prior)[None])) == pytest.approx(total / 7, abs=1e-9)
+
+
+def test_turtle_equals_literal_loops() -> None:
+    labelling, probe = drawn()
+    told, guessed = labelling[:, 0].numpy(), probe[:, 0].numpy()
+    cross = -sum(told[i, c] * math.log(guessed[i, c]) for i in range(7) for c in range(3)) / 7
+    mean = [sum(told[i, c] for i in range(7)) / 7 for c in range(3)]
+    expected = cross + BALANCE_WEIGHT * sum(m * math.log(m) for m in mean)
+    assert float(objectives.turtle(labelling, probe)) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["mutual_information", "scan", "icon"])
@@ -85,9 +117,49 @@ def test_agreeing_on_clusters_of_one_size_is_best(name: str) -> None:
     sharp = torch.eye(3).repeat(4, 1)[:, None]  # [12, 1, 3]
     one = torch.tensor([[1.0, 0, 0]]).repeat(12, 1)[:, None]
     even = torch.full((12, 1, 3), 1 / 3)
-    best = float(OBJECTIVES[name](sharp, sharp))
+    loss = getattr(objectives, name)
+    best = float(loss(sharp, sharp))
     for other in ((one, one), (even, even), (sharp, sharp.roll(1, 0))):
-        assert best < float(OBJECTIVES[name](*other))
+        assert best < float(loss(*other))
+
+
+def test_the_teacher_follows_the_student_slowly() -> None:
+    heads = LinearHeads(torch.zeros(2, 3, requires_grad=True), torch.zeros(3, requires_grad=True), 1)
+    temi = objectives.Temi(heads)
+    with torch.no_grad():
+        heads.weights += 1
+    temi.before_step(torch.ones(4, 2))
+    assert float(temi._teacher.weights[0, 0]) == pytest.approx(1 - objectives.TEACHER_MOMENTUM, rel=1e-4)
+    temi.loss(torch.ones(4, 2), torch.ones(4, 2)).sum().backward()
+    assert temi._teacher.weights.grad is None
+    assert heads.weights.grad is not None
+
+
+def test_turtles_probe_learns_the_labelling_and_gives_it_no_gradient() -> None:
+    random = torch.Generator().manual_seed(0)
+    rows = torch.randn((200, 5), generator=random)
+    heads = LinearHeads(torch.randn((5, 3), generator=random).requires_grad_(), torch.zeros(3, requires_grad=True), 1)
+    turtle = objectives.Turtle(heads)
+    with torch.no_grad():
+        heads.weights.copy_(heads.weights.flip(1) * 3)  # the probe knew another labelling
+    errors = []
+    for _ in range(60):
+        turtle.before_step(rows)
+        errors.append(float(turtle.loss(rows, rows).sum().detach()))
+    assert errors[-1] < errors[0] - 0.05
+    assert heads.weights.grad is None
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_every_objective_keeps_what_its_heads_began_with_where_it_is_right(name: str) -> None:
+    points, truth = kinds(3, 150, noise=0.3)
+    white = whitened(points, 8)
+    neighbours, _ = exact_neighbours(normalise_rows(white.copy()), 10)
+    starts = [truth.astype(np.int32), ((truth + 1) % 3).astype(np.int32)]
+    heads = train_heads(white, neighbours, starts, 3, seed=0, objective=name)
+    for head in range(2):
+        assert adjusted_rand_score(truth, heads.logits(white)[:, head].argmax(axis=1)) > 0.9
+    assert np.isfinite(heads.losses).all()
 
 
 # -- parts -----------------------------------------------------------------------------------------------------------
@@ -142,7 +214,7 @@ def test_information_equals_scikit_learns() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, npt.NDArray[np.int64]]:
-    points, truth = kinds(4, 300)
+    points, truth = bands()
     return write_small_run(tmp_path_factory.mktemp("learned"), points), truth
 
 
@@ -152,7 +224,7 @@ def test_auto_learns_where_there_are_images_enough_and_says_why(run: tuple[RunDi
     assert facts["method"] == "learned"
     assert "learned clusters tell more" in facts["why_method"]
     table = folder.read_clusters()
-    assert adjusted_rand_score(truth, table["cluster"].to_numpy()) > 0.8
+    learned_score = adjusted_rand_score(truth, table["cluster"].to_numpy())
     model = ClusterModel.load(folder.model)
     store = EmbeddingStore.open(folder.embeddings)
     again = model.assign(store.read(np.arange(1200)))
@@ -161,6 +233,8 @@ def test_auto_learns_where_there_are_images_enough_and_says_why(run: tuple[RunDi
     assert again.unknown.mean() < 0.05
     assert model.space.plain.consensus is None
     assert model.space.plain.transform(store.read(np.arange(3))).shape == (3, min(24, 64))
+    assert cluster(folder, "kmeans").facts["method"] == "kmeans"
+    assert learned_score > 0.2 + adjusted_rand_score(truth, folder.read_clusters()["cluster"].to_numpy())
 
 
 def test_the_same_seed_learns_the_same_bytes(run: tuple[RunDir, npt.NDArray[np.int64]]) -> None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shoal.cluster.estimators import SphericalKMeans
+    from shoal.cluster.learned_estimator import LearnedClustering
 
-__all__ = ["SphericalKMeans"]
+__all__ = ["LearnedClustering", "SphericalKMeans"]
 
 
 def __getattr__(name: str) -> object:
@@ -16,4 +17,8 @@ def __getattr__(name: str) -> object:
         from shoal.cluster.estimators import SphericalKMeans  # noqa: PLC0415
 
         return SphericalKMeans
+    if name == "LearnedClustering":
+        from shoal.cluster.learned_estimator import LearnedClustering  # noqa: PLC0415
+
+        return LearnedClustering
     raise AttributeError(f"module 'shoal.cluster' has no attribute {name!r}")

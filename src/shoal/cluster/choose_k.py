@@ -2,7 +2,8 @@
 
 The rule: the greatest product of the mean silhouette (are the clusters apart?) and the stability under resampling
 (would they be found again?). Either alone misleads: two clusters are nearly always stable, and the silhouette of many
-tight clusters can be high by chance.
+tight clusters can be high by chance. Other peaks of that product are told as numbers that can be defended too. The
+coding length is kept as evidence, and decides nothing: docs/decisions.md has what was compared.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from shoal.cluster import kmeans, silhouette, stability, threads
+from shoal.cluster.coding_length import coding_length
 from shoal.cluster.kmeans import COSINE, Clustering, Float64
 from shoal.cluster.stability import Stability
 from shoal.config import ClusterCounts
@@ -32,6 +34,11 @@ EDGE = 0.9  # a best number beyond this part of the largest one looked at asks f
 WIDER = 1.6
 STARTS = 4
 POLISH_ITERATIONS = 10  # rounds on all images for a candidate; the chosen one runs to the end
+RUNNERS_UP = 2
+APART = (
+    1.25  # a runner-up is at least this many times as large as the chosen number and as other runners-up, or smaller
+)
+WORTH_TELLING = 0.6  # of the chosen one's score, that a runner-up has at the least
 EUCLIDEAN_PAIRS_IMAGES = 10_000  # the Euclidean silhouette of candidates is taken on at most this many images
 
 
@@ -43,6 +50,7 @@ class Candidate:
     silhouette: float  # mean over the images, -1 to 1
     stability: Stability
     smallest: int  # images in the smallest cluster
+    coding_length: float | None = None  # bits an image, smaller is better; None for the Euclidean metric
 
     @property
     def k(self) -> int:
@@ -56,12 +64,21 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """The chosen candidate, all candidates by rising K, silhouettes of the chosen one [N], and why it was chosen."""
+    """What was found.
+
+    Attributes:
+        chosen: the candidate taken.
+        candidates: all of them, by rising K.
+        silhouettes: of the chosen one, [N].
+        sentence: why it was chosen.
+        runners_up: numbers that can be defended too, best first.
+    """
 
     chosen: Candidate
     candidates: tuple[Candidate, ...]
     silhouettes: Float64
     sentence: str
+    runners_up: tuple[int, ...]
 
 
 def choose(
@@ -93,7 +110,8 @@ def choose(
     best = look.best
     chosen, silhouettes = _finish(best, points, metric)
     candidates = tuple(chosen if candidate is best else candidate for candidate in look.candidates)
-    return Choice(chosen, candidates, silhouettes, _sentence(chosen, candidates, counts))
+    also = _runners_up(chosen, candidates)
+    return Choice(chosen, candidates, silhouettes, _sentence(chosen, candidates, counts) + _also(also), also)
 
 
 def most_kinds(images: int) -> float:
@@ -177,8 +195,11 @@ def _ladder(first: int, last: int) -> list[int]:
 def _candidate(points: Float32, k: int, seed: int, metric: str) -> Candidate:
     rng = np.random.default_rng([seed, k])
     found = kmeans.fit(points, k, rng, metric=metric, starts=STARTS, polish_iterations=POLISH_ITERATIONS)
-    mean = float(silhouette.cosine(points, found.labels, k).mean()) if metric == COSINE else 0.0  # Euclidean: in _Look
-    return Candidate(found, mean, stability.of_resamples(points, k, rng, metric), int(np.bincount(found.labels).min()))
+    again, smallest = stability.of_resamples(points, k, rng, metric), int(np.bincount(found.labels).min())
+    if metric != COSINE:
+        return Candidate(found, 0.0, again, smallest)  # the silhouette comes in _Look
+    mean = float(silhouette.cosine(points, found.labels, k).mean())
+    return Candidate(found, mean, again, smallest, coding_length(points, found.labels, k))
 
 
 def _finish(best: Candidate, points: Float32, metric: str) -> tuple[Candidate, Float64]:
@@ -190,6 +211,25 @@ def _finish(best: Candidate, points: Float32, metric: str) -> tuple[Candidate, F
         silhouettes = silhouette.euclidean(points, [found.labels])[0]
     smallest = int(np.bincount(found.labels, minlength=best.k).min())
     return replace(best, clustering=found, silhouette=float(silhouettes.mean()), smallest=smallest), silhouettes
+
+
+def _runners_up(chosen: Candidate, candidates: Sequence[Candidate]) -> tuple[int, ...]:
+    """Peaks of the score elsewhere: no number nearer than APART has a greater one."""
+
+    def near(k: int, other: int) -> bool:
+        return max(k, other) < APART * min(k, other)
+
+    told: list[int] = []
+    for candidate in sorted(candidates, key=lambda candidate: (-candidate.score, candidate.k)):
+        around = max(other.score for other in candidates if near(other.k, candidate.k))
+        is_peak = around == candidate.score >= WORTH_TELLING * chosen.score > 0
+        if is_peak and not any(near(candidate.k, k) for k in (chosen.k, *told)):
+            told.append(candidate.k)
+    return tuple(told[:RUNNERS_UP])
+
+
+def _also(numbers: Sequence[int]) -> str:
+    return f"; also defensible: {', '.join(map(str, numbers))}" if numbers else ""
 
 
 def _checked(counts: ClusterCounts, images: int) -> list[int]:

@@ -68,6 +68,23 @@ class Learned:
     loss: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """What heads of any number of clusters learn from, for n images.
+
+    Attributes:
+        space: the whitening, without a consensus.
+        white: float32 [n, dims], points whitened and as long as they are.
+        neighbours: of each, as positions among the n.
+        smooth: float32 [n, at most 48], whitened coordinates of the points drawn towards their neighbours.
+    """
+
+    space: ClusterSpace
+    white: Float32
+    neighbours: Neighbours
+    smooth: Float32
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether learned clusters are taken, and one sentence that says why."""
@@ -101,16 +118,11 @@ def learn(
     sample = np.arange(n)
     if n > MOST_IMAGES:
         sample = np.sort(np.random.default_rng([seed, 4]).choice(n, MOST_IMAGES, replace=False))
-    dims = max(1, min(WHITE_DIMS, n // IMAGES_PER_DIM, store.dim))
-    space = fit_space(store, ids, "cosine", np.random.default_rng([seed, 5]), dims=dims, whitening=1.0)
-    white = points_of(space, store, ids[sample], unit=False)[0]
-    assert space.scales is not None  # of the cosine metric
-    # Whitened by half: a whole whitening would drown what near neighbours share.
-    rows = normalise_rows(np.divide(white, np.sqrt(space.scales), dtype=np.float32))
-    neighbours, _ = exact_neighbours(rows, min(NEIGHBOURS, len(sample) - 1))
-    starts = _starts(smoothed(rows, neighbours), k, heads or max(LEAST_HEADS, min(MOST_HEADS, OUTPUTS // k)), seed)
-    kept = _better_half(_trained(white, neighbours, starts, k, seed, objective, progress or Progress()))
-    space = replace(space, consensus=consensus_of(kept, white))
+    ground = prepare(store, ids, sample, seed)
+    count = heads or max(LEAST_HEADS, min(MOST_HEADS, OUTPUTS // k))
+    kept = _better_half(heads_on(ground, k, seed, count, objective=objective, progress=progress))
+    white, neighbours = ground.white, ground.neighbours
+    space = replace(ground.space, consensus=consensus_of(kept, white))
     points, lengths = points_of(space, store, ids)
     found = kmeans.fit(points, k, np.random.default_rng([seed, k, 6]), starts=CONSENSUS_STARTS)
     own = found.labels[sample]
@@ -139,39 +151,52 @@ def judge(learned: Learned, plain: Labels, k: int) -> Verdict:
     return Verdict(True, f"learned clusters tell more of an image's neighbours than k-means ({told})")
 
 
-def _starts(points: Float32, k: int, count: int, seed: int) -> list[Labels]:
-    """Clusterings of smoothed points by k-means, in whitened spaces of several sizes."""
-    coordinates = whitened(points, START_DIMS[-1])
+def prepare(store: Rows, ids: Ids, sample: Ids, seed: int) -> Ground:
+    """What heads on the images `ids[sample]` learn from; the space is fitted to all `ids`."""
+    dims = max(1, min(WHITE_DIMS, len(ids) // IMAGES_PER_DIM, store.dim))
+    space = fit_space(store, ids, "cosine", np.random.default_rng([seed, 5]), dims=dims, whitening=1.0)
+    white = points_of(space, store, ids[sample], unit=False)[0]
+    assert space.scales is not None  # of the cosine metric
+    # Whitened by half: a whole whitening would drown what near neighbours share.
+    rows = normalise_rows(np.divide(white, np.sqrt(space.scales), dtype=np.float32))
+    neighbours, _ = exact_neighbours(rows, min(NEIGHBOURS, len(sample) - 1))
+    return Ground(space, white, neighbours, whitened(smoothed(rows, neighbours), START_DIMS[-1]))
 
-    def start(number: int) -> Labels:
-        rows = np.ascontiguousarray(coordinates[:, : START_DIMS[number % len(START_DIMS)]])
-        random = np.random.default_rng([seed, k, 7, number])
-        return kmeans.fit(normalise_rows(rows), k, random, starts=STARTS).labels
 
-    return list(threads.each(start, range(count)))
-
-
-def _trained(
-    white: Float32,
-    neighbours: Neighbours,
-    starts: list[Labels],
+def heads_on(
+    ground: Ground,
     k: int,
     seed: int,
-    objective: str,
-    progress: Progress,
+    count: int,
+    *,
+    objective: str = "mutual_information",
+    progress: Progress | None = None,
 ) -> Heads:
-    """All heads, in groups of one size on every machine; each group on one core."""
-    groups = [starts[first : first + SIDE_BY_SIDE] for first in range(0, len(starts), SIDE_BY_SIDE)]
-    with progress.task("Learning", plan(len(white))[2] * len(groups), "epochs") as task:
+    """Train `count` heads of `k` clusters, in groups of one size on every machine; each group on one core."""
+    starts = _starts(ground.smooth, k, count, seed)
+    groups = [starts[first : first + SIDE_BY_SIDE] for first in range(0, count, SIDE_BY_SIDE)]
+    with (progress or Progress()).task("Learning", plan(len(ground.white))[2] * len(groups), "epochs") as task:
 
         def train(number: int) -> Heads:
             import torch  # noqa: PLC0415  (k-means does not need it)
 
             torch.set_num_threads(1)  # of this worker: products so small lose more by being shared than they gain
             own = int(np.random.default_rng([seed, k, 8, number]).integers(2**31))
-            return train_heads(white, neighbours, groups[number], k, own, objective=objective, watch=task.advance)
+            group = groups[number]
+            return train_heads(ground.white, ground.neighbours, group, k, own, objective=objective, watch=task.advance)
 
         return Heads.together(list(threads.each(train, range(len(groups)))))
+
+
+def _starts(smooth: Float32, k: int, count: int, seed: int) -> list[Labels]:
+    """Clusterings of smoothed points by k-means, in whitened spaces of several sizes."""
+
+    def start(number: int) -> Labels:
+        rows = np.ascontiguousarray(smooth[:, : START_DIMS[number % len(START_DIMS)]])
+        random = np.random.default_rng([seed, k, 7, number])
+        return kmeans.fit(normalise_rows(rows), k, random, starts=STARTS).labels
+
+    return list(threads.each(start, range(count)))
 
 
 def _better_half(heads: Heads) -> Heads:

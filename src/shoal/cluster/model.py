@@ -75,6 +75,15 @@ class ClusterModel:
         unknown = (closeness < self.least_closeness[cluster]) | (lengths[:, 1] > self.most_outside)
         return Assignment(cluster, confidence, confidence < UNSURE_BELOW, runner_up, unknown)
 
+    def probabilities(self, features: Float32) -> npt.NDArray[np.float64]:
+        """Confidence in each cluster of raw features float32 [n, d], [n, K]; rows sum to 1."""
+        points, _ = self.space.project(features)
+        found = np.empty((len(points), len(self.centroids)))
+        for where, scores in kmeans.score_blocks(points, self.centroids, metric=self.space.metric):
+            found[where] = np.exp(self.concentration * (scores - scores.max(axis=1, keepdims=True)))
+        found /= found.sum(axis=1, keepdims=True)
+        return found
+
     def save(self, folder: Path, numbers: Labels | None = None) -> None:
         """Write clusters.safetensors and clusters.json into `folder`.
 

@@ -53,6 +53,25 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ArrayRows:
+    """`Rows` of an array [n, d] in memory; the id of a row is its place."""
+
+    values: Float32
+
+    @property
+    def dim(self) -> int:
+        return int(self.values.shape[1])
+
+    def read(self, ids: Ids, columns: slice = slice(None)) -> Float32:
+        return self.values[ids][:, columns]
+
+    def blocks(self, ids: Ids, size: int = 8192) -> Iterator[tuple[slice, Float32]]:
+        for start in range(0, len(ids), size):
+            where = slice(start, min(start + size, len(ids)))
+            yield where, self.read(ids[where])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ClusterSpace:
     """A map from raw features [n, d] to points [n, dims]; made by `fit_space`, saved with the model.
 

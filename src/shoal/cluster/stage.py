@@ -15,14 +15,13 @@ from shoal.cluster import kmeans, learned, levels, silhouette
 from shoal.cluster.choose_k import Choice, automatic_counts, choose
 from shoal.cluster.kmeans import EUCLIDEAN, Clustering, Float64, Labels
 from shoal.cluster.model import Assignment, fit_model
+from shoal.cluster.rows import ImageRows
 from shoal.cluster.space import ClusterSpace, centroids_of, cluster_points, fit_space
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
 from shoal.errors import ConfigError
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_file, digest_of
-
-RUNNERS_UP = 3
 
 
 def key(config: ClusterConfig) -> dict[str, Any]:
@@ -53,7 +52,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     outcome = _better(plain, config, store, ids, progress)
     found = outcome.found
     model = fit_model(outcome.space, found, outcome.points, outcome.lengths, config.seed, outcome.votes)
-    rows = _Rows.of(images, ids)
+    rows = ImageRows.of(images, ids)
     columns = _describe(outcome, model.assign_points(outcome.points, outcome.lengths))
     records.write_table(run_dir.clusters, rows.table(columns, records.CLUSTERS))
     means = means_of(points, found.labels, config.metric)
@@ -132,34 +131,6 @@ def _describe(outcome: _Outcome, assignment: Assignment) -> dict[str, npt.NDArra
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """One row for every usable image and every duplicate of one, by rising id."""
-
-    ids: list[int]
-    paths: list[str]
-    source: npt.NDArray[np.int64]  # [rows], position among the usable images
-
-    @classmethod
-    def of(cls, images: pa.Table, usable: Ids) -> _Rows:
-        place = {int(image): number for number, image in enumerate(usable)}
-        rows = []
-        for image in images.to_pylist():
-            original = image["duplicate_of"] if image["status"] == records.DUPLICATE else image["id"]
-            if original in place:
-                rows.append((image["id"], image["path"], place[original]))
-        rows.sort()
-        ids, paths, source = zip(*rows, strict=True)
-        return cls(list(ids), list(paths), np.array(source, dtype=np.int64))
-
-    def table(self, columns: dict[str, npt.NDArray[Any]], schema: pa.Schema | None = None) -> pa.Table:
-        """A table with id, with path if `schema` has it, and each column [usable images] spread over the rows."""
-        head: dict[str, Any] = {"id": pa.array(self.ids, pa.int64())}
-        if schema is not None and "path" in schema.names:
-            head["path"] = self.paths
-        return pa.table({**head, **{name: values[self.source] for name, values in columns.items()}}, schema=schema)
-
-
 def _evidence(choice: Choice) -> pa.Table:
     """One row for each number of clusters looked at."""
     rows = choice.candidates
@@ -168,6 +139,7 @@ def _evidence(choice: Choice) -> pa.Table:
             "k": pa.array([row.k for row in rows], pa.int32()),
             "silhouette": pa.array([row.silhouette for row in rows], pa.float64()),
             "stability": pa.array([row.stability.rand for row in rows], pa.float64()),
+            "coding_length": pa.array([row.coding_length for row in rows], pa.float64()),
             "inertia": pa.array([row.clustering.inertia for row in rows], pa.float64()),
             "smallest": pa.array([row.smallest for row in rows], pa.int32()),
             "chosen": pa.array([row is choice.chosen for row in rows], pa.bool_()),
@@ -176,7 +148,6 @@ def _evidence(choice: Choice) -> pa.Table:
 
 
 def _facts(choice: Choice, outcome: _Outcome, unsure: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    ranked = sorted(choice.candidates, key=lambda item: -item.score)
     return {
         "k": choice.chosen.k,
         "sentence": choice.sentence,
@@ -184,6 +155,6 @@ def _facts(choice: Choice, outcome: _Outcome, unsure: npt.NDArray[np.bool_]) -> 
         "why_method": outcome.why,
         "sizes": np.bincount(outcome.found.labels, minlength=choice.chosen.k).tolist(),
         "n_unsure": int(unsure.sum()),
-        "runners_up": [item.k for item in ranked if item is not choice.chosen][:RUNNERS_UP],
+        "runners_up": list(choice.runners_up),
         "silhouette": round(float(outcome.silhouettes.mean()), 6),
     }

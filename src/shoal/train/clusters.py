@@ -8,7 +8,7 @@ nearest to the images of their clusters, so that an image far from its site is u
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from shoal import records
 from shoal.cluster import levels, silhouette
 from shoal.cluster.kmeans import EUCLIDEAN, Float64, Labels
 from shoal.cluster.model import KNOWN_SHARE, NO_LIMIT, ClusterModel, closeness_of
+from shoal.cluster.rows import ImageRows
 from shoal.cluster.space import ClusterSpace, points_of
 from shoal.embeddings import EmbeddingStore, Float32, Ids
 from shoal.errors import ConfigError
@@ -48,7 +49,7 @@ def write(run_dir: RunDir, head: Head, seed: int, words: str) -> StageResult:
     found = model.assign_points(points, lengths)
     k = len(model.centroids)
     silhouettes = _silhouettes(points, found.cluster, k)
-    rows = _Rows.of(images, ids)
+    rows = ImageRows.of(images, ids)
     columns: dict[str, npt.NDArray[Any]] = {
         "cluster": found.cluster,
         "confidence": found.confidence,
@@ -174,36 +175,9 @@ def _evidence(
             "k": pa.array([len(means)], pa.int32()),
             "silhouette": pa.array([float(silhouettes.mean(dtype=np.float64))], pa.float64()),
             "stability": pa.array([None], pa.float64()),
+            "coding_length": pa.array([None], pa.float64()),
             "inertia": pa.array([inertia], pa.float64()),
             "smallest": pa.array([int(sizes.min())], pa.int32()),
             "chosen": pa.array([True], pa.bool_()),
         }
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """One row for every usable image and every duplicate of one, by rising id."""
-
-    ids: list[int]
-    paths: list[str]
-    source: npt.NDArray[np.int64]  # [rows], position among the usable images
-
-    @classmethod
-    def of(cls, images: pa.Table, usable: Ids) -> _Rows:
-        place = {int(image): number for number, image in enumerate(usable)}
-        rows = []
-        for image in images.to_pylist():
-            original = image["duplicate_of"] if image["status"] == records.DUPLICATE else image["id"]
-            if original in place:
-                rows.append((image["id"], image["path"], place[original]))
-        rows.sort()
-        ids, paths, source = zip(*rows, strict=True)
-        return cls(list(ids), list(paths), np.array(source, dtype=np.int64))
-
-    def table(self, columns: dict[str, npt.NDArray[Any]], schema: pa.Schema | None = None) -> pa.Table:
-        """A table with id, with path if `schema` has it, and each column [usable images] spread over the rows."""
-        head: dict[str, Any] = {"id": pa.array(self.ids, pa.int64())}
-        if schema is not None and "path" in schema.names:
-            head["path"] = self.paths
-        return pa.table({**head, **{name: values[self.source] for name, values in columns.items()}}, schema=schema)
