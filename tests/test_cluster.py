@@ -13,6 +13,7 @@ from sklearn.metrics import adjusted_rand_score, pairwise_distances, silhouette_
 
 from shoal.cluster import kmeans, levels, silhouette, stability
 from shoal.cluster.choose_k import choose, most_kinds
+from shoal.cluster.coding_length import PRECISION, coding_length
 from shoal.cluster.model import ClusterModel, fit_model, scores_without_itself
 from shoal.cluster.space import ClusterSpace
 from shoal.config import ClusterCounts
@@ -162,6 +163,37 @@ def test_numbers_near_the_number_of_images_are_not_chosen() -> None:
     choice = choose(points, ClusterCounts.parse("2-8,100-190:30"), seed=0)
     assert choice.chosen.k <= most_kinds(200)
     assert choose(points, ClusterCounts.parse("150"), seed=0).chosen.k == 150
+
+
+def test_kinds_of_kinds_are_defensible_too() -> None:
+    generator = np.random.default_rng(0)
+    kinds = np.repeat(np.eye(4, 16), 3, axis=0) + 0.45 * np.eye(12, 16, 4)  # four families of three
+    truth = np.repeat(np.arange(12), 40)
+    points = unit(kinds[truth] + 0.05 * generator.standard_normal((480, 16)))
+    choice = choose(points, ClusterCounts(), seed=0)
+    assert {choice.chosen.k, *choice.runners_up} >= {4, 12}
+    assert f"also defensible: {', '.join(map(str, choice.runners_up))}" in choice.sentence
+
+
+def test_one_number_asked_for_has_no_runner_up() -> None:
+    assert choose(blobs(3, 20)[0], ClusterCounts.parse("3"), seed=0).runners_up == ()
+
+
+def test_the_coding_length_equals_its_formula_and_is_least_at_the_kinds() -> None:
+    points, truth = blobs(4, 30, spread=0.1)
+    n, d = points.shape
+    expected = 0.0
+    for kind in range(4):
+        members = points[truth == kind].astype(np.float64)
+        m = len(members)
+        scatter = np.eye(d) + d / (PRECISION * m) * members.T @ members
+        expected += (m + d) / 2 * np.log2(np.linalg.det(scatter)) - m * np.log2(m / n)
+    found = {
+        k: coding_length(points, kmeans.fit(points, k, np.random.default_rng(0), starts=10).labels, k)
+        for k in (2, 3, 4, 6, 12)
+    }
+    assert found[4] == pytest.approx(expected / n, rel=1e-6)
+    assert min(found, key=lambda k: found[k]) == 4
 
 
 def test_too_few_images_are_named() -> None:

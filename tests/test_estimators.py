@@ -35,10 +35,10 @@ def test_parameters_out_of_range_are_named(change: dict[str, object]) -> None:
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_learned_clusters_and_their_probabilities(objective: str) -> None:
     generator = np.random.default_rng(0)
-    rows = generator.standard_normal((300, 6)) + np.repeat(4 * np.eye(3, 6), 100, axis=0)
     truth = np.repeat(np.arange(3), 100)
+    rows = np.maximum(4 * np.eye(3)[truth] @ generator.random((3, 20)) + 0.5 * generator.standard_normal((300, 20)), 0)
     model = LearnedClustering(3, objective=objective, n_heads=4, random_state=0).fit(rows)
-    assert adjusted_rand_score(truth, model.labels_) > 0.9
+    assert adjusted_rand_score(truth, model.labels_) > 0.8
     found = model.predict_proba(rows)
     np.testing.assert_allclose(found.sum(axis=1), 1)
     np.testing.assert_array_equal(found.argmax(axis=1), model.predict(rows))
@@ -46,7 +46,7 @@ def test_learned_clusters_and_their_probabilities(objective: str) -> None:
     assert 0 < model.agreement_ <= 1
 
 
-@pytest.mark.parametrize("change", [{"n_clusters": 1}, {"n_heads": 0}, {"objective": "iic"}])
+@pytest.mark.parametrize("change", [{"n_clusters": 0}, {"n_heads": 0}, {"objective": "iic"}])
 def test_parameters_of_learned_clusters_are_named(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         LearnedClustering(**change).fit(np.random.default_rng(0).random((9, 4)))  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ MOST_HEADS, LEAST_HEADS = 32, 4
 OUTPUTS = 640  # heads times clusters, at most: more clusters, fewer heads
 SIDE_BY_SIDE = 8  # heads trained in the same matrix products
 CONSENSUS_STARTS = 10
+UNWHITENED = {"turtle"}  # looks for wide margins, which a whitening makes alike in all directions
 LEAST_AGREEMENT = 0.25  # mean adjusted Rand index of the heads with their consensus
 DOMINATING = 3.0  # a cluster this many times as large as k-means' largest, and of half of the images, is a collapse
 ASKED_IMAGES = 10_000  # how many, about, tell how far the heads agree
@@ -174,6 +175,8 @@ def heads_on(
 ) -> Heads:
     """Train `count` heads of `k` clusters, in groups of one size on every machine; each group on one core."""
     starts = _starts(ground.smooth, k, count, seed)
+    stretch = _unwhitening(ground.space) if objective in UNWHITENED else np.ones(ground.white.shape[1], np.float32)
+    points = ground.white * stretch
     groups = [starts[first : first + SIDE_BY_SIDE] for first in range(0, count, SIDE_BY_SIDE)]
     with (progress or Progress()).task("Learning", plan(len(ground.white))[2] * len(groups), "epochs") as task:
 
@@ -183,9 +186,18 @@ def heads_on(
             torch.set_num_threads(1)  # of this worker: products so small lose more by being shared than they gain
             own = int(np.random.default_rng([seed, k, 8, number]).integers(2**31))
             group = groups[number]
-            return train_heads(ground.white, ground.neighbours, group, k, own, objective=objective, watch=task.advance)
+            return train_heads(points, ground.neighbours, group, k, own, objective=objective, watch=task.advance)
 
-        return Heads.together(list(threads.each(train, range(len(groups)))))
+        heads = Heads.together(list(threads.each(train, range(len(groups)))))
+    return replace(heads, weights=heads.weights * stretch[:, None, None])  # for whitened points again
+
+
+def _unwhitening(space: ClusterSpace) -> Float32:
+    """What gives whitened coordinates [dims] their variances again, at the same mean square length."""
+    assert space.scales is not None  # of the cosine metric
+    stretch = 1 / space.scales
+    stretched: Float32 = (stretch / np.sqrt(np.mean(stretch**2))).astype(np.float32)
+    return stretched
 
 
 def _starts(smooth: Float32, k: int, count: int, seed: int) -> list[Labels]:

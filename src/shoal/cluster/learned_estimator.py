@@ -24,7 +24,7 @@ class LearnedClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     """Cluster features by linear heads trained so that neighbours agree, and what the heads together say.
 
     Args:
-        n_clusters: how many clusters; from 2 to the number of rows.
+        n_clusters: how many clusters; from 1 to the number of rows.
         objective: what the heads are trained for: `mutual_information` (Ji et al., 2019), `scan` (Van Gansbeke et al.,
             2020), `temi` (Adaloglou et al., 2023), `icon` (Alshammari et al., 2025) or `turtle` (Gadetsky et al.,
             2024). `shoal.cluster.objectives` has the formulas.
@@ -66,7 +66,7 @@ class LearnedClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]
                 f"The 'objective' parameter of LearnedClustering must be one of {', '.join(OBJECTIVES)}. "
                 f"Got {self.objective!r} instead."
             )
-        for name, least in (("n_clusters", 2), ("n_heads", 1)):
+        for name, least in (("n_clusters", 1), ("n_heads", 1)):
             value = getattr(self, name)
             if not (isinstance(value, (int, np.integer)) and value >= least) and (name, value) != ("n_heads", None):
                 raise ValueError(

@@ -11,6 +11,7 @@ from shoal.embeddings import Float32, normalise_rows
 NEIGHBOURS = 15
 ROUNDS = 4
 OWN_SHARE = np.float32(0.5)
+TINY = 1e-12
 
 
 def smoothed(points: Float32, neighbours: Neighbours) -> Float32:
@@ -38,7 +39,7 @@ def whitened(points: Float32, dims: int) -> Float32:
     covariance = (points.T @ points).astype(np.float64) / len(points) - np.outer(mean, mean)
     variances, directions = np.linalg.eigh(covariance)
     order = np.argsort(-variances)[:dims]
-    order = order[variances[order] > 1e-7 * variances[order[0]]]
-    basis = (directions[:, order] / np.sqrt(variances[order])).astype(np.float32)
+    order = order[: max(1, int(np.sum(variances[order] > 1e-7 * variances[order[0]])))]  # equal points have one of 0
+    basis = (directions[:, order] / np.sqrt(np.maximum(variances[order], TINY))).astype(np.float32)
     coordinates: Float32 = (points - mean.astype(np.float32)) @ basis
     return coordinates
