@@ -174,7 +174,7 @@ def heads_on(
     progress: Progress | None = None,
 ) -> Heads:
     """Train `count` heads of `k` clusters, in groups of one size on every machine; each group on one core."""
-    starts = _starts(ground.smooth, k, count, seed)
+    starts = starts_on(ground, k, count, seed)
     stretch = _unwhitening(ground.space) if objective in UNWHITENED else np.ones(ground.white.shape[1], np.float32)
     points = ground.white * stretch
     groups = [starts[first : first + SIDE_BY_SIDE] for first in range(0, count, SIDE_BY_SIDE)]
@@ -200,11 +200,11 @@ def _unwhitening(space: ClusterSpace) -> Float32:
     return stretched
 
 
-def _starts(smooth: Float32, k: int, count: int, seed: int) -> list[Labels]:
+def starts_on(ground: Ground, k: int, count: int, seed: int) -> list[Labels]:
     """Clusterings of smoothed points by k-means, in whitened spaces of several sizes."""
 
     def start(number: int) -> Labels:
-        rows = np.ascontiguousarray(smooth[:, : START_DIMS[number % len(START_DIMS)]])
+        rows = np.ascontiguousarray(ground.smooth[:, : START_DIMS[number % len(START_DIMS)]])
         random = np.random.default_rng([seed, k, 7, number])
         return kmeans.fit(normalise_rows(rows), k, random, starts=STARTS).labels
 

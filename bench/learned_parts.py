@@ -1,0 +1,102 @@
+"""What each part of learned clusters adds, and each objective, against labels, on the sets for comparing defaults.
+
+    shoal bench cifar10 tinyimagenet-20 --data DATASETS --out bench.out       # embeds them
+    python bench/learned_parts.py cifar10=bench.out/cifar10/efficientnet_lite0-default/train.shoal --seeds 3
+
+Only runs of CIFAR-10's training images and of tinyimagenet-20 may be given: nothing else is there to choose by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from machine import write_result
+from shoal.bench.embedded import label_places, unit_features, usable_ids
+from shoal.cluster import kmeans, learned
+from shoal.cluster.objectives import OBJECTIVES
+from shoal.cluster.space import cluster_points, fit_space
+from shoal.embeddings import EmbeddingStore, Ids
+from shoal.evaluate import metrics
+from shoal.rundir import RunDir
+
+HEADS = 16
+Labels = npt.NDArray[np.integer]
+Result = TypeVar("Result")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="NAME=RUN")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=20_000, help="of each run at most, the first of a random order")
+    asked = parser.parse_args()
+    found: dict[str, Any] = {}
+    for name, folder in (text.split("=", 1) for text in asked.runs):
+        found[name] = measured(RunDir(Path(folder)), asked.seeds, asked.images)
+        print(f"{name}\n{table(found[name])}")
+    write_result("learned_parts", {"images_at_most": asked.images, "seeds": asked.seeds, "heads": HEADS, **found})
+
+
+def measured(run: RunDir, seeds: int, images: int) -> dict[str, list[dict[str, float]]]:
+    """ACC, NMI, ARI and seconds of each part, a value a seed."""
+    names, places = label_places(run, None, {})
+    chosen = np.sort(np.random.default_rng(0).permutation(len(places))[:images])
+    ids, truth = usable_ids(run)[places[chosen]], names[chosen]
+    rows: dict[str, list[dict[str, float]]] = {}
+    for seed in range(seeds):
+        for part, labels, seconds in parts(run, ids, len(np.unique(truth)), seed):
+            scores = {"acc": metrics.clustering_accuracy, "nmi": metrics.nmi, "ari": metrics.ari}
+            values = {score: float(np.mean([of(truth, one) for one in labels])) for score, of in scores.items()}
+            rows.setdefault(part, []).append({**values, "seconds": seconds})
+    return rows
+
+
+def parts(run: RunDir, ids: Ids, k: int, seed: int) -> Iterator[tuple[str, list[Labels], float]]:
+    """Name of each part, its clusterings (figures are their mean), and how long it took."""
+    store = EmbeddingStore.open(run.embeddings)
+    positions = np.searchsorted(usable_ids(run), ids)
+    random = np.random.default_rng([seed, k])
+    raw, took = timed(lambda: kmeans.fit(unit_features(run)[positions], k, random, starts=10))
+    yield "k-means on features of unit length", [raw.labels], took
+    space = fit_space(store, ids, "cosine", np.random.default_rng([seed, 3]))
+    points, _ = cluster_points(space, store, ids)
+    plain, took = timed(lambda: kmeans.fit(points, k, random, starts=4))
+    yield "k-means in the space", [plain.labels], took
+    ground, prepared = timed(lambda: learned.prepare(store, ids, np.arange(len(ids)), seed))
+    starts, took = timed(lambda: learned.starts_on(ground, k, HEADS, seed))
+    yield "k-means on points drawn to their neighbours (each start)", list(starts), prepared + took
+    for objective in OBJECTIVES:
+        heads, took = timed(lambda name=objective: learned.heads_on(ground, k, seed, HEADS, objective=name))
+        said = heads.logits(ground.white).argmax(axis=2)
+        yield f"a head, {objective} (mean of {HEADS})", list(said.T), took
+        yield f"the head of least held-out loss, {objective}", [said[:, heads.losses.argmin()]], took
+        both, took = timed(lambda name=objective: learned.learn(store, ids, k, seed, objective=name, heads=HEADS))
+        yield f"consensus of the better half, {objective}", [both.found.labels], took
+
+
+def timed(work: Callable[[], Result]) -> tuple[Result, float]:
+    began = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - began
+
+
+def table(rows: dict[str, list[dict[str, float]]]) -> str:
+    lines = ["| part | ACC | NMI | ARI |", "|---|---:|---:|---:|"]
+    for part, seeds in rows.items():
+        told = (
+            f"{100 * np.mean(v):.1f} ± {100 * np.std(v, ddof=1) if len(v) > 1 else 0:.1f}"
+            for v in ([seed[name] for seed in seeds] for name in ("acc", "nmi", "ari"))
+        )
+        lines.append(f"| {part} | {' | '.join(told)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
