@@ -1,0 +1,115 @@
+"""`shoal publish`: a run's model, with its card, into a folder or to the Hub."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal import atomic, hub
+from shoal.disk import require_free
+from shoal.errors import RequestError
+from shoal.progress import Progress
+from shoal.publish import push
+from shoal.publish.folder import Wanted, check_replaceable, write
+from shoal.publish.licences import checked
+from shoal.rundir import RunDir
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+FIGURES_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was published: where `load` finds it, how many files of how many bytes, and whether everybody sees it."""
+
+    address: str
+    files: int
+    size_bytes: int
+    with_images: bool
+    is_public: bool
+
+    def summary(self) -> str:
+        """A few lines for the person."""
+        seen = f", {'public' if self.is_public else 'private'}" if hub.is_on_hub(self.address) else ""
+        images = "with small pictures of its images" if self.with_images else "without any image (--with-images)"
+        return "\n".join(
+            [
+                f"{self.address}: {self.files} files, {self.size_bytes / 1e6:,.1f} MB{seen}, {images}",
+                f"Open:   ImageClusterer.load({self.address!r})",
+                f"Use:    shoal assign {self.address} images/",
+            ]
+        )
+
+
+def publish(
+    run_dir: RunDir,
+    to: str | Path,
+    *,
+    public: bool = False,
+    with_images: bool = False,
+    license: str | None = None,
+    progress: Progress | None = None,
+    api: HfApi | None = None,
+) -> Published:
+    """Write the model of a finished run, as people corrected it, with its card.
+
+    Args:
+        to: a folder, or hf://OWNER/NAME. An earlier publication there is replaced as a whole; anything else stays.
+        public: on the Hub, let everybody see it.
+        with_images: draw a picture of each cluster's most confident images.
+        license: of the model, as the Hub calls it; None takes the backbone's.
+        api: how to speak to the Hub.
+
+    Raises:
+        RunError: the run is unfinished.
+        RequestError: `to` is no name, or is taken; the Hub refuses. WorkError: it cannot be reached.
+        DiskSpaceError: there is no room.
+    """
+    progress = progress or Progress()
+    run_dir.require("index", "embed", "cluster")
+    license = checked(license)
+    if hub.is_on_hub(to):
+        return _to_hub(run_dir, hub.repository(to), public, with_images, license, progress, api or hub.client())
+    if public:
+        raise RequestError("--public goes with --to hf://OWNER/NAME, not with a folder")
+    target = Path(to).resolve()
+    check_replaceable(target)
+    require_free(target.parent, _model_bytes(run_dir), f"the model in {target}")
+    wanted = Wanted(target.name, _shown(to), with_images, license)
+    with atomic.replacing_folder(target) as folder:
+        write(run_dir, wanted, folder, progress)
+    return _published(target, wanted, str(to), is_public=False)
+
+
+def _to_hub(
+    run_dir: RunDir, repo: str, public: bool, with_images: bool, license: str | None, progress: Progress, api: HfApi
+) -> Published:
+    address = f"{hub.SCHEME}{repo}"
+    earlier = push.look(api, repo, public)
+    wanted = Wanted(repo.split("/")[1], address, with_images, license)
+    with tempfile.TemporaryDirectory(prefix="shoal-") as temporary:
+        folder = Path(temporary)
+        require_free(folder, _model_bytes(run_dir), "the model")
+        write(run_dir, wanted, folder, progress)
+        published = _published(folder, wanted, address, public)
+        progress.say(f"Uploading {published.files} files, {published.size_bytes / 1e6:,.1f} MB, to {address} …")
+        push.push(api, repo, folder, public, earlier)
+    return published
+
+
+def _published(folder: Path, wanted: Wanted, address: str, is_public: bool) -> Published:
+    sizes = [path.stat().st_size for path in folder.iterdir()]
+    return Published(address, len(sizes), sum(sizes), wanted.with_images, is_public)
+
+
+def _shown(to: str | Path) -> str:
+    """How a card calls its folder: by its name alone, since where it lies is nobody's business."""
+    return Path(to).resolve().name
+
+
+def _model_bytes(run_dir: RunDir) -> int:
+    return sum(path.stat().st_size for path in run_dir.model.iterdir()) + FIGURES_BYTES
