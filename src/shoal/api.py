@@ -195,6 +195,7 @@ class ImageClusterer:
         *,
         public: bool = False,
         with_images: bool = False,
+        with_labels: bool = True,
         license: str | None = None,
     ) -> str:
         """Write the model with its card to a folder or to hf://OWNER/NAME, as `shoal publish` does.
@@ -202,6 +203,7 @@ class ImageClusterer:
         Args:
             public: let everybody see it on the Hub; otherwise only its owner does.
             with_images: show each cluster's most confident images in the card. Without it no image goes along.
+            with_labels: tell the evaluation, if there is one, and with it names of labels.
             license: of the model, as the Hub calls it: apache-2.0, cc-by-4.0, …
 
         Returns:
@@ -214,7 +216,13 @@ class ImageClusterer:
         from shoal.publish.publish import publish  # noqa: PLC0415  (draws, reads the run: only those who publish pay)
 
         done = publish(
-            self.run_dir_, to, public=public, with_images=with_images, license=license, progress=self._progress()
+            self.run_dir_,
+            to,
+            public=public,
+            with_images=with_images,
+            with_labels=with_labels,
+            license=license,
+            progress=self._progress(),
         )
         return done.address
 

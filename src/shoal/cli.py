@@ -314,8 +314,9 @@ def train(no_report: bool, show_views: bool, **options: Any) -> None:
 @click.option("--to", "to", required=True, metavar="FOLDER|hf://OWNER/NAME", help="Where the model goes.")
 @click.option("--public", is_flag=True, help="On the Hub: let everybody see it. Otherwise only its owner does.")
 @click.option("--with-images", is_flag=True, help="Show each cluster's most confident images in the card.")
+@click.option("--no-labels", is_flag=True, help="Leave the evaluation out, and with it the names of labels.")
 @click.option("--license", metavar="NAME", help="Of the model: apache-2.0, cc-by-4.0, …  [default: the backbone's]")
-def publish(run: Path, to: str, public: bool, with_images: bool, license: str | None) -> None:
+def publish(run: Path, to: str, no_labels: bool, **options: Any) -> None:
     """Write the model of RUN, with a model card, for others to use.
 
     What is written has the Hugging Face Hub's form: weights as safetensors, config.json, README.md with clusters,
@@ -332,9 +333,7 @@ def publish(run: Path, to: str, public: bool, with_images: bool, license: str | 
     from shoal.publish.publish import publish as write_out
     from shoal.rundir import RunDir
 
-    done = write_out(
-        RunDir.open(run), to, public=public, with_images=with_images, license=license, progress=TerminalProgress()
-    )
+    done = write_out(RunDir.open(run), to, with_labels=not no_labels, progress=TerminalProgress(), **options)
     click.echo(done.summary())
 
 

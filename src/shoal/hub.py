@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +56,7 @@ def client() -> HfApi:
     return HfApi(library_name="shoal")
 
 
-def model_place(place: str | Path, progress: Progress | None = None, api: HfApi | None = None) -> Path:
+def model_place(place: str | Path, progress: Progress | None = None) -> Path:
     """Where a run or model lies on this machine: `place` itself, or where the Hub's files were put.
 
     Fetched once, and again when the Hub has a newer one; without a network, what was fetched before serves.
@@ -69,7 +70,7 @@ def model_place(place: str | Path, progress: Progress | None = None, api: HfApi 
     repo = repository(place)
     (progress or Progress()).say(f"Fetching {SCHEME}{repo} …")
     with speaking_of(repo):
-        folder = Path((api or client()).snapshot_download(repo, allow_patterns=list(MODEL_FILES)))
+        folder = Path(client().snapshot_download(repo, allow_patterns=list(MODEL_FILES)))
     if not all((folder / name).is_file() for name in MODEL_FILES[:2]):
         raise RunError(f"{SCHEME}{repo} holds no model of Shoal's: it has no {MODEL_FILES[0]} and {MODEL_FILES[1]}")
     return folder
@@ -77,18 +78,28 @@ def model_place(place: str | Path, progress: Progress | None = None, api: HfApi 
 
 @contextmanager
 def speaking_of(repo: str) -> Iterator[None]:
-    """Turn whatever the Hub's client raises into one line about hf://`repo`."""
+    """Turn whatever the Hub's client raises into one line about hf://`repo`; its bars show on a terminal only."""
+    from huggingface_hub import utils  # noqa: PLC0415
+
+    hush = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
+    if hush:
+        utils.disable_progress_bars()
     try:
         yield
     except ShoalError:
         raise
     except Exception as error:  # its HTTP client's errors are of a library that changes with its version
         raise _told(error, f"{SCHEME}{repo}") from error
+    finally:
+        if hush:
+            utils.enable_progress_bars()
 
 
 def _told(error: Exception, name: str) -> ShoalError:
     from huggingface_hub import constants, errors  # noqa: PLC0415
 
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # of an upload in one of its threads
     if isinstance(error, errors.GatedRepoError):
         return RequestError(f"{name} is for those whom its owner has let in; ask on its page, then {NO_TOKEN}")
     if isinstance(error, errors.RepositoryNotFoundError):

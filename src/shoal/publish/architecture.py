@@ -202,7 +202,7 @@ def _cluster_frame(model: CorrectedModel, is_head: bool) -> Frame:
     clusters, centroids = number_of_clusters(model), len(model.numbers)
     near = "cosine to each" if model.model.space.metric == COSINE else "distance to each"
     if is_head:
-        near += ", which divides the space as the learned linear head does"
+        near += "; they divide the space as the learned head does"
     if centroids > clusters:
         near += f"; {clusters:,} clusters have them, merged ones several"
     rows = [

@@ -46,6 +46,7 @@ DATASETS: Final = {
     "shoal-cifar100-20-": ("uoft-cs/cifar100", "CIFAR-100"),
     "shoal-stl10-": (None, "STL-10"),
 }
+SECTIONS: Final = ("encoder", "data", "pretext", "neighbours", "scan", "selflabel")  # of a recipe
 TASKS: Final = {"simclr": "SimCLR", "moco": "MoCo v2", "rotnet": "RotNet"}
 ESCAPED: Final = re.compile(r"([\\`*_{}\[\]<>|~&$])")  # what Markdown, HTML and formulas begin with
 
@@ -125,21 +126,18 @@ class Card:
         return "trained on the images alone" if self.starts_from is None else "borrowed, trained on"
 
     @property
-    def backbone_licence(self) -> str:
-        """What its publisher says of the weights that the encoder is, or started from."""
+    def backbone_licence(self) -> str | None:
+        """What its publisher says of the weights that the encoder is, or started from; None if it started from none."""
         if not self.is_trained:
-            return self.spec.licence
+            return None if self.spec.backbone.startswith(PREFIX) else self.spec.licence
         if self.starts_from is None:
-            return "none: its weights come from these images alone"
+            return None
         return EMBEDDED_LICENCE if self.starts_from == EMBEDDED else "unknown"
 
     @property
     def licence(self) -> str | None:
         """The licence of the model; None if nobody has chosen one yet."""
-        if self.license is not None:
-            return self.license
-        own = self.starts_from is None if self.is_trained else self.spec.backbone.startswith(PREFIX)
-        return None if own else self.backbone_licence
+        return self.license or self.backbone_licence
 
     @property
     def knows_labels(self) -> bool:
@@ -147,26 +145,42 @@ class Card:
         return self.spec.backbone == DEFAULT_BACKBONE or self.starts_from == EMBEDDED
 
     @property
-    def phases(self) -> list[str]:
-        """How it was trained, a line a phase."""
+    def training(self) -> list[tuple[str, str]]:
+        """How it was trained: each phase, and what was set for it."""
         if self.recipe is None:
             return []
-        pretext, scan, selflabel = (self.recipe[name] for name in ("pretext", "scan", "selflabel"))
+        pretext, neighbours, scan, selflabel = (self.recipe[name] for name in SECTIONS[2:])
         found = []
         if pretext["epochs"]:
-            found.append(f"pretext task {TASKS[pretext['task']]}, {_epochs(pretext['epochs'])}")
+            found.append(
+                (
+                    f"pretext task {TASKS[pretext['task']]}",
+                    f"{_loop(pretext)}, temperature {pretext['temperature']}, projected to {pretext['head']['dim']}",
+                )
+            )
         if scan["epochs"]:
-            tuned = "encoder tuned" if scan["tune_encoder"] else "encoder frozen"
-            found.append(f"SCAN on mined neighbours, {_epochs(scan['epochs'])}, {tuned}")
+            found.append(
+                (
+                    "SCAN",
+                    f"{neighbours['k']} neighbours, {_loop(scan)}, entropy weight {scan['entropy_weight']}, "
+                    f"best of {scan['heads']} head{'s' * (scan['heads'] != 1)}, "
+                    f"encoder {'tuned' if scan['tune_encoder'] else 'frozen'}",
+                )
+            )
         if scan["epochs"] and selflabel["epochs"]:
             stage = self.findings.state["stages"].get("selflabel", {})
-            kept = "" if stage.get("facts", {}).get("kept", True) else "; neighbours agreed less after it: not kept"
-            found.append(f"self-labelling, {_epochs(selflabel['epochs'])}{kept}")
+            kept = "" if stage.get("facts", {}).get("kept", True) else "; not kept: neighbours agreed less after it"
+            taken = f"the surest {selflabel['quota']:.0%} of each cluster"
+            if not selflabel["quota"]:
+                taken = f"images surer than {selflabel['threshold']}"
+            found.append(("self-labelling", f"{_loop(selflabel)}, {taken}{kept}"))
         return found
 
     @property
     def recipe_text(self) -> str:
-        return yaml.safe_dump(self.recipe, sort_keys=False, default_flow_style=None, width=110)
+        assert self.recipe is not None
+        ordered = {name: self.recipe[name] for name in SECTIONS}
+        return yaml.safe_dump(ordered, sort_keys=False, default_flow_style=None, width=110)
 
     # -- what was clustered ----------------------------------------------------------------------------------------
 
@@ -268,10 +282,11 @@ class Card:
 
     def _result(self, evaluation: dict[str, Any]) -> dict[str, Any]:
         """An entry of the Hub's model-index."""
-        identifier, name = self.dataset or (None, "images without a name")
+        identifier, name = self.dataset or (None, None)
+        images = "those that the clusters were made of"
         return {
             "task": {"type": "image-clustering", "name": "Image clustering"},
-            "dataset": {"type": identifier or "images", "name": f"{name}: those that the clusters were made of"},
+            "dataset": {"type": identifier or "images", "name": f"{name}: {images}" if name else images},
             "metrics": [
                 {"type": word, "name": name, "value": round(evaluation[key], 4)}
                 for key, (word, name, _) in MEASURES.items()
@@ -299,5 +314,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _epochs(count: int) -> str:
-    return f"{count:,} epoch{'s' * (count != 1)}"
+def _loop(phase: dict[str, Any]) -> str:
+    epochs, optimiser = phase["epochs"], phase["optimiser"]
+    count = f"{epochs:,} epoch{'s' * (epochs != 1)}"
+    return f"{count}, batch {phase['loop']['batch']}, {optimiser['name']} at {optimiser['rate']:g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,11 +49,15 @@ class Wanted:
     title: str
     address: str
     with_images: bool
+    with_labels: bool
     license: str | None
 
 
-def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> None:
+def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> bool:
     """Write everything that is published of a finished run into the empty `folder`. The same run, the same bytes.
+
+    Returns:
+        Whether labels of the images are told.
 
     Raises:
         RunError: the run is unfinished, or its model cannot be read.
@@ -65,6 +69,8 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
         spec = _write_model(run_dir, corrected, wanted, folder)
         task.advance()
         findings = Findings.read(run_dir)
+        if not wanted.with_labels:
+            findings = replace(findings, evaluation=None)
         clusters = [show(findings, cluster) for cluster in findings.by_size]
         task.advance()
         if wanted.with_images:
@@ -98,6 +104,7 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
     if corrected_digest(run_dir) != before:
         raise WorkError(f"{run_dir.root} was changed while it was being published; publish it again")
     Manifest.of(folder).write(folder)
+    return findings.evaluation is not None
 
 
 def _write_model(run_dir: RunDir, corrected: Corrected, wanted: Wanted, folder: Path) -> EncoderSpec:

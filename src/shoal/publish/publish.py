@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from shoal import atomic, hub
 from shoal.disk import require_free
@@ -15,9 +14,6 @@ from shoal.publish import push
 from shoal.publish.folder import Wanted, check_replaceable, write
 from shoal.publish.licences import checked
 from shoal.rundir import RunDir
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 FIGURES_BYTES = 16 * 2**20
 
@@ -30,15 +26,18 @@ class Published:
     files: int
     size_bytes: int
     with_images: bool
+    tells_labels: bool
     is_public: bool
 
     def summary(self) -> str:
         """A few lines for the person."""
         seen = f", {'public' if self.is_public else 'private'}" if hub.is_on_hub(self.address) else ""
         images = "with small pictures of its images" if self.with_images else "without any image (--with-images)"
+        labels = ["The card names the images' labels; --no-labels leaves them out."] if self.tells_labels else []
         return "\n".join(
             [
                 f"{self.address}: {self.files} files, {self.size_bytes / 1e6:,.1f} MB{seen}, {images}",
+                *labels,
                 f"Open:   ImageClusterer.load({self.address!r})",
                 f"Use:    shoal assign {self.address} images/",
             ]
@@ -51,9 +50,9 @@ def publish(
     *,
     public: bool = False,
     with_images: bool = False,
+    with_labels: bool = True,
     license: str | None = None,
     progress: Progress | None = None,
-    api: HfApi | None = None,
 ) -> Published:
     """Write the model of a finished run, as people corrected it, with its card.
 
@@ -61,8 +60,8 @@ def publish(
         to: a folder, or hf://OWNER/NAME. An earlier publication there is replaced as a whole; anything else stays.
         public: on the Hub, let everybody see it.
         with_images: draw a picture of each cluster's most confident images.
+        with_labels: tell the evaluation, if there is one, and with it names of labels, which may be folders' names.
         license: of the model, as the Hub calls it; None takes the backbone's.
-        api: how to speak to the Hub.
 
     Raises:
         RunError: the run is unfinished.
@@ -73,42 +72,37 @@ def publish(
     run_dir.require("index", "embed", "cluster")
     license = checked(license)
     if hub.is_on_hub(to):
-        return _to_hub(run_dir, hub.repository(to), public, with_images, license, progress, api or hub.client())
+        repo = hub.repository(to)
+        wanted = Wanted(repo.split("/")[1], f"{hub.SCHEME}{repo}", with_images, with_labels, license)
+        return _to_hub(run_dir, repo, wanted, public, progress)
     if public:
         raise RequestError("--public goes with --to hf://OWNER/NAME, not with a folder")
     target = Path(to).resolve()
     check_replaceable(target)
     require_free(target.parent, _model_bytes(run_dir), f"the model in {target}")
-    wanted = Wanted(target.name, _shown(to), with_images, license)
+    # The card calls its folder by its name alone: where it lies is nobody's business.
+    wanted = Wanted(target.name, target.name, with_images, with_labels, license)
     with atomic.replacing_folder(target) as folder:
-        write(run_dir, wanted, folder, progress)
-    return _published(target, wanted, str(to), is_public=False)
+        tells_labels = write(run_dir, wanted, folder, progress)
+    return _published(target, str(to), wanted, tells_labels, is_public=False)
 
 
-def _to_hub(
-    run_dir: RunDir, repo: str, public: bool, with_images: bool, license: str | None, progress: Progress, api: HfApi
-) -> Published:
-    address = f"{hub.SCHEME}{repo}"
+def _to_hub(run_dir: RunDir, repo: str, wanted: Wanted, public: bool, progress: Progress) -> Published:
+    api = hub.client()
     earlier = push.look(api, repo, public)
-    wanted = Wanted(repo.split("/")[1], address, with_images, license)
     with tempfile.TemporaryDirectory(prefix="shoal-") as temporary:
         folder = Path(temporary)
         require_free(folder, _model_bytes(run_dir), "the model")
-        write(run_dir, wanted, folder, progress)
-        published = _published(folder, wanted, address, public)
-        progress.say(f"Uploading {published.files} files, {published.size_bytes / 1e6:,.1f} MB, to {address} …")
+        tells_labels = write(run_dir, wanted, folder, progress)
+        published = _published(folder, wanted.address, wanted, tells_labels, public)
+        progress.say(f"Uploading {published.files} files, {published.size_bytes / 1e6:,.1f} MB, to {wanted.address} …")
         push.push(api, repo, folder, public, earlier)
     return published
 
 
-def _published(folder: Path, wanted: Wanted, address: str, is_public: bool) -> Published:
+def _published(folder: Path, address: str, wanted: Wanted, tells_labels: bool, is_public: bool) -> Published:
     sizes = [path.stat().st_size for path in folder.iterdir()]
-    return Published(address, len(sizes), sum(sizes), wanted.with_images, is_public)
-
-
-def _shown(to: str | Path) -> str:
-    """How a card calls its folder: by its name alone, since where it lies is nobody's business."""
-    return Path(to).resolve().name
+    return Published(address, len(sizes), sum(sizes), wanted.with_images, tells_labels, is_public)
 
 
 def _model_bytes(run_dir: RunDir) -> int:
