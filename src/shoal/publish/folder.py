@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from shoal import __version__, atomic
+from shoal import atomic
 from shoal.cluster.corrected import NAMES, corrected_model, save_model
 from shoal.edits.corrected import Corrected, corrected_digest, read_corrected
 from shoal.embed.architectures import full_name
@@ -21,7 +21,7 @@ from shoal.publish.card import Card, recipe_of
 from shoal.report import sheets, thumbnails
 from shoal.report.findings import Findings
 from shoal.report.selection import show
-from shoal.rundir import RunDir, digest_file
+from shoal.rundir import RunDir, digest_file, versions
 
 CARD: Final = "README.md"
 MANIFEST: Final = "publication.json"
@@ -85,7 +85,7 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
         card = Card(
             title=wanted.title,
             address=wanted.address,
-            version=__version__,
+            version=versions()["shoal"],
             findings=findings,
             clusters=clusters,
             spec=spec,
