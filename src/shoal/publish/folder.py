@@ -53,11 +53,11 @@ class Wanted:
     license: str | None
 
 
-def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> bool:
+def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> list[str]:
     """Write everything that is published of a finished run into the empty `folder`. The same run, the same bytes.
 
     Returns:
-        Whether labels of the images are told.
+        Lines for the person about what the card tells, or does not.
 
     Raises:
         RunError: the run is unfinished, or its model cannot be read.
@@ -104,7 +104,15 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
     if corrected_digest(run_dir) != before:
         raise WorkError(f"{run_dir.root} was changed while it was being published; publish it again")
     Manifest.of(folder).write(folder)
-    return findings.evaluation is not None
+    return _notes(run_dir, wanted, findings)
+
+
+def _notes(run_dir: RunDir, wanted: Wanted, findings: Findings) -> list[str]:
+    if findings.evaluation is not None:
+        return ["The card names the images' labels; --no-labels leaves them out."]
+    if wanted.with_labels and run_dir.evaluation.is_file():
+        return ["The evaluation is of earlier clusters or names, and not in the card; shoal evaluate makes it anew."]
+    return []
 
 
 def _write_model(run_dir: RunDir, corrected: Corrected, wanted: Wanted, folder: Path) -> EncoderSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,24 +21,23 @@ FIGURES_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What was published: where `load` finds it, how many files of how many bytes, and whether everybody sees it."""
+    """What was published: where `load` finds it, how many files of how many bytes, who sees it, and what to know."""
 
     address: str
     files: int
     size_bytes: int
     with_images: bool
-    tells_labels: bool
     is_public: bool
+    notes: tuple[str, ...]
 
     def summary(self) -> str:
         """A few lines for the person."""
         seen = f", {'public' if self.is_public else 'private'}" if hub.is_on_hub(self.address) else ""
         images = "with small pictures of its images" if self.with_images else "without any image (--with-images)"
-        labels = ["The card names the images' labels; --no-labels leaves them out."] if self.tells_labels else []
         return "\n".join(
             [
                 f"{self.address}: {self.files} files, {self.size_bytes / 1e6:,.1f} MB{seen}, {images}",
-                *labels,
+                *self.notes,
                 f"Open:   ImageClusterer.load({self.address!r})",
                 f"Use:    shoal assign {self.address} images/",
             ]
@@ -83,8 +83,8 @@ def publish(
     # The card calls its folder by its name alone: where it lies is nobody's business.
     wanted = Wanted(target.name, target.name, with_images, with_labels, license)
     with atomic.replacing_folder(target) as folder:
-        tells_labels = write(run_dir, wanted, folder, progress)
-    return _published(target, str(to), wanted, tells_labels, is_public=False)
+        notes = write(run_dir, wanted, folder, progress)
+    return _published(target, str(to), wanted, False, notes)
 
 
 def _to_hub(run_dir: RunDir, repo: str, wanted: Wanted, public: bool, progress: Progress) -> Published:
@@ -93,16 +93,16 @@ def _to_hub(run_dir: RunDir, repo: str, wanted: Wanted, public: bool, progress: 
     with tempfile.TemporaryDirectory(prefix="shoal-") as temporary:
         folder = Path(temporary)
         require_free(folder, _model_bytes(run_dir), "the model")
-        tells_labels = write(run_dir, wanted, folder, progress)
-        published = _published(folder, wanted.address, wanted, tells_labels, public)
+        notes = write(run_dir, wanted, folder, progress)
+        published = _published(folder, wanted.address, wanted, public, notes)
         progress.say(f"Uploading {published.files} files, {published.size_bytes / 1e6:,.1f} MB, to {wanted.address} …")
         push.push(api, repo, folder, public, earlier)
     return published
 
 
-def _published(folder: Path, address: str, wanted: Wanted, tells_labels: bool, is_public: bool) -> Published:
+def _published(folder: Path, address: str, wanted: Wanted, is_public: bool, notes: Sequence[str]) -> Published:
     sizes = [path.stat().st_size for path in folder.iterdir()]
-    return Published(address, len(sizes), sum(sizes), wanted.with_images, tells_labels, is_public)
+    return Published(address, len(sizes), sum(sizes), wanted.with_images, is_public, tuple(notes))
 
 
 def _model_bytes(run_dir: RunDir) -> int:
