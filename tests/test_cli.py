@@ -17,7 +17,7 @@ from pictures import paint
 
 COMMANDS = (
     *("assign", "bench", "browse", "cluster", "demo", "doctor", "evaluate"),
-    *("export", "report", "similar", "train", "undo"),
+    *("export", "publish", "report", "similar", "train", "undo"),
 )
 
 
@@ -116,6 +116,7 @@ def test_another_source_in_the_same_run_is_refused(finished: tuple[Path, Path], 
         (("evaluate", "nothing.shoal"), 2, "not a Shoal run"),
         (("browse", "nothing.shoal"), 2, "not a Shoal run"),
         (("export", "nothing.shoal", "--to", "csv", "x.csv"), 2, "not a Shoal run"),
+        (("publish", "nothing.shoal", "--to", "model"), 2, "not a Shoal run"),
     ],
 )
 def test_wrong_requests_end_with_one_line_and_their_code(

@@ -15,11 +15,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from shoal import pipeline
-from shoal.assign import AssignSummary
+from shoal.assign import COLUMNS, AssignSummary, cluster_called, of_cluster
 from shoal.assign import assign as assign_images
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig
 from shoal.edits.corrected import corrected_table, read_corrected
 from shoal.errors import RunError
+from shoal.hub import model_place
 from shoal.images.sources import open_source
 from shoal.model import Model, model_folder
 from shoal.progress import Progress, TerminalProgress
@@ -130,6 +131,21 @@ class ImageClusterer:
         images = assign_images(self._opened_model(), open_source(_source(source)), AssignSummary(), self._progress())
         return pd.DataFrame([dataclasses.asdict(image) for image in images])
 
+    def retrieve(self, source: Source, cluster: int | str) -> pd.DataFrame:
+        """The images of `source` that belong to a cluster, surest first: rows as of `predict`.
+
+        Args:
+            cluster: its number, or the name that a person gave it.
+
+        Raises:
+            RequestError: there is no such cluster. NoImagesError: no image can be read.
+        """
+        model = self._opened_model()
+        wanted = cluster_called(model.clusters, cluster)
+        images = assign_images(model, open_source(_source(source)), AssignSummary(), self._progress())
+        found = [dataclasses.asdict(image) for image in of_cluster(images, wanted)]
+        return pd.DataFrame(found, columns=list(COLUMNS))
+
     def transform(self, source: Source) -> npt.NDArray[np.float32]:
         """Raw features of new images, float32 [n, dim], in the source's order without those that cannot be read."""
         found = [newcomers.features for newcomers in self._opened_model().embed(open_source(_source(source)).items())]
@@ -173,16 +189,53 @@ class ImageClusterer:
         self._folder = target
         return target
 
+    def publish(
+        self,
+        to: str | Path,
+        *,
+        public: bool = False,
+        with_images: bool = False,
+        with_labels: bool = True,
+        license: str | None = None,
+    ) -> str:
+        """Write the model with its card to a folder or to hf://OWNER/NAME, as `shoal publish` does.
+
+        Args:
+            public: let everybody see it on the Hub; otherwise only its owner does.
+            with_images: show each cluster's most confident images in the card. Without it no image goes along.
+            with_labels: tell the evaluation, if there is one, and with it names of labels.
+            license: of the model, as the Hub calls it: apache-2.0, cc-by-4.0, …
+
+        Returns:
+            Where it is: the folder, or hf://OWNER/NAME. `load` opens it.
+
+        Raises:
+            RunError: there is no finished run. RequestError: `to` is taken by something else, or the Hub refuses.
+            WorkError: the Hub cannot be reached.
+        """
+        from shoal.publish.publish import publish  # noqa: PLC0415  (draws, reads the run: only those who publish pay)
+
+        done = publish(
+            self.run_dir_,
+            to,
+            public=public,
+            with_images=with_images,
+            with_labels=with_labels,
+            license=license,
+            progress=self._progress(),
+        )
+        return done.address
+
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto", verbose: bool = False) -> Self:
-        """Open a run, or a model folder (which can `predict` and `transform`, but has no `clusters_`)."""
-        model_folder(Path(folder))  # raises RunError if it is neither
-        run_json = Path(folder) / "run.json"
-        if not run_json.is_file():
-            return cls(device=device, verbose=verbose)._opened(Path(folder))
-        asked = ClusterConfig.from_json(RunDir.open(folder).read_state()["asked"]).to_json()
+        """Open a run, or a model: a folder or hf://OWNER/NAME (which can `predict`, but has no `clusters_`)."""
+        place = model_place(folder, TerminalProgress() if verbose else None)
+        model_folder(place)  # raises RunError if it is neither
+        if not (place / "run.json").is_file():
+            return cls(device=device, verbose=verbose)._opened(place)
+        asked = ClusterConfig.from_json(RunDir.open(place).read_state()["asked"]).to_json()
         del asked["source"]
-        return cls(**{**asked, "device": device}, verbose=verbose)._opened(Path(folder))
+        return cls(**{**asked, "device": device}, verbose=verbose)._opened(place)
 
     def _temporary_folder(self) -> Path:
         """A folder for the run that goes when this object does."""

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from shoal.errors import NoImagesError
+from shoal.cluster.corrected import CorrectedModel
+from shoal.errors import NoImagesError, RequestError
 from shoal.images.sources import Source
 from shoal.model import Model
 from shoal.progress import Progress
 
 COLUMNS = ("path", "cluster", "confidence", "unknown", "unsure", "runner_up", "name")
+MOST_NAMED = 30  # clusters listed in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,35 @@ def assign(model: Model, source: Source, summary: AssignSummary, progress: Progr
     if summary.assigned == 0:
         reasons = sorted({reason for _, reason in summary.skipped})
         raise NoImagesError(f"no usable image in {source.identity}: {'; '.join(reasons[:3]) or 'it is empty'}")
+
+
+def cluster_called(clusters: CorrectedModel, wanted: int | str) -> int:
+    """The number of the cluster that has this number or name.
+
+    Raises:
+        RequestError: there is none, or several have the name.
+    """
+    numbers = sorted(set(clusters.numbers.tolist()))
+    called = [number for number, name in clusters.names.items() if name == wanted and number in numbers]
+    if not called and str(wanted).isdecimal() and int(wanted) in numbers:
+        called = [int(wanted)]
+    if len(called) != 1:
+        have = ", ".join(
+            f"{number} ({clusters.names[number]})" if number in clusters.names else str(number)
+            for number in numbers[:MOST_NAMED]
+        )
+        more = ", …" if len(numbers) > MOST_NAMED else ""
+        raise RequestError(
+            f"cluster has value {str(wanted)!r}, which {'several are' if called else 'none is'} called; "
+            f"expected one of {have}{more}"
+        )
+    return called[0]
+
+
+def of_cluster(images: Iterable[AssignedImage], cluster: int) -> list[AssignedImage]:
+    """Those that belong to a cluster, surest first; strangers for whom it is merely the nearest one are left out."""
+    found = [image for image in images if image.cluster == cluster and not image.unknown]
+    return sorted(found, key=lambda image: -image.confidence)
 
 
 def write_csv(images: Iterable[AssignedImage], stream: TextIO) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ import psutil
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; it takes the target's place on success and is removed on an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = _beside(target)
     try:
         yield temporary
         _sync(temporary)
@@ -25,6 +27,39 @@ def replacing(target: Path) -> Iterator[Path]:
         sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target`; it takes the target's place, whole, on success and is removed on an error.
+
+    No system renames a folder over one that holds files: between two renames there is none at `target`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target.parent, f".{glob.escape(target.name)}.*.tmp")
+    temporary, aside = _beside(target), _beside(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            _sync(path)
+        sync_folder(temporary)
+        if target.exists():
+            target.rename(aside)
+        temporary.rename(target)
+        sync_folder(target.parent)
+    except BaseException:
+        if aside.exists() and not target.exists():
+            aside.rename(target)
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    """A temporary name beside `target` that tells whose it is."""
+    return target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
 def write_bytes(target: Path, data: bytes) -> None:
@@ -38,12 +73,15 @@ def write_json(target: Path, value: Any) -> None:
     write_bytes(target, (text + "\n").encode())
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files under `folder` whose writers died before the rename."""
-    for path in folder.rglob(".*.tmp"):
+def remove_leftovers(folder: Path, pattern: str = "**/.*.tmp") -> None:
+    """Remove what lies under temporary names in `folder` and whose writers died before the rename."""
+    for path in list(folder.glob(pattern)):
         owner = path.name.split(".")[-3]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -82,25 +82,28 @@ def cluster(out: Path | None, no_report: bool, **options: Any) -> None:
 
 
 @shoal.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run")
 @click.argument("source", nargs=-1, required=True)
 @click.option("--to", "target", type=click.Path(path_type=Path), help="CSV file to write.  [default: standard output]")
+@click.option("--cluster", "wanted", metavar="N|NAME", help="Only images of this cluster, surest first.")
 @click.option(
     "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where the backbone runs."
 )
-def assign(run: Path, source: tuple[str, ...], target: Path | None, device: str) -> None:
+def assign(run: str, source: tuple[str, ...], target: Path | None, wanted: str | None, device: str) -> None:
     """Put new images into the clusters of RUN.
 
-    RUN is a run directory or its model folder. Each image gets its nearest cluster, a confidence from 0 to 1, and
-    `unknown` if it is farther from that cluster than the images it was made of.
+    RUN is a run directory, a model folder, or a model on the Hugging Face Hub: hf://OWNER/NAME. Each image gets its
+    nearest cluster, a confidence from 0 to 1, and `unknown` if it is farther from that cluster than the images it was
+    made of. With --cluster only those are listed that belong to one, without the unknown.
 
     \b
     Examples:
       shoal assign photos.shoal new-photos/ --to new.csv
       shoal assign photos.shoal holiday.jpg
+      shoal assign hf://me/photos new-photos/ --cluster beaches
     """
     from shoal import atomic
-    from shoal.assign import AssignSummary, write_csv
+    from shoal.assign import AssignSummary, cluster_called, of_cluster, write_csv
     from shoal.assign import assign as assign_images
     from shoal.images.sources import open_source
     from shoal.model import Model
@@ -111,6 +114,8 @@ def assign(run: Path, source: tuple[str, ...], target: Path | None, device: str)
     model = Model.open(run, device, progress)
     summary = AssignSummary()
     images = assign_images(model, opened, summary, progress)
+    if wanted is not None:
+        images = iter(of_cluster(images, cluster_called(model.clusters, wanted)))
     if target is None:
         write_csv(images, sys.stdout)
     else:
@@ -306,14 +311,42 @@ def train(no_report: bool, show_views: bool, **options: Any) -> None:
 
 @shoal.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@click.option("--to", "to", required=True, metavar="FOLDER|hf://OWNER/NAME", help="Where the model goes.")
+@click.option("--public", is_flag=True, help="On the Hub: let everybody see it. Otherwise only its owner does.")
+@click.option("--with-images", is_flag=True, help="Show each cluster's most confident images in the card.")
+@click.option("--no-labels", is_flag=True, help="Leave the evaluation out, and with it the names of labels.")
+@click.option("--license", metavar="NAME", help="Of the model: apache-2.0, cc-by-4.0, …  [default: the backbone's]")
+def publish(run: Path, to: str, no_labels: bool, **options: Any) -> None:
+    """Write the model of RUN, with a model card, for others to use.
+
+    What is written has the Hugging Face Hub's form: weights as safetensors, config.json, README.md with clusters,
+    settings, data and licence, a picture of the architecture. Corrections made in `shoal browse` are in it; the images
+    are not, nor is where they lie. What was published there before is replaced as a whole, nothing else overwritten.
+
+    \b
+    Examples:
+      shoal publish photos.shoal --to photos-model/
+      shoal publish photos.shoal --to hf://me/photos
+      shoal publish demo.shoal --to hf://me/clothes --public --with-images --license apache-2.0
+    """
+    from shoal.progress import TerminalProgress
+    from shoal.publish.publish import publish as write_out
+    from shoal.rundir import RunDir
+
+    done = write_out(RunDir.open(run), to, with_labels=not no_labels, progress=TerminalProgress(), **options)
+    click.echo(done.summary())
+
+
+@shoal.command()
+@click.argument("run")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others can reach it then.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 takes a free one.")
 @click.option("--no-open", is_flag=True, help="Do not open the browser.")
-def browse(run: Path, host: str, port: int, no_open: bool) -> None:
+def browse(run: str, host: str, port: int, no_open: bool) -> None:
     """Look at RUN in the browser, correct it, and take it away.
 
-    RUN is a run directory, or a model folder to try with images of your own. The address carries a secret: whoever has
-    it can see the images. Ctrl-C ends it.
+    RUN is a run directory, or a model (a folder, or hf://OWNER/NAME) to try with images of your own. The address
+    carries a secret: whoever has it can see the images. Ctrl-C ends it.
 
     \b
     Examples:
@@ -321,6 +354,8 @@ def browse(run: Path, host: str, port: int, no_open: bool) -> None:
       shoal browse photos.shoal --no-open --port 8000
     """
     from shoal.browse.server import serve
+    from shoal.hub import model_place
+    from shoal.progress import TerminalProgress
 
     def opened(address: str) -> None:
         click.echo(f"{run} is at {address}")
@@ -328,7 +363,7 @@ def browse(run: Path, host: str, port: int, no_open: bool) -> None:
         if not no_open:
             click.launch(address)
 
-    serve(run, host, port, opened, lambda line: click.echo(line, err=True))
+    serve(model_place(run, TerminalProgress()), host, port, opened, lambda line: click.echo(line, err=True))
 
 
 @shoal.command()

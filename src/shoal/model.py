@@ -1,4 +1,4 @@
-"""A finished model, opened from a run or from a model folder: the encoder and the clusters it was fitted with."""
+"""A finished model, opened from a run, a model folder or the Hub: the encoder and the clusters it was fitted with."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from shoal.embed.prepared import ENCODER_WEIGHTS, PreparedEncoder, prepare_saved
 from shoal.embed.spec import EncoderSpec
 from shoal.embeddings import Float32
 from shoal.errors import RunError
+from shoal.hub import model_place
 from shoal.images.sources import Item
 from shoal.progress import Progress
 from shoal.rundir import RunDir
@@ -31,19 +32,21 @@ class Model:
 
     @classmethod
     def open(cls, folder: str | Path, device: str = "auto", progress: Progress | None = None) -> Model:
-        """Open a run directory, or a model folder (a run's `model/`, wherever it was copied to).
+        """Open a run directory, a model folder (a run's `model/`, wherever it was copied to), or hf://OWNER/NAME.
 
         Raises:
-            RunError: it is neither, or is unfinished or of a newer format.
+            RunError: it is none of these, or is unfinished or of a newer format.
+            RequestError, WorkError: the Hub has no such model, or cannot be reached.
         """
-        root = model_folder(Path(folder))
+        place = model_place(folder, progress)
+        root = model_folder(place)
         try:
             config = json.loads((root / "config.json").read_text(encoding="utf-8"))
             spec = EncoderSpec.from_json(config["encoder"])
         except (OSError, ValueError, KeyError) as error:
             raise RunError(f"{root} holds no readable model: {error}") from error
         prepared = prepare_saved(spec, root / ENCODER_WEIGHTS, progress or Progress())
-        return cls(prepared, prepared.engine(device), _clusters(Path(folder), root))
+        return cls(prepared, prepared.engine(device), _clusters(place, root))
 
     def embed(self, items: Iterable[Item]) -> Iterator[Newcomers]:
         """Features of new images, a batch at a time."""

@@ -92,13 +92,13 @@ def _card(
 
 def _model_facts(site: Site) -> dict[str, Any]:
     folder = model_folder(site.folder)
-    encoder = json.loads((folder / "config.json").read_text(encoding="utf-8"))["encoder"]
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     clusters = json.loads((folder / "clusters.json").read_text(encoding="utf-8"))
     return {
-        "name": site.folder.absolute().name,
+        "name": config.get("name") or site.folder.absolute().name,
         "kind": "model",
         "clusters": clusters["clusters"],
-        "backbone": encoder.get("backbone", ""),
+        "backbone": config["encoder"].get("backbone", ""),
         "created": _when((folder / "clusters.json").stat().st_mtime),
     }
 

@@ -63,14 +63,15 @@ def select(findings: Findings) -> Selection:
     """Choose by the run's seed: the same run shows the same images."""
     random = np.random.default_rng(findings.seed)
     return Selection(
-        clusters=[_cluster(findings, cluster) for cluster in findings.by_size],
+        clusters=[show(findings, cluster) for cluster in findings.by_size],
         anchors=_anchors(findings, random),
         duplicates=sorted(findings.copies.items(), key=lambda group: (-len(group[1]), group[0]))[:DUPLICATE_GROUPS],
         on_map=np.sort(random.permutation(findings.ids)[:MAP_PICTURES]),
     )
 
 
-def _cluster(findings: Findings, cluster: int) -> ClusterShown:
+def show(findings: Findings, cluster: int) -> ClusterShown:
+    """One cluster, with the images that stand for it."""
     members = findings.members(cluster)
     confidence = findings.confidence[members]
     sure = np.flatnonzero(~findings.unsure[members])

@@ -1,0 +1,174 @@
+"""The folder that is published: what lies in it, and when it may take the place of another."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from shoal import atomic
+from shoal.cluster.corrected import NAMES, corrected_model, save_model
+from shoal.edits.corrected import Corrected, corrected_digest, read_corrected
+from shoal.embed.architectures import full_name
+from shoal.embed.prepared import ENCODER_WEIGHTS
+from shoal.embed.spec import EncoderSpec
+from shoal.errors import RequestError, WorkError
+from shoal.progress import Progress
+from shoal.publish import architecture
+from shoal.publish.card import Card, recipe_of
+from shoal.report import sheets, thumbnails
+from shoal.report.findings import Findings
+from shoal.report.selection import show
+from shoal.rundir import RunDir, digest_file, versions
+
+CARD: Final = "README.md"
+MANIFEST: Final = "publication.json"
+ARCHITECTURE: Final = "architecture.png"
+PROTOTYPES: Final = "prototypes.png"
+FORMAT_VERSION: Final = 1
+STEPS: Final = 4
+FILES: Final = {
+    CARD: "this card",
+    "config.json": "the encoder: its architecture, and how images are prepared for it",
+    ENCODER_WEIGHTS: "the encoder's weights",
+    "clusters.json": "metric and thresholds of the clusters",
+    "clusters.safetensors": "the space and the clusters' centroids",
+    NAMES: "the clusters' names",
+    ARCHITECTURE: "the picture of the architecture",
+    PROTOTYPES: "each cluster's most confident images, small",
+    MANIFEST: "these files' SHA-256, by which `shoal publish` knows what it may replace",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a person wants published: how it is called, where `load` will find it, and what of it."""
+
+    title: str
+    address: str
+    with_images: bool
+    with_labels: bool
+    license: str | None
+
+
+def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> list[str]:
+    """Write everything that is published of a finished run into the empty `folder`. The same run, the same bytes.
+
+    Returns:
+        Lines for the person about what the card tells, or does not.
+
+    Raises:
+        RunError: the run is unfinished, or its model cannot be read.
+        WorkError: it was changed meanwhile.
+    """
+    with progress.task("Publishing", STEPS, "steps") as task:
+        before = corrected_digest(run_dir)
+        corrected = read_corrected(run_dir)
+        spec = _write_model(run_dir, corrected, wanted, folder)
+        task.advance()
+        findings = Findings.read(run_dir)
+        if not wanted.with_labels:
+            findings = replace(findings, evaluation=None)
+        clusters = [show(findings, cluster) for cluster in findings.by_size]
+        task.advance()
+        if wanted.with_images:
+            ids = [number for shown in clusters[: sheets.MOST_ROWS] for number in shown.prototypes]
+            pictures = thumbnails.take(findings.uris, findings.pixels, ids, (), sheets.CELL, progress)
+            (folder / PROTOTYPES).write_bytes(sheets.prototypes_sheet(clusters, pictures, findings.title))
+        task.advance()
+        recipe = recipe_of(run_dir.train)
+        if recipe is not None and full_name(recipe["encoder"]["name"]) != spec.backbone:
+            recipe = None  # it was trained, and clustered since with another backbone
+        written = {path.name for path in folder.iterdir()} | {CARD, ARCHITECTURE, MANIFEST}
+        card = Card(
+            title=wanted.title,
+            address=wanted.address,
+            version=versions()["shoal"],
+            findings=findings,
+            clusters=clusters,
+            spec=spec,
+            model=corrected_model(run_dir, corrected),
+            recipe=recipe,
+            noise=corrected.noise,
+            license=wanted.license,
+            with_images=wanted.with_images,
+            files={name: what for name, what in FILES.items() if name in written},
+        )
+        parts = architecture.encoder_parts(spec, folder / ENCODER_WEIGHTS)
+        is_head = findings.facts.get("method") == "scan" and "made_as" not in findings.facts
+        (folder / ARCHITECTURE).write_bytes(architecture.draw(spec, parts, card.model, card.origin, is_head))
+        (folder / CARD).write_text(card.render(), encoding="utf-8")
+        task.advance()
+    if corrected_digest(run_dir) != before:
+        raise WorkError(f"{run_dir.root} was changed while it was being published; publish it again")
+    Manifest.of(folder).write(folder)
+    return _notes(run_dir, wanted, findings)
+
+
+def _notes(run_dir: RunDir, wanted: Wanted, findings: Findings) -> list[str]:
+    if findings.evaluation is not None:
+        return ["The card names the images' labels; --no-labels leaves them out."]
+    if wanted.with_labels and run_dir.evaluation.is_file():
+        return ["The evaluation is of earlier clusters or names, and not in the card; shoal evaluate makes it anew."]
+    return []
+
+
+def _write_model(run_dir: RunDir, corrected: Corrected, wanted: Wanted, folder: Path) -> EncoderSpec:
+    """What `assign` needs, with people's corrections in it."""
+    config = json.loads((run_dir.model / "config.json").read_text(encoding="utf-8"))
+    spec = EncoderSpec.from_json(config["encoder"])
+    shutil.copyfile(run_dir.model / ENCODER_WEIGHTS, folder / ENCODER_WEIGHTS)
+    atomic.write_json(folder / "config.json", {**config, "library_name": "shoal", "name": wanted.title})
+    save_model(corrected_model(run_dir, corrected), folder)
+    for path in folder.iterdir():  # safetensors makes files that nobody else may read
+        shutil.copymode(folder / "config.json", path)
+    return spec
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Which files a publication consists of: SHA-256 by name. By it an earlier one is known again."""
+
+    files: dict[str, str]
+
+    @classmethod
+    def of(cls, folder: Path) -> Manifest:
+        return cls({path.name: digest_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST})
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest | None:
+        """None if there is none, or none of ours."""
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            files = {str(name): str(digest) for name, digest in found["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return cls(files) if found.get("published_by") == "shoal" else None
+
+    def write(self, folder: Path) -> None:
+        value = {"format_version": FORMAT_VERSION, "published_by": "shoal", "files": self.files}
+        atomic.write_json(folder / MANIFEST, value)
+
+
+def check_replaceable(target: Path) -> None:
+    """Raise RequestError unless there is nothing at `target`, or an earlier publication that nobody changed since."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise RequestError(f"--to has value {str(target)!r}, which is a file; expected a folder, new or not")
+    found = sorted(path.name for path in target.iterdir())
+    if not found:
+        return
+    manifest = Manifest.read(target / MANIFEST)
+    if manifest is None:
+        raise RequestError(
+            f"--to has value {str(target)!r}, a folder with files that shoal publish has not written (such as "
+            f"{found[0]!r}); expected a new folder, or an earlier publication"
+        )
+    for name in found:
+        if name != MANIFEST and name not in manifest.files:
+            raise RequestError(f"{target} holds {name!r}, which shoal publish has not written; move it elsewhere first")
+        if name != MANIFEST and digest_file(target / name) != manifest.files[name]:
+            raise RequestError(f"{target / name} was changed since it was published; move it elsewhere first")
