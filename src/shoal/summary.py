@@ -21,6 +21,7 @@ def cluster_summary(run_dir: RunDir, *, report: bool = True) -> str:
         f"{embed['images']:,} images in {found['k']:,} cluster{'s' * (found['k'] != 1)}, "
         f"{found['n_unsure']:,} images unsure.",
         found["sentence"],
+        *_recall(stages["neighbours"]["facts"]["recall"]),
         *_edits(run_dir),
         *_skipped(statuses),
         f"Run:    {run_dir.root}   (shoal browse {run_dir.root})",
@@ -36,6 +37,13 @@ SPECIAL = {
     "vanished": "vanished",
 }
 REASONS_TOLD = 5
+
+
+def _recall(share: float) -> list[str]:
+    """A line on neighbours that were not looked for everywhere."""
+    if share == 1:
+        return []
+    return [f"neighbours found approximately: {100 * share:.1f} % of the true ones, measured on a sample"]
 
 
 def _edits(run_dir: RunDir) -> list[str]:
