@@ -92,6 +92,12 @@ def test_the_same_command_again_changes_nothing(finished: tuple[Path, Path]) -> 
     assert changed <= {"images.parquet", "labels.parquet"}
 
 
+def test_a_report_of_earlier_clusters_is_not_named(tmp_path: Path) -> None:
+    paint(tmp_path / "pictures", each=4)
+    assert "Report:" in shoal("cluster", "pictures", "--clusters", "3", cwd=tmp_path).stdout
+    assert "Report:" not in shoal("cluster", "pictures", "--clusters", "2", "--no-report", cwd=tmp_path).stdout
+
+
 def test_another_source_in_the_same_run_is_refused(finished: tuple[Path, Path], tmp_path: Path) -> None:
     paint(tmp_path / "other")
     done = shoal("cluster", tmp_path / "other", "--out", finished[0])
@@ -109,6 +115,9 @@ def test_another_source_in_the_same_run_is_refused(finished: tuple[Path, Path], 
         (("cluster", ".", "--seed", "-1"), 2, "--seed has value -1"),
         (("cluster", ".", "--backbone", "no_such_net", "--weights", "w.pth"), 2, "w.pth"),
         (("cluster", ".", "--colour", "red"), 2, "--colour"),
+        (("cluster", ".", "--out", ""), 2, "--out has value '.', which holds the source"),
+        (("cluster", "empty", "--out", "."), 2, "--out has value '.', which holds the source"),
+        (("cluster", ".", "--out", "a-file"), 2, "--out has value 'a-file', which is a file"),
         (("cluster",), 2, "SOURCE"),
         (("paint",), 2, "paint"),
         (("report", "nothing.shoal"), 2, "not a Shoal run"),
@@ -117,16 +126,42 @@ def test_another_source_in_the_same_run_is_refused(finished: tuple[Path, Path], 
         (("browse", "nothing.shoal"), 2, "not a Shoal run"),
         (("export", "nothing.shoal", "--to", "csv", "x.csv"), 2, "not a Shoal run"),
         (("publish", "nothing.shoal", "--to", "model"), 2, "not a Shoal run"),
+        (("similar", "nothing.shoal", "x.jpg"), 2, "not a Shoal run"),
     ],
 )
 def test_wrong_requests_end_with_one_line_and_their_code(
     arguments: tuple[str, ...], code: int, named: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "a-file").write_text("mine")
+    (tmp_path / "empty").mkdir()
     done = shoal(*arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert named in done.stderr
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert code == 1 or {path.name for path in tmp_path.iterdir()} == {"a-file", "empty"}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--backbone", "resnet5"), "did you mean resnet50"),
+        (("--backbone", "test_resnet"), "could not be fetched from the hub"),
+        (("--device", "mps" if sys.platform == "linux" else "cuda"), "this machine has only"),
+    ],
+)
+def test_an_encoder_that_cannot_be_had_is_refused_before_any_image_is_read(
+    options: tuple[str, ...], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody answers
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    paint(tmp_path / "pictures", each=2)
+    done = shoal("cluster", "pictures", *options, cwd=tmp_path)
+    told = [line for line in done.stderr.splitlines() if not line.startswith("Preparing ")]
+    assert (done.returncode, len(told)) == (2, 1), done.stderr  # no line of the hub's client, no second try
+    assert named in told[0]
+    assert not (tmp_path / "pictures.shoal").exists()
 
 
 def test_more_clusters_than_images_is_work_that_fails(tmp_path: Path) -> None:

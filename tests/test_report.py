@@ -28,6 +28,7 @@ from shoal.report import map as mapping
 from shoal.report.explorer import Explorer
 from shoal.report.findings import Findings
 from shoal.rundir import RunDir
+from shoal.summary import cluster_summary
 from small_run import write_small_run
 
 SHAPES = ("ellipse", "rectangle", "line")
@@ -278,6 +279,19 @@ def test_three_images_in_two_clusters_without_neighbours(tmp_path: Path) -> None
     assert "3 images in 2 clusters" in text
     assert not (run.report / "neighbours.png").exists()
     assert not (run.report / "choose-k.png").exists()
+
+
+@pytest.mark.parametrize(("recall", "is_told"), [(0.983, True), (1.0, False)])
+def test_the_recall_of_approximate_neighbours_is_told(tmp_path: Path, recall: float, is_told: bool) -> None:
+    run = make_run(tmp_path, count=12, clusters="3")
+    state = run.read_state()
+    state["stages"]["neighbours"]["facts"] |= {"method": "approximate", "recall": recall}
+    state["stages"]["embed"] = {"facts": {"images": 12}}
+    run.write_state(state)
+    report(run)
+    assert ("98\N{NO-BREAK SPACE}% of the true ones" in "".join(read_page(run).text)) == is_told
+    assert json.loads((run.report / "summary.json").read_text(encoding="utf-8"))["neighbour_recall"] == recall
+    assert ("98.3 % of the true ones" in cluster_summary(run)) == is_told
 
 
 def test_images_that_are_gone_are_said_to_be_gone(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_a_text_manifest_is_relative_to_itself(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
-@pytest.mark.parametrize("column", ["path", "URI", "file", "filename", "image_path"])
+@pytest.mark.parametrize("column", ["path", "URI", "file", "filename", "image_path", "filepath", "Image_URL", "image"])
 def test_table_manifests(tmp_path: Path, ending: str, column: str) -> None:
     put(tmp_path / "a, 1.jpg")
     rows = [("a, 1.jpg", "cat"), ("gone.jpg", "")]
@@ -263,6 +263,25 @@ def test_table_manifests(tmp_path: Path, ending: str, column: str) -> None:
         ("a, 1.jpg", "cat", None),
         ("gone.jpg", None, "no such file"),
     ]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_as_spreadsheets_save_them(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    put(tmp_path / "ä; 1, 2.jpg")
+    rows = [f"label{delimiter}path", f'cat{delimiter}"ä; 1, 2.jpg"', f"{delimiter}gone.jpg"]
+    (tmp_path / "list.csv").write_bytes("\r\n".join(rows).encode(encoding))
+    items = list(open_path(tmp_path / "list.csv").items())
+    assert [(item.path, item.label, item.problem) for item in items] == [
+        ("ä; 1, 2.jpg", "cat", None),
+        ("gone.jpg", None, "no such file"),
+    ]
+
+
+def test_a_list_as_powershell_saves_it(tmp_path: Path) -> None:
+    image = put(tmp_path / "ä.jpg")
+    (tmp_path / "list.txt").write_bytes(f"ä.jpg\r\n{image}\r\n".encode("utf-16"))
+    assert [item.problem for item in open_path(tmp_path / "list.txt").items()] == [None, None]
 
 
 def test_a_manifest_of_uris_and_nonsense(tmp_path: Path) -> None:

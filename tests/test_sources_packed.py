@@ -263,6 +263,30 @@ def test_remote_tables_and_tars(bucket: fsspec.AbstractFileSystem, tmp_path: Pat
     assert contents(open_path("memory://shards/s.tar")) == {"x.jpg": jpeg(3)}
 
 
+def test_remote_manifests(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    local = tmp_path / "here.jpg"
+    local.write_bytes(jpeg(9))
+    for number in range(3):
+        bucket.pipe(f"/bucket/set/{number}.jpg", jpeg(number))
+    written = ["0.jpg", "./../set/1.jpg", "memory://bucket/set/2.jpg", str(local), "gone.jpg"]
+    bucket.pipe("/bucket/set/list.csv", ("label,path\n" + "".join(f"x,{line}\n" for line in written)).encode())
+    bucket.pipe("/bucket/set/list.txt", "\n".join(written).encode())
+    pq.write_table(pa.table({"uri": written}), tmp_path / "list.parquet")
+    bucket.pipe("/bucket/set/list.parquet", (tmp_path / "list.parquet").read_bytes())
+    for ending in ("csv", "txt", "parquet"):
+        source = open_path(f"memory://bucket/set/list.{ending}")
+        *there, gone = source.items()
+        reader = ImageReader()
+        assert [reader.read(item.uri) for item in there] == [jpeg(0), jpeg(1), jpeg(2), jpeg(9)]
+        assert [item.path for item in there[:3]] == ["0.jpg", "../set/1.jpg", "memory://bucket/set/2.jpg"]
+        with pytest.raises(DecodeError, match="gone"):
+            reader.read(gone.uri)
+        assert {item.label for item in source.items()} == {"x" if ending == "csv" else None}
+    bucket.pipe("/bucket/set/bad.csv", b"n\n1\n")
+    with pytest.raises(SourceError, match=r"bad.csv has the columns n; expected one called path"):
+        list(open_path("memory://bucket/set/bad.csv").items())
+
+
 def test_remote_sources_that_are_refused(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="memory://bucket/nowhere does not exist"):
         open_path("memory://bucket/nowhere")

@@ -78,7 +78,7 @@ def cluster(out: Path | None, no_report: bool, **options: Any) -> None:
     pipeline.run(config, run_dir, stages, progress)
     if not no_report:
         pipeline.run(config, run_dir, pipeline.report_stages(), progress)
-    click.echo(cluster_summary(run_dir))
+    click.echo(cluster_summary(run_dir, report=not no_report))
 
 
 @shoal.command()
@@ -149,8 +149,9 @@ def similar(run: Path, image: str, count: int, device: str) -> None:
     from shoal.rundir import RunDir
     from shoal.similar import similar as find
 
+    images = find(RunDir.open(run), image, count, device, TerminalProgress())
     click.echo("similarity  cluster  path")
-    for found in find(RunDir.open(run), image, count, device, TerminalProgress()):
+    for found in images:
         click.echo(f"{found.similarity:10.4f}  {found.cluster:7d}  {found.path}")
 
 
@@ -306,7 +307,7 @@ def train(no_report: bool, show_views: bool, **options: Any) -> None:
         return
     if not worked:
         click.echo(f"{run_dir.root} is finished; nothing to resume")
-    click.echo(cluster_summary(run_dir))
+    click.echo(cluster_summary(run_dir, report=not no_report))
 
 
 @shoal.command()

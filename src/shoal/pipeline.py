@@ -19,12 +19,16 @@ from shoal import atomic
 from shoal.config import ClusterConfig
 from shoal.edits.corrected import corrected_digest
 from shoal.errors import RunError
-from shoal.images.sources import open_source
+from shoal.images.sources import Source, open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_of, versions
 
 # Raised when a stage writes something else than before from the same inputs, so that old runs are brought up to date.
 STAGE_VERSION = {"index": 1, "embed": 1, "neighbours": 1, "cluster": 3, "map": 1, "report": 1}
+
+
+def _no_check(config: ClusterConfig, progress: Progress) -> None:
+    """The check of a stage that can do whatever its key can be made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Stage:
     key: Callable[[ClusterConfig], Any]
     made: Callable[[RunDir], Path]  # what it leaves; if somebody deleted that, it is run again
     after: tuple[str, ...] = ()
+    check: Callable[[ClusterConfig, Progress], None] = _no_check  # refuses what it cannot do, before any work
     reads_edits: bool = False  # people's corrections are part of what it shows
     always: bool = False  # the outside world may have changed: only the stage itself can tell
 
@@ -52,7 +57,14 @@ def clustering_stages() -> list[Stage]:
     """From a source to clusters."""
     return [
         Stage("index", shoal.images.index.run, _nothing, lambda run: run.images, always=True),
-        Stage("embed", shoal.embed.stage.run, shoal.embed.stage.key, lambda run: run.model / "config.json", ("index",)),
+        Stage(
+            "embed",
+            shoal.embed.stage.run,
+            shoal.embed.stage.key,
+            lambda run: run.model / "config.json",
+            ("index",),
+            check=shoal.embed.stage.check,
+        ),
         Stage(
             "neighbours",
             shoal.neighbours.stage.run,
@@ -99,8 +111,10 @@ def run(config: ClusterConfig, run_dir: RunDir, stages: Sequence[Stage], progres
         ShoalError: whatever a stage raises.
     """
     source = open_source(config.source)
+    _require_room_of_its_own(run_dir, source)
     for stage in stages:
         stage.key(config)  # a request that cannot be met is refused before any work
+        stage.check(config, progress)
     with run_dir.writing():
         atomic.remove_leftovers(run_dir.root)
         state = run_dir.read_state()
@@ -118,6 +132,14 @@ def run(config: ClusterConfig, run_dir: RunDir, stages: Sequence[Stage], progres
         )
         run_dir.write_state(state)
         return {stage.name: _run_stage(stage, config, run_dir, progress) for stage in stages}
+
+
+def _require_room_of_its_own(run_dir: RunDir, source: Source) -> None:
+    root = run_dir.root.resolve()
+    if root.exists() and not root.is_dir():
+        raise RunError(f"--out has value {str(run_dir.root)!r}, which is a file; expected a folder, new or of a run")
+    if Path(source.identity).is_relative_to(root):  # what lies in a run is no image of its source
+        raise RunError(f"--out has value {str(run_dir.root)!r}, which holds the source; expected a folder of its own")
 
 
 def _run_stage(stage: Stage, config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:

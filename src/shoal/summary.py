@@ -9,19 +9,24 @@ from shoal.edits.log import in_force, read_log
 from shoal.rundir import RunDir
 
 
-def cluster_summary(run_dir: RunDir) -> str:
-    """A few lines: how many clusters and why, what was skipped and why, where everything lies."""
+def cluster_summary(run_dir: RunDir, *, report: bool = True) -> str:
+    """A few lines: how many clusters and why, what was skipped and why, where everything lies.
+
+    `report`: name the report; one that was not brought up to date may be of other clusters.
+    """
     stages = run_dir.read_state()["stages"]
     embed, found = (stages[name]["facts"] for name in ("embed", "cluster"))
     statuses = run_dir.read_images(["status", "reason"]).to_pylist()
     lines = [
-        f"{embed['images']:,} images in {found['k']:,} clusters, {found['n_unsure']:,} images unsure.",
+        f"{embed['images']:,} images in {found['k']:,} cluster{'s' * (found['k'] != 1)}, "
+        f"{found['n_unsure']:,} images unsure.",
         found["sentence"],
+        *_recall(stages["neighbours"]["facts"]["recall"]),
         *_edits(run_dir),
         *_skipped(statuses),
         f"Run:    {run_dir.root}   (shoal browse {run_dir.root})",
     ]
-    if (run_dir.report / "index.html").is_file() and stages.get("report", {}).get("state") == "done":
+    if report:
         lines.append(f"Report: {run_dir.report / 'index.html'}   (shoal report {run_dir.root} --open)")
     return "\n".join(lines)
 
@@ -32,6 +37,13 @@ SPECIAL = {
     "vanished": "vanished",
 }
 REASONS_TOLD = 5
+
+
+def _recall(share: float) -> list[str]:
+    """A line on neighbours that were not looked for everywhere."""
+    if share == 1:
+        return []
+    return [f"neighbours found approximately: {100 * share:.1f} % of the true ones, measured on a sample"]
 
 
 def _edits(run_dir: RunDir) -> list[str]:

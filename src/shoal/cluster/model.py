@@ -25,6 +25,7 @@ UNSURE_BELOW = 0.5  # confidence under which an image is unsure
 KNOWN_SHARE = 0.995  # share of the images that clusters were made of which each of two tests counts as known
 IMAGES_PER_DIM = 4  # with fewer images than this a dimension, what lies outside of the space says nothing
 ROWS = 8192  # points worked on at once
+NO_OTHER = -1  # the runner-up of an only cluster
 NO_LIMIT = float(np.finfo(np.float32).max)
 TEMPERATURES = np.geomspace(0.25, 256.0, 61)  # concentrations looked at, in spreads of the scores ...
 DEFAULT_CONCENTRATION = 8.0  # ... and what is taken where there is nothing to look at
@@ -32,7 +33,10 @@ DEFAULT_CONCENTRATION = 8.0  # ... and what is taken where there is nothing to l
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assignment:
-    """Rows for n images: cluster int32, confidence float32 from 0 to 1, unsure bool, runner_up int32, unknown bool."""
+    """Rows for n images: cluster int32, confidence float32 from 0 to 1, unsure bool, runner_up int32, unknown bool.
+
+    `runner_up` is -1 where there is one cluster only.
+    """
 
     cluster: Labels
     confidence: Float32
@@ -67,7 +71,7 @@ class ClusterModel:
         confidence, score = np.empty(len(points), np.float32), np.empty(len(points), np.float32)
         for where, scores in kmeans.score_blocks(points, self.centroids, metric=self.space.metric):
             order = np.argsort(-scores, axis=1, kind="stable")[:, :2]
-            cluster[where], runner_up[where] = order[:, 0], order[:, -1]
+            cluster[where], runner_up[where] = order[:, 0], order[:, 1] if len(self.centroids) > 1 else NO_OTHER
             best = np.take_along_axis(scores, order[:, :1], axis=1)
             score[where] = best[:, 0]
             confidence[where] = 1 / np.exp(self.concentration * (scores - best)).sum(axis=1)

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
+import huggingface_hub.utils
 import timm
 import torch
 from timm.data import resolve_model_data_config
@@ -25,6 +29,7 @@ from shoal.rundir import digest_file
 TRAINED = "shoal"  # key of the metadata in a file that `shoal train` made
 TRAINED_FEATURES = ("default", "best")
 TOP_FEATURES = ("logits", "probabilities")
+HUB_SECONDS = 5.0  # until a hub that says nothing counts as not there
 EMBEDDED_CROP_FRACTION = 1.0  # the whole of the shorter side; see docs/decisions.md for the comparison
 
 
@@ -134,7 +139,8 @@ def _create(architecture: str, features: str, from_hub: bool) -> nn.Module:
         model: nn.Module = timm.create_model(architecture, pretrained=False, **arguments)
     else:
         try:
-            model = timm.create_model(architecture, pretrained=True, **arguments)
+            with _hub_that_answers():
+                model = timm.create_model(architecture, pretrained=True, **arguments)
         except Exception as error:  # the hub client raises many kinds when there is no network
             raise WeightsError(
                 f"the weights of {architecture!r} are not on this machine and could not be fetched from the hub "
@@ -145,6 +151,20 @@ def _create(architecture: str, features: str, from_hub: bool) -> nn.Module:
             f"--features has value {features!r}, but {architecture} has no classifier; expected default or map"
         )
     return model
+
+
+@contextmanager
+def _hub_that_answers() -> Iterator[None]:
+    """Ask the hub once whether it is there; if not, only its cache is used: its client would try for a minute."""
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    try:
+        huggingface_hub.utils.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # which one depends on the client's version; whatever it is, the hub did not answer
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = offline
 
 
 def in_order(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from shoal.config import DEFAULT_BACKBONE, ClusterConfig
 from shoal.disk import require_free
 from shoal.embed import weights as weight_files
 from shoal.embed.batches import Failure, embed_batches
+from shoal.embed.engines import resolve_device
 from shoal.embed.parts import PartsWriter
 from shoal.embed.prepared import ENCODER_WEIGHTS, PreparedEncoder, prepare
 from shoal.embeddings import PART_ROWS
@@ -33,6 +34,13 @@ def key(config: ClusterConfig) -> dict[str, Any]:
     if weights is None and config.backbone == DEFAULT_BACKBONE:
         weights = digest_file(weight_files.embedded_file())
     return {"backbone": config.backbone, "weights": weights, "features": config.features, "resize": config.resize}
+
+
+def check(config: ClusterConfig, progress: Progress) -> None:
+    """Refuse a device or an encoder that cannot be had before any image is read. Raises as `run` does for them."""
+    resolve_device(config.device)
+    if config.backbone != DEFAULT_BACKBONE or config.weights is not None:  # the embedded one is there
+        prepare(config.backbone, config.weights, config.features, config.resize, progress)
 
 
 def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shoal.errors import SourceError
+from shoal.errors import ShoalError, SourceError
 from shoal.images.folder import local_item
 from shoal.images.item import Item, with_distinct_paths
 from shoal.images.location import display_path, is_uri, local_path, valid_text
+from shoal.images.storage import is_local, open_seekable
 
-PATH_COLUMNS = ("path", "uri", "file", "filename", "file_name", "image_path")
+PATH_COLUMNS = (
+    *("path", "uri", "url", "file", "filename", "file_name", "filepath", "file_path"),
+    *("image_path", "img_path", "image_file", "image_url", "image"),
+)
 LABEL_COLUMN = "label"
+DELIMITERS = ",;\t"  # spreadsheets write what is usual in their country
 ENDINGS = (".txt", ".csv", ".tsv")
 
 Entry = tuple[str, str | None]  # what is written, and its label
@@ -31,7 +36,7 @@ class ManifestSource:
 
     identity: str
     name: str
-    file: str
+    uri: str
 
     def items(self) -> Iterator[Item]:
         """Every entry in the manifest's order, those that are missing too.
@@ -39,8 +44,13 @@ class ManifestSource:
         Raises:
             SourceError: the manifest cannot be read, or has no column of paths.
         """
-        folder = os.path.dirname(self.file)
-        yield from with_distinct_paths(_item(written, label, folder) for written, label in _entries(self.file))
+        entries = _entries(self.uri)
+        if is_local(self.uri):
+            folder = os.path.dirname(local_path(self.uri))
+            yield from with_distinct_paths(_item(written, label, folder) for written, label in entries)
+        else:
+            base = self.uri.rpartition("/")[0]
+            yield from with_distinct_paths(_remote_item(written, label, base) for written, label in entries)
 
 
 def path_column(names: Sequence[str]) -> int | None:
@@ -50,30 +60,54 @@ def path_column(names: Sequence[str]) -> int | None:
 
 
 def _item(written: str, label: str | None, folder: str) -> Item:
-    label = None if label in (None, "") else valid_text(str(label))
-    if is_uri(written) and not written.startswith("file:"):
-        return Item(valid_text(written), valid_text(written), label=label)
-    path = local_path(written) if written.startswith("file:") else os.path.expanduser(written)
-    return local_item(os.path.join(folder, path), display_path(os.path.normpath(path)), label)
+    if is_uri(written) and not is_local(written):
+        return Item(valid_text(written), valid_text(written), label=_label(label))
+    path = local_path(written) if is_local(written) else os.path.expanduser(written)
+    return local_item(os.path.join(folder, path), display_path(os.path.normpath(path)), _label(label))
 
 
-def _entries(file: str) -> list[Entry]:
+def _remote_item(written: str, label: str | None, base: str) -> Item:
+    """An entry of a manifest that lies elsewhere: relative paths lead from there, all others are what they say."""
+    if is_uri(written) or posixpath.isabs(written):
+        return _item(written, label, os.sep)
+    protocol, _, folder = base.partition("://")
+    path = valid_text(posixpath.normpath(written))
+    return Item(path, f"{protocol}://{posixpath.normpath(posixpath.join(folder, path))}", label=_label(label))
+
+
+def _label(label: str | None) -> str | None:
+    return None if label in (None, "") else valid_text(str(label))
+
+
+def _entries(uri: str) -> list[Entry]:
+    file = local_path(uri) if is_local(uri) else uri
     ending = os.path.splitext(file)[1].lower()
     try:
-        if ending == ".parquet":
-            return _parquet_entries(file)
-        data = Path(file).read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{display_path(file)} cannot be read as a manifest: {error}") from error
+        with open_seekable(uri) as stream:
+            if ending == ".parquet":
+                return _parquet_entries(file, stream)
+            data = _utf8(stream.read())
+    except ShoalError:
+        raise
+    except Exception as error:  # network filesystems raise what they like
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SourceError(f"{display_path(file)} cannot be read as a manifest: {text}") from error
     if ending == ".txt":
         lines = (os.fsdecode(line.removesuffix(b"\r")) for line in data.split(b"\n"))
         return [(line, None) for line in lines if line.strip()]
-    return _csv_entries(file, data.decode("utf-8", "surrogateescape"), "\t" if ending == ".tsv" else ",")
+    return _csv_entries(file, data.decode("utf-8", "surrogateescape"))
 
 
-def _csv_entries(file: str, text: str, delimiter: str) -> list[Entry]:
+def _utf8(data: bytes) -> bytes:
+    """A text's bytes in UTF-8 without a mark. Only UTF-16 with a mark is told apart: PowerShell and Excel write it."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace").encode()
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def _csv_entries(file: str, text: str) -> list[Entry]:
     try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+        rows = [row for row in _csv_rows(text, _delimiter(text)) if row]
     except csv.Error as error:
         raise SourceError(f"{display_path(file)} is not readable as a table: {error}") from error
     names = rows[0] if rows else []
@@ -86,8 +120,18 @@ def _csv_entries(file: str, text: str, delimiter: str) -> list[Entry]:
     return [(written, value) for written, value in found if written.strip()]
 
 
-def _parquet_entries(file: str) -> list[Entry]:
-    with pq.ParquetFile(file) as table:
+def _delimiter(text: str) -> str:
+    """The first of DELIMITERS that makes a column of paths of the first row."""
+    heads = ((delimiter, next(_csv_rows(text, delimiter), [])) for delimiter in DELIMITERS)
+    return next((delimiter for delimiter, names in heads if path_column(names) is not None), DELIMITERS[0])
+
+
+def _csv_rows(text: str, delimiter: str) -> Iterator[list[str]]:
+    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+
+
+def _parquet_entries(file: str, stream: IO[bytes]) -> list[Entry]:
+    with pq.ParquetFile(stream) as table:
         names = table.schema_arrow.names
         column, label = _columns(file, names)
         wanted = [names[column]] + ([names[label]] if label is not None else [])

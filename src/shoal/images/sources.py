@@ -74,7 +74,7 @@ def _open_file(path: str) -> Source:
     if path.lower().endswith(".parquet") and table.holds_image_bytes(file_uri(path)):
         return TableSource(identity, name, ((file_uri(path), ""),))
     if path.lower().endswith((*manifest.ENDINGS, ".parquet")):
-        return ManifestSource(identity, name, os.path.abspath(path))
+        return ManifestSource(identity, name, file_uri(path))
     _require_image(path)
     absolute = os.path.abspath(path)
     return FolderSource(identity, name, os.path.dirname(absolute), (absolute,))
@@ -191,12 +191,19 @@ def _open_remote(specs: list[str]) -> Source:
         identity, name = f"{base} (several files)", _last_part(base)
     if single is not None:
         name = _stem(name)
+        if _is_remote_manifest(single):
+            return ManifestSource(identity, name, single)
     if not any(is_image_name(file.uri) for file in files):
         for endings, source in ((tar.ENDINGS, TarSource), ((".parquet",), TableSource)):
             uris = [file.uri for file in files if file.uri.lower().endswith(endings)]
             if uris:
                 return source(identity, name, tuple((uri, _remote_prefix(uri, base, single)) for uri in uris))
     return RemoteSource(identity, name, tuple((relative_path(file.uri, base), file) for file in files))
+
+
+def _is_remote_manifest(uri: str) -> bool:
+    lowered = uri.lower()
+    return lowered.endswith(manifest.ENDINGS) or (lowered.endswith(".parquet") and not table.holds_image_bytes(uri))
 
 
 def _remote_prefix(uri: str, base: str, single: str | None) -> str:

@@ -16,6 +16,7 @@ LARGEST_FILE: Final = 1 << 30  # bytes
 UNREADABLE: Final = "cannot be read"  # reasons that start so may pass: the file is tried again next time
 GONE: Final = "gone before it was read"
 
+_CLOUDS: Final = ("s3", "s3a", "gs", "gcs", "az", "abfs", "adl", "http", "https")  # what the extra `clouds` opens
 _KINDS: Final = ((stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device"), (stat.S_ISBLK, "device"))
 
 
@@ -125,9 +126,7 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
     except ImportError as error:
-        hint = (
-            "pip install 'shoal[clouds]'" if protocol in ("s3", "s3a", "gs", "gcs", "az", "abfs", "adl") else str(error)
-        )
+        hint = "pip install 'shoal[clouds]'" if protocol in _CLOUDS else str(error)
         raise SourceError(f"{uri} needs a package for {protocol}:// that is not installed; {hint}") from error
     except ValueError as error:
         raise SourceError(

@@ -124,6 +124,12 @@ class Findings:
         return facts
 
     @property
+    def recall(self) -> float:
+        """Share of the true nearest neighbours that were found: 1 where all pairs were compared."""
+        stage = self.state["stages"].get("neighbours", {})
+        return float(stage.get("facts", {}).get("recall", 1.0))
+
+    @property
     def sentence(self) -> str:
         """Why this number of clusters."""
         sentence: str = self.facts.get("sentence", "")
