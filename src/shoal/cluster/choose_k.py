@@ -35,9 +35,7 @@ WIDER = 1.6
 STARTS = 4
 POLISH_ITERATIONS = 10  # rounds on all images for a candidate; the chosen one runs to the end
 RUNNERS_UP = 2
-APART = (
-    1.25  # a runner-up is at least this many times as large as the chosen number and as other runners-up, or smaller
-)
+APART = 1.25  # how many times as large, at the least, one of two numbers told is as the other
 WORTH_TELLING = 0.6  # of the chosen one's score, that a runner-up has at the least
 EUCLIDEAN_PAIRS_IMAGES = 10_000  # the Euclidean silhouette of candidates is taken on at most this many images
 
