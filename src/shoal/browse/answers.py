@@ -126,6 +126,7 @@ class EditLine(BaseModel):
     names: list[str]
     time: str
     undone: bool
+    earlier: bool = Field(description="made on another clustering, whose numbers it speaks of")
     conflict: str | None
 
 
