@@ -592,6 +592,47 @@ def test_corrections_are_learned_from(opened: Open, run: Path, tmp_path: Path) -
         page.context.close()  # before the server goes, whose end it would complain of
 
 
+def test_an_open_page_follows_a_new_clustering_with_its_corrections(opened: Open, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    with served(tmp_path / "run") as address:
+        page = opened("cluster/1", at=address)
+        page.keyboard.press("r")
+        page.get_by_role("textbox", name="Name").fill("Stripes")
+        page.keyboard.press("Enter")
+        said(page, "Renamed")
+        go(page, "cluster/0")
+        moved = [options(page).nth(number).get_attribute("data-id") for number in range(3)]
+        options(page).first.hover()
+        options(page).first.locator(".tick").click()
+        options(page).nth(2).click(modifiers=["Shift"])
+        page.keyboard.press("m")
+        page.get_by_label("Find a cluster").fill("stripes")
+        page.keyboard.press("Enter")
+        said(page, "Moved 3 images to Stripes.")
+        go(page, "clusters")
+        command = [
+            sys.executable,
+            "-m",
+            "shoal",
+            "cluster",
+            str(run.parent / "pictures"),
+            "--out",
+            str(tmp_path / "run"),
+        ]
+        subprocess.run([*command, "--clusters", "5", "--seed", "1", "--no-report"], check=True, capture_output=True)
+        expect(page.locator("article")).to_have_count(5, timeout=20_000)
+        expect(card(page, "Stripes")).to_be_visible()
+        for image in moved:
+            go(page, f"image/{image}")
+            expect(page.locator(".where a")).to_have_text("Stripes")
+        page.keyboard.press("h")
+        listed = page.get_by_role("dialog").get_by_role("listitem")
+        expect(listed).to_have_count(2)
+        expect(listed.first).to_contain_text("of an earlier clustering")
+        expect(page.locator(".conflict")).to_have_count(0)
+        page.context.close()
+
+
 def test_a_model_is_tried_with_an_image_of_ones_own(opened: Open, run: Path) -> None:
     with served(run / "model") as address:
         page = opened("search", at=address)
