@@ -663,7 +663,7 @@ def test_axe_finds_nothing_serious(opened: Open, scheme: str, rules: tuple[str, 
         page.keyboard.press(key)
         expect(page.get_by_role("dialog", name=re.compile(name)), page.url).to_be_visible()
         expect(page.locator("[aria-busy=true]")).to_have_count(0)  # a preview that is still coming is faint
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(200)
         assert not serious(page, *rules), name
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_have_count(0)
@@ -691,6 +691,7 @@ def serious(page: Page, *rules: str) -> list[str]:
     assert AXE.is_file(), f"{AXE} is missing; expected npm ci in web/ to have installed it"
     if page.evaluate("typeof axe") == "undefined":
         page.evaluate(AXE.read_text(encoding="utf-8"))
+    page.wait_for_function("() => document.getAnimations().length === 0")  # what is half faded in has half its contrast
     options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
     found = page.evaluate("options => axe.run(document, options)", options)
     return [
