@@ -124,7 +124,7 @@ def map_(request: Request) -> Response:
     return Response(map_bytes(opened), media_type="application/octet-stream")
 
 
-@router.get("/evidence")
+@router.get("/evidence", response_model=answers.Evidence)
 def evidence_(request: Request) -> dict[str, object]:
     """Why these clusters."""
     return evidence(site_of(request).opened_run())

@@ -83,7 +83,7 @@ class Refitted:
             noise=None if values["noise"] is None else int(values["noise"]),
             pinned=ids_of(values["pinned"]),
             numbers={int(old): int(new) for old, new in values["numbers"].items()},
-            conflicts={int(line): str(reason) for line, reason in values["conflicts"].items()},
+            conflicts={int(line): str(reason) for line, reason in values.get("conflicts", {}).items()},
         )
 
 
