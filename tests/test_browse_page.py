@@ -677,6 +677,11 @@ def test_it_fits_a_phone(opened: Open) -> None:
         widest = page.locator("html, .page").evaluate_all("boxes => Math.max(...boxes.map(box => box.scrollWidth))")
         assert widest <= PHONE[0], view
     page.get_by_role("navigation").get_by_role("link", name="Clusters").tap()
+    page.get_by_label("Granularity").fill("2")
+    expect(page.get_by_text("is for looking")).to_be_visible()
+    assert (page.get_by_label("Order").bounding_box() or {"width": 0})["width"] > 120  # beside the note
+    page.get_by_label("Granularity").fill("1")
+    expect(page.get_by_text("is for looking")).to_have_count(0)
     page.locator("article a").first.tap()
     options(page).first.locator(".tick").tap()
     expect(page.get_by_role("button", name="Move to…")).to_be_in_viewport()
