@@ -29,6 +29,8 @@ AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 VIEWS = ("clusters", "cluster/0", "map", "image/5", "search", "evidence")
 WIDE, PHONE = (1280, 800), (390, 780)
 Open = Callable[..., Page]
+PATIENCE_MS = 20_000  # what is promised here is what happens; how fast, bench/browse_page.py measures
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def opened(browser: Browser, address: str) -> Iterator[Open]:
         context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         if not expects_errors:  # Chromium tells every answer that is not 2xx
             page.on(
@@ -716,7 +718,7 @@ def go_and_read(page: Page, view: str) -> str:
 
 
 def sizes_other_than(page: Page, before: dict[str, int]) -> dict[str, int]:
-    for _ in range(40):
+    for _ in range(PATIENCE_MS // 100):
         if sizes(page) != before:
             break
         page.wait_for_timeout(100)
@@ -724,7 +726,7 @@ def sizes_other_than(page: Page, before: dict[str, int]) -> dict[str, int]:
 
 
 def wait_for_sizes(page: Page, expected: dict[str, int]) -> None:
-    for _ in range(40):
+    for _ in range(PATIENCE_MS // 100):
         if sizes(page) == expected:
             return
         page.wait_for_timeout(100)
