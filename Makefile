@@ -1,5 +1,5 @@
 # make demo [IMAGES=/path]   set up, then cluster the demo images (or your own) and say where the report is
-# make test                  set up, then run the tests
+# make test                  set up (Chromium too, where root may apt-get it), then run the tests
 # make lint                  set up, then ruff, mypy --strict, the import contract and svelte-check
 # make bench NAME=silhouette run one of the measurements under bench/
 
@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench clean chromium
 
 demo: $(VENV)/.runtime
 ifdef IMAGES
@@ -16,7 +16,7 @@ else
 	$(BIN)/shoal demo
 endif
 
-test: $(VENV)/.dev
+test: chromium $(VENV)/.dev
 	$(BIN)/pytest -n 2
 
 lint: $(VENV)/.dev
@@ -28,6 +28,13 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/$(NAME).py
+
+# What the page is tested in. Asked for first, so that nothing has been waited for when it cannot be had.
+chromium:
+	@command -v chromium > /dev/null \
+	|| { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && apt-get update -qq \
+		&& apt-get install -qq --yes --no-install-recommends chromium > /dev/null; } \
+	|| { echo "make test needs Chromium on the PATH (sudo apt-get install chromium, or your system's package)" >&2; exit 1; }
 
 clean:
 	rm -rf $(VENV) demo.shoal

@@ -21,20 +21,23 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
 from pictures import paint
-from shoal import pipeline
+from shoal import pipeline, records
 from shoal.assign import AssignSummary, assign
 from shoal.browse import pictures as browse_pictures
 from shoal.browse.app import create_app
 from shoal.browse.pictures import Pictures
 from shoal.browse.security import Access
 from shoal.config import ClusterConfig
+from shoal.edits.base import read_base
 from shoal.edits.corrected import read_corrected
+from shoal.edits.edit import ranges_of
 from shoal.errors import RunError
 from shoal.export import export
 from shoal.images.sources import open_source
@@ -229,6 +232,23 @@ def test_evidence_has_the_metrics_of_the_clusters_now(client: TestClient) -> Non
     assert evidence["metrics"]["acc"] > 0.9
     edit(client, "merge", clusters=[0, 1])
     assert client.get("/api/evidence").json()["metrics"]["acc"] < evidence["metrics"]["acc"]
+
+
+def test_evidence_tells_the_rarest_reasons_first(root: Path) -> None:
+    run = RunDir(root)
+    images = run.read_images()
+    path, reasons = images["path"].to_pylist(), images["reason"].to_pylist()
+    status = images["status"].to_pylist()
+    for row in range(3):
+        status[row], reasons[row] = records.SKIPPED, "not an image (.ogg)"
+    for name, values in (("status", status), ("reason", reasons)):
+        place = images.column_names.index(name)
+        images = images.set_column(place, images.schema.field(name), pa.array(values, images.schema.field(name).type))
+    records.write_table(run.images, images)
+    evidence = open_page(root).get("/api/evidence").json()
+    assert evidence["skipped_total"] == 4
+    assert [one["count"] for one in evidence["skipped_reasons"]] == [3, 1]
+    assert [one["path"] for one in evidence["skipped"]] == ["kind1/broken.jpg", *path[:3]]
 
 
 def test_what_is_not_there_is_404_in_one_line(client: TestClient) -> None:
@@ -817,6 +837,8 @@ def test_edits_survive_another_clustering(corrected: TestClient, root: Path, fin
         (same,) = (other for other, given in after.names.items() if given == name)
         assert after.members(same).tolist() == before.members(number).tolist()
     assert corrected.get("/api/run").json()["clusters"] == 4  # the open page sees the new clusters
+    is_same = read_base(run).digest == before.base  # then the numbers of the edits are those of the clusters
+    assert {line["earlier"] for line in corrected.get("/api/edits").json()["edits"]} == {not is_same}
 
 
 # -- learning from corrections -----------------------------------------------------------------------------------------
@@ -855,6 +877,25 @@ def test_edits_after_a_refit_and_a_second_one(corrected: TestClient) -> None:
         assert edit(corrected, "undo").status_code == 200
     assert {card["name"] for card in clusters(corrected).values()} == {None}
     assert not corrected.get("/api/run").json()["can_undo"]
+
+
+def test_a_refit_takes_no_edit_for_applied_that_was_not_in_force(client: TestClient, root: Path) -> None:
+    found = {number: members(client, number) for number in clusters(client)}
+    strewn = [image for images in found.values() for image in images[:2]]
+    line = {
+        "n": 1,
+        "op": "rename",
+        "base": "0" * 16,
+        "time": "2026-01-01T00:00:00+00:00",
+        "clusters": [{"cluster": 0, "size": len(strewn), "ids": ranges_of(strewn)}],
+        "name": "lost",
+    }
+    (root / "edits.jsonl").write_text(json.dumps(line) + "\n")
+    edit(client, "move", ids=found[0][:1], cluster=1)
+    assert refit(client)["state"] == "done"
+    told = client.get("/api/edits").json()["edits"]
+    assert [bool(one["conflict"]) for one in told] == [True, False, False]
+    assert "after 1 correction by hand" in client.get("/api/run").json()["sentence"]
 
 
 def test_a_refit_killed_half_way_loses_no_edit(corrected: TestClient, root: Path) -> None:

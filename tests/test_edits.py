@@ -162,6 +162,15 @@ def test_moved_images_are_sure_and_bring_their_copies(run: RunDir) -> None:
     assert do(run, changes.move, [9], 1).cluster[[8, 9]].tolist() == [1, 1]
 
 
+def test_an_image_kept_where_it_is_is_sure_and_counts_as_a_change(run: RunDir) -> None:
+    before = read_corrected(run)
+    corrected = do(run, changes.move, [4], 0)
+    assert before.unsure[4]
+    assert not corrected.unsure[4]
+    assert corrected.is_changed
+    assert corrected.digest != before.digest  # what was told of its doubt is stale
+
+
 def test_moving_to_nowhere_makes_a_cluster(run: RunDir) -> None:
     corrected = do(run, changes.move, [1, 11], None, "odd ones")
     assert corrected.members(3).tolist() == [1, 11]

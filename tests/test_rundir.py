@@ -116,6 +116,13 @@ def test_an_unfinished_stage_is_named(tmp_path: Path) -> None:
         RunDir.open(tmp_path).require("embed")
 
 
+def test_a_run_that_is_being_written_says_by_whom(tmp_path: Path) -> None:
+    atomic.write_json(tmp_path / "run.json", {"format_version": 1, "stages": {}})
+    atomic.write_json(tmp_path / "lock", {"host": "elsewhere", "boot": "b", "pid": 4711, "started": 1.0})
+    with pytest.raises(RunError, match="process 4711 on elsewhere is writing it"):
+        RunDir.open(tmp_path).require("embed")
+
+
 def test_a_full_disk_is_told_before_the_work(tmp_path: Path) -> None:
     require_free(tmp_path / "not" / "there" / "yet", 1, "a test")
     with pytest.raises(DiskSpaceError, match="a test needs"):

@@ -62,6 +62,12 @@ def writing(path: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def writer(path: Path) -> Owner | None:
+    """The living process, other than this one, that holds the lock file `path`; None if there is none."""
+    owner = _read_owner(path)
+    return owner if owner is not None and owner != Owner.this_process() and owner.is_alive() else None
+
+
 def _acquire(path: Path, me: Owner) -> None:
     # The guard only covers the look at the owner and the writing of ours; it is never held during work.
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -153,17 +153,18 @@ def _renumbered(corrected: Corrected, numbers: dict[int, int]) -> Labels:
 
 
 def _write_line(run_dir: RunDir, corrected: Corrected, found: _Found, digest: str) -> None:
-    refitted = Refitted(
-        to=digest,
-        names=found.names(corrected),
-        noise=found.noise,
-        pinned=corrected.ids[corrected.pinned],
-        numbers=found.numbers,
-    )
-
     def make(log: Sequence[Edit]) -> Edit:
         if len(log) != corrected.version:
             raise StaleError("somebody changed something meanwhile; look at it, then apply the corrections again")
+        refitted = Refitted(
+            to=digest,
+            names=found.names(corrected),
+            noise=found.noise,
+            pinned=corrected.ids[corrected.pinned],
+            numbers=found.numbers,
+            # A refit that did not come to its end is made good by this one.
+            conflicts={line: why for line, why in corrected.conflicts.items() if log[line - 1].op != REFIT},
+        )
         return Edit(n=len(log) + 1, op=REFIT, base=corrected.base, time=now(), refitted=refitted)
 
     append(run_dir, make)
@@ -218,7 +219,7 @@ def _write_state(run_dir: RunDir, corrected: Corrected, found: _Found, log: Sequ
     record = state["stages"]["cluster"]
     facts = record["facts"]
     k = len(found.numbers)
-    corrections = sum(edit.op != REFIT for edit in in_force(log)[0])
+    corrections = sum(edit.op != REFIT and edit.n not in corrected.conflicts for edit in in_force(log)[0])
     made_as = facts.get("made_as") or {"k": facts.get("k"), "sentence": facts.get("sentence", "")}
     record["digest"] = digest_of(digest_file(run_dir.clusters), digest_file(run_dir.choose_k))
     record["facts"] = {

@@ -113,9 +113,8 @@ class RunDir:
         """
         run = cls(Path(root))
         if not run.run_json.is_file():
-            raise RunError(
-                f"{root} is not a Shoal run: it has no run.json (make one with: shoal cluster SOURCE --out {root})"
-            )
+            how = f"shoal cluster {root}" if run.root.exists() else f"shoal cluster SOURCE --out {root}"
+            raise RunError(f"{root} is not a Shoal run: it has no run.json (make one with: {how})")
         run.read_state()
         return run
 
@@ -153,9 +152,13 @@ class RunDir:
         """Raise RunError unless every named stage is done."""
         for name in stages:
             if self.stage(name) is None:
-                raise RunError(
-                    f"{self.root} is unfinished: its stage {name!r} is not done; run the same shoal cluster again"
+                writer = lock.writer(self.root / "lock")
+                advice = (
+                    "run the same shoal cluster again"
+                    if writer is None
+                    else f"process {writer.pid} on {writer.host} is writing it: wait for it to end"
                 )
+                raise RunError(f"{self.root} is unfinished: its stage {name!r} is not done; {advice}")
 
     # -- tables -------------------------------------------------------------------------------------------------
 

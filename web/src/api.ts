@@ -91,11 +91,12 @@ export interface Evidence {
   metrics: Record<string, unknown> | null;
   skipped: { path: string; reason: string }[];
   skipped_total: number;
+  skipped_reasons: { reason: string; count: number }[];
   duplicates: number[][];
   duplicates_total: number;
   /** Of the clusters as they are now; the silhouette of the images that no correction has touched. */
   quality: { confidence: number; confidence_histogram: number[]; silhouette: number | null; unsure: number; moved: number };
-  stages: Record<string, unknown>;
+  stages: Record<string, { seconds: number | null }>;
 }
 
 export interface EditLine {
@@ -106,6 +107,8 @@ export interface EditLine {
   names: string[];
   time: string;
   undone: boolean;
+  /** Its numbers are those of another clustering than the run has now. */
+  earlier: boolean;
   conflict: string | null;
 }
 

@@ -118,6 +118,48 @@ class Found(BaseModel):
     neighbours: list[Neighbour]
 
 
+class Quality(BaseModel):
+    clusters: int
+    images: int
+    unsure: int
+    moved: int
+    confidence: float
+    confidence_histogram: list[int] = Field(description="images by confidence, in twenty equal steps from 0 to 1")
+    silhouette: float | None = Field(description="of the images that no correction has touched")
+    silhouette_images: int
+
+
+class SkippedFile(BaseModel):
+    id: int
+    path: str
+    status: str
+    reason: str
+
+
+class Reason(BaseModel):
+    reason: str
+    count: int
+
+
+class Stage(BaseModel):
+    state: str | None
+    seconds: float | None
+    facts: dict[str, Any] | None
+
+
+class Evidence(BaseModel):
+    choose_k: list[dict[str, bool | int | float | None]] = Field(description="one row a number of clusters looked at")
+    sentence: str
+    quality: Quality
+    metrics: dict[str, Any] | None = Field(description="beside the labels of the source, if it has any")
+    skipped: list[SkippedFile] = Field(description="those with the rarest reasons first")
+    skipped_total: int
+    skipped_reasons: list[Reason] = Field(description="the commonest ones")
+    duplicates: list[list[int]] = Field(description="groups of equal files, the original first")
+    duplicates_total: int
+    stages: dict[str, Stage]
+
+
 class EditLine(BaseModel):
     n: int
     op: str
@@ -126,6 +168,7 @@ class EditLine(BaseModel):
     names: list[str]
     time: str
     undone: bool
+    earlier: bool = Field(description="made on another clustering, whose numbers it speaks of")
     conflict: str | None
 
 

@@ -78,7 +78,7 @@ def _serve_page(app: FastAPI, page: Path) -> None:
     """Serve the files that are in `page` now, each under its own name; no request's name is ever made into a path."""
     files = {f"/{path.relative_to(page).as_posix()}": path for path in sorted(page.rglob("[!.]*")) if path.is_file()}
 
-    @app.get("/{name:path}", include_in_schema=False)
+    @app.api_route("/{name:path}", methods=["GET", "HEAD"], include_in_schema=False)
     def of_the_page(name: str) -> Response:
         path = files.get(f"/{name or 'index.html'}")
         if path is None and name in ("", "index.html"):

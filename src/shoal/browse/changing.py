@@ -39,7 +39,7 @@ def edits(request: Request) -> dict[str, Any]:
         "can_undo": bool(done),
         "can_redo": bool(undone),
         "edits": [
-            _line(edit, edit.n not in standing, snapshot.corrected.conflicts.get(edit.n))
+            _line(edit, edit.n not in standing, snapshot.corrected)
             for edit in snapshot.log
             if edit.op not in (UNDO, REDO)
         ],
@@ -141,7 +141,7 @@ def _changed(before: Corrected, after: Corrected) -> list[int]:
     return sorted(numbers | renamed)
 
 
-def _line(edit: Edit, undone: bool, conflict: str | None) -> dict[str, Any]:
+def _line(edit: Edit, undone: bool, corrected: Corrected) -> dict[str, Any]:
     count = len(edit.ids) + sum(len(part) for part in edit.parts)
     return {
         "n": edit.n,
@@ -151,5 +151,6 @@ def _line(edit: Edit, undone: bool, conflict: str | None) -> dict[str, Any]:
         "names": [edit.name] if edit.name else [],
         "time": edit.time,
         "undone": undone,
-        "conflict": None if undone else conflict,
+        "earlier": edit.base != corrected.base,
+        "conflict": None if undone else corrected.conflicts.get(edit.n),
     }

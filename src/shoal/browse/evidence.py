@@ -15,6 +15,7 @@ from shoal.browse.site import OpenedRun
 from shoal.errors import RequestError
 
 MOST_SKIPPED: Final = 1000
+MOST_REASONS: Final = 12
 MOST_GROUPS: Final = 500
 MEASURES: Final = ("n", "clusters", "classes", "acc", "nmi", "ami", "ari", "purity")
 
@@ -25,7 +26,7 @@ def evidence(opened: OpenedRun) -> dict[str, Any]:
     """What `/api/evidence` answers."""
     run_dir = opened.view.run_dir
     stages = run_dir.read_state()["stages"]
-    skipped, total = _skipped(opened)
+    skipped, total, reasons = _skipped(opened)
     copies, groups = _copies(opened)
     return {
         "choose_k": _choose_k(opened),
@@ -34,6 +35,7 @@ def evidence(opened: OpenedRun) -> dict[str, Any]:
         "metrics": _metrics(opened),
         "skipped": skipped,
         "skipped_total": total,
+        "skipped_reasons": reasons,
         "duplicates": copies,
         "duplicates_total": groups,
         "stages": {
@@ -85,10 +87,16 @@ def _metrics(opened: OpenedRun) -> dict[str, Any] | None:
         return opened.evaluations[digest]
 
 
-def _skipped(opened: OpenedRun) -> tuple[list[dict[str, Any]], int]:
+def _skipped(opened: OpenedRun) -> tuple[list[dict[str, Any]], int, list[dict[str, Any]]]:
+    """Files that are in no cluster, those with the rarest reasons first; how many there are; the commonest reasons."""
     table = opened.view.images.table.select(["id", "path", "status", "reason"])
     lost = table.filter(pc.is_in(table["status"], value_set=pa.array([records.SKIPPED, records.VANISHED])))
-    return lost.slice(0, MOST_SKIPPED).to_pylist(), lost.num_rows
+    lost = lost.set_column(3, "reason", pc.coalesce(lost["reason"], lost["status"]))
+    reasons = sorted(lost["reason"].value_counts().to_pylist(), key=lambda pair: (-pair["counts"], pair["values"]))
+    commonness = pc.index_in(lost["reason"], value_set=pa.array([pair["values"] for pair in reasons], pa.string()))
+    rarest = lost.append_column("commonness", commonness).sort_by([("commonness", "descending"), ("id", "ascending")])
+    told = [{"reason": pair["values"], "count": pair["counts"]} for pair in reasons[:MOST_REASONS]]
+    return rarest.select(table.column_names).slice(0, MOST_SKIPPED).to_pylist(), lost.num_rows, told
 
 
 def _copies(opened: OpenedRun) -> tuple[list[list[int]], int]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from shoal.browse import answers
 from shoal.browse.run_view import RunView, stamp
 from shoal.browse.snapshot import Rows
 from shoal.edits.base import Int32, Int64
@@ -22,7 +22,7 @@ class Labels:
     names: list[str]
     number: Int32
 
-    def majority(self, rows: Rows) -> dict[str, Any] | None:
+    def majority(self, rows: Rows) -> answers.Majority | None:
         """The label that most of the labelled rows have, and their share of them."""
         if not self.names:
             return None
@@ -31,7 +31,7 @@ class Labels:
         if not counts.sum():
             return None
         best = int(counts.argmax())
-        return {"label": self.names[best], "share": round(float(counts[best] / counts.sum()), 4)}
+        return answers.Majority(label=self.names[best], share=round(float(counts[best] / counts.sum()), 4))
 
     def of(self, row: int) -> str | None:
         return self.names[self.number[row]] if self.names and self.number[row] >= 0 else None

@@ -51,13 +51,12 @@ def run(request: Request) -> dict[str, object]:
 
 
 @router.get("/clusters", response_model=answers.Clusters)
-def clusters(request: Request, level: str = CHOSEN) -> dict[str, object]:
+def clusters(request: Request, level: str = CHOSEN) -> Response:
     """All clusters of a level, largest first."""
     opened = site_of(request).opened_run()
     snapshot = opened.view.snapshot()
     _check_level(snapshot, level)
-    corrected = snapshot.corrected
-    return {"version": corrected.version, "base": corrected.base, "clusters": cluster_list(opened, snapshot, level)}
+    return Response(cluster_list(opened, snapshot, level), media_type="application/json")
 
 
 @router.get("/clusters/{cluster}/images", response_model=answers.ClusterImages)
@@ -125,7 +124,7 @@ def map_(request: Request) -> Response:
     return Response(map_bytes(opened), media_type="application/octet-stream")
 
 
-@router.get("/evidence")
+@router.get("/evidence", response_model=answers.Evidence)
 def evidence_(request: Request) -> dict[str, object]:
     """Why these clusters."""
     return evidence(site_of(request).opened_run())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from shoal import records
+from shoal.browse import answers
 from shoal.browse.labels import Labels
 from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, COARSE, FINE, Rows, Snapshot
@@ -54,40 +55,49 @@ def run_facts(site: Site) -> dict[str, Any]:
     }
 
 
-def cluster_list(opened: OpenedRun, snapshot: Snapshot, level: str) -> list[dict[str, Any]]:
-    """The clusters of a level, largest first."""
+def cluster_list(opened: OpenedRun, snapshot: Snapshot, level: str) -> bytes:
+    """What `/api/clusters` answers: the clusters of a level, largest first; written once for as long as they stay."""
+    labels = opened.labels.read(snapshot.corrected.ids)
+    written = opened.cluster_lists.setdefault(snapshot, {})
+    if (level, labels) not in written:
+        corrected, cards = snapshot.corrected, _cards(opened, snapshot, level, labels)
+        answer = answers.Clusters(version=corrected.version, base=corrected.base, clusters=cards)
+        written[level, labels] = answer.model_dump_json().encode()
+    return written[level, labels]
+
+
+def _cards(opened: OpenedRun, snapshot: Snapshot, level: str, labels: Labels) -> list[answers.Cluster]:
     grouped = snapshot.level(level)
     numbers = grouped.numbers.tolist()
     members = [grouped.rows(number) for number in numbers]
     shown = opened.prototypes.of(snapshot, members)
-    labels = opened.labels.read(snapshot.corrected.ids)
     found = [
         _card(snapshot, level, number, rows, prototypes, labels)
         for number, rows, prototypes in zip(numbers, members, shown, strict=True)
     ]
-    return sorted(found, key=lambda card: (card["noise"], -card["size"], card["id"]))
+    return sorted(found, key=lambda card: (card.noise, -card.size, card.id))
 
 
 def _card(
     snapshot: Snapshot, level: str, number: int, rows: Rows, prototypes: list[int], labels: Labels
-) -> dict[str, Any]:
+) -> answers.Cluster:
     corrected = snapshot.corrected
     silhouettes = corrected.silhouette[rows]
     parents = np.unique(corrected.cluster[rows]).tolist()
-    return {
-        "id": number,
-        "name": corrected.names.get(number) if level == CHOSEN else None,
-        "size": len(rows),
-        "unsure": int(corrected.unsure[rows].sum()),
-        "confidence": round(float(corrected.confidence[rows].mean(dtype=np.float64)), 4),
-        "silhouette": None if np.isnan(silhouettes).any() else round(float(silhouettes.mean(dtype=np.float64)), 4),
-        "prototypes": prototypes,
-        "majority": labels.majority(rows),
-        "noise": level == CHOSEN and corrected.noise == number,
-        "edited": level == CHOSEN and (number in corrected.changed or number in corrected.names),
-        "parent": parents[0] if level == FINE else None,
-        "children": parents if level == COARSE else [],
-    }
+    return answers.Cluster(
+        id=number,
+        name=corrected.names.get(number) if level == CHOSEN else None,
+        size=len(rows),
+        unsure=int(corrected.unsure[rows].sum()),
+        confidence=round(float(corrected.confidence[rows].mean(dtype=np.float64)), 4),
+        silhouette=None if np.isnan(silhouettes).any() else round(float(silhouettes.mean(dtype=np.float64)), 4),
+        prototypes=prototypes,
+        majority=labels.majority(rows),
+        noise=level == CHOSEN and corrected.noise == number,
+        edited=level == CHOSEN and (number in corrected.changed or number in corrected.names),
+        parent=parents[0] if level == FINE else None,
+        children=parents if level == COARSE else [],
+    )
 
 
 def _model_facts(site: Site) -> dict[str, Any]:

@@ -17,7 +17,12 @@ from shoal.export.placement import own_file
 from shoal.export.rows import read_rows
 
 OLD_SECONDS: Final = 24 * 3600
-NAMES: Final = {"csv": "clusters.csv", "parquet": "clusters.parquet", "labelstudio": "labelstudio.json"}
+NAMES: Final = {
+    "csv": "clusters.csv",
+    "wide": "clusters-wide.csv",
+    "parquet": "clusters.parquet",
+    "labelstudio": "labelstudio.json",
+}
 STORED: Final = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".heic", ".avif", ".parquet"))
 
 
@@ -38,7 +43,7 @@ def pack(opened: OpenedRun, kind: str, layout: str, job: Job) -> str:
         require_free(folder, sum(row.size_bytes for row in rows) * (1 if mode == "link" else 2), "the export")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as scratch:
         lines: list[str] = []
-        dest = Path(scratch) / NAMES.get(kind, "images")
+        dest = Path(scratch) / NAMES.get("wide" if layout == "wide" else kind, "images")
         result = export(run_dir, kind, dest, mode=mode, layout=layout, say=lines.append, progress=JobProgress(job))
         job.message = "Packing"
         written = sorted(path for path in Path(scratch).rglob("*") if path.is_file())

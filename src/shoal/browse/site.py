@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from shoal.browse.errors import MissingError
 from shoal.browse.jobs import Jobs
-from shoal.browse.labels import LabelReader
+from shoal.browse.labels import LabelReader, Labels
 from shoal.browse.models import ModelReader
 from shoal.browse.neighbours import NeighbourReader
 from shoal.browse.pictures import Pictures
@@ -16,6 +17,7 @@ from shoal.browse.prototypes import Prototypes
 from shoal.browse.run_view import RunView
 from shoal.browse.search import Searcher
 from shoal.browse.security import Access
+from shoal.browse.snapshot import Snapshot
 from shoal.browse.splitting import Previews
 from shoal.rundir import RunDir
 
@@ -32,6 +34,9 @@ class OpenedRun:
     models: ModelReader
     previews: Previews
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # by digest of the clusters
+    cluster_lists: WeakKeyDictionary[Snapshot, dict[tuple[str, Labels], bytes]] = field(
+        default_factory=WeakKeyDictionary
+    )
 
     @classmethod
     def open(cls, root: Path) -> OpenedRun:

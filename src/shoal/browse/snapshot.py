@@ -44,7 +44,7 @@ class Level:
         return self.order[self.starts[place] : self.starts[place + 1]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """The corrected clusters, the log they came from, and the levels around them.
 

@@ -58,7 +58,8 @@ class Corrected:
     def digest(self) -> str:
         """Of everything here that people could have changed."""
         names = sorted((cluster, name) for cluster, name in self.names.items())
-        return digest_of(clustering_digest(self.ids, self.cluster), names, self.noise)[:16]
+        pinned = self.ids[self.pinned].tolist()
+        return digest_of(clustering_digest(self.ids, self.cluster), names, self.noise, pinned)[:16]
 
     @property
     def base(self) -> str:
@@ -68,7 +69,8 @@ class Corrected:
     @property
     def is_changed(self) -> bool:
         """True if there is anything that a person changed."""
-        return bool(self.names) or self.noise is not None or not np.array_equal(self.cluster, self.source.cluster)
+        is_moved = self.pinned.any() or not np.array_equal(self.cluster, self.source.cluster)
+        return bool(is_moved or self.names) or self.noise is not None
 
     @cached_property
     def numbers(self) -> list[int]:

@@ -55,6 +55,7 @@ class Refitted:
         names: by number in the new clustering; noise: the number of its noise, or None.
         pinned: ids that people had put where they are.
         numbers: number in the new clustering by that in the corrected one before.
+        conflicts: why an edit was not in force then, by its line.
     """
 
     to: str
@@ -62,6 +63,7 @@ class Refitted:
     noise: int | None
     pinned: Int64
     numbers: dict[int, int]
+    conflicts: dict[int, str]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -70,6 +72,7 @@ class Refitted:
             "noise": self.noise,
             "pinned": ranges_of(self.pinned),
             "numbers": {str(old): new for old, new in self.numbers.items()},
+            "conflicts": {str(line): reason for line, reason in self.conflicts.items()},
         }
 
     @classmethod
@@ -80,6 +83,7 @@ class Refitted:
             noise=None if values["noise"] is None else int(values["noise"]),
             pinned=ids_of(values["pinned"]),
             numbers={int(old): int(new) for old, new in values["numbers"].items()},
+            conflicts={int(line): str(reason) for line, reason in values.get("conflicts", {}).items()},
         )
 
 

@@ -135,9 +135,9 @@ class Replay:
         found = made if made is not None else self._known_again(reference)
         if found is None:
             lie_in = len(np.unique(self.cluster[self._rows(reference.ids)]))
+            where = {0: "are gone", 1: "are part of a larger one"}.get(lie_in, f"lie in {lie_in:,} others")
             raise _ConflictError(
-                f"cluster {reference.cluster} of {reference.size:,} images is no longer there: "
-                f"its images lie in {lie_in:,} clusters now"
+                f"cluster {reference.cluster} of {reference.size:,} images is no longer there: its images {where}"
             )
         return found
 
@@ -217,6 +217,7 @@ def _after_refit(base: Base, edit: Edit) -> Replay:
     state.names = dict(refitted.names)
     state.noise = refitted.noise
     state.pinned = np.isin(base.ids, refitted.pinned)
+    state.conflicts = dict(refitted.conflicts)
     state.created = {(edit.base, old): new for old, new in refitted.numbers.items()}
     return state
 

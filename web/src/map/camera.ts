@@ -10,9 +10,14 @@ export class Camera {
   scale = 1;
   width = 1;
   height = 1;
+  /** Half of the map's width and height: one of them is 1. */
+  extent: readonly [number, number] = [1, 1];
+  /** Pixels at the right that something else lies on. */
+  covered = 0;
 
   get whole(): number {
-    return (Math.min(this.width, this.height) / 2) * 0.92;
+    const [across, up] = this.extent;
+    return Math.min((this.width - this.covered) / across, this.height / up) * 0.46;
   }
 
   get zoom(): number {
@@ -26,7 +31,7 @@ export class Camera {
   }
 
   reset(): void {
-    [this.x, this.y, this.scale] = [0, 0, this.whole];
+    [this.x, this.y, this.scale] = [this.covered / 2 / this.whole, 0, this.whole];
   }
 
   toScreen(x: number, y: number): [number, number] {

@@ -4,6 +4,7 @@ import type { Camera } from "./camera";
 import type { Points } from "./points";
 
 const MOST_NAMES = 40;
+const LONGEST_NAME = 28;
 const MOST_PICTURES = 600;
 const TILE = 60;
 const LETTER = 7.4;
@@ -27,7 +28,8 @@ export function placeNames(
   for (const [id, middle] of clusters) {
     if (placed.length >= MOST_NAMES) break;
     const [left, top] = camera.toScreen(middle.x, middle.y);
-    const name = nameOf(id);
+    const whole = nameOf(id);
+    const name = whole.length > LONGEST_NAME ? `${whole.slice(0, LONGEST_NAME - 1).trimEnd()}…` : whole;
     const width = name.length * LETTER + 16;
     const isOutside =
       left < width / 2 || top < LINE / 2 || left > camera.width - width / 2 || top > camera.height - LINE / 2;

@@ -9,6 +9,8 @@ export class Points {
   readonly y: Float32Array;
   readonly ids: Int32Array;
   readonly cluster: Int32Array;
+  /** How far they reach from the middle, across and up: one of them is 1. */
+  readonly extent: readonly [number, number];
   /** Points by cell: those of cell c are order[starts[c]] to order[starts[c + 1] − 1]. */
   private readonly starts = new Uint32Array(CELLS * CELLS + 1);
   private readonly order: Uint32Array;
@@ -16,7 +18,7 @@ export class Points {
   constructor(points: MapPoints) {
     this.ids = points.ids;
     this.cluster = points.cluster;
-    [this.x, this.y] = scaled(points.x, points.y);
+    [this.x, this.y, this.extent] = scaled(points.x, points.y);
     const cells = Uint32Array.from(this.x, (x, index) => cellOf(this.y[index] ?? 0) * CELLS + cellOf(x));
     for (const cell of cells) this.starts[cell + 1] = (this.starts[cell + 1] ?? 0) + 1;
     for (let cell = 0; cell < CELLS * CELLS; cell++) this.starts[cell + 1] = (this.starts[cell + 1] ?? 0) + (this.starts[cell] ?? 0);
@@ -83,7 +85,7 @@ function cellOf(value: number): number {
   return Math.max(0, Math.min(CELLS - 1, Math.floor(((value + 1) / 2) * CELLS)));
 }
 
-function scaled(x: Float32Array, y: Float32Array): [Float32Array, Float32Array] {
+function scaled(x: Float32Array, y: Float32Array): [Float32Array, Float32Array, [number, number]] {
   const box = (values: Float32Array): [number, number] => {
     let [low, high] = [Infinity, -Infinity];
     for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
@@ -91,7 +93,9 @@ function scaled(x: Float32Array, y: Float32Array): [Float32Array, Float32Array] 
   };
   const [[left, right], [bottom, top]] = [box(x), box(y)];
   const half = Math.max(right - left, top - bottom, 1e-6) / 2;
-  return [x.map((value) => (value - (left + right) / 2) / half), y.map((value) => (value - (bottom + top) / 2) / half)];
+  const middled = (values: Float32Array, middle: number): Float32Array => values.map((value) => (value - middle) / half);
+  const extent: [number, number] = [Math.max(0.1, (right - left) / 2 / half), Math.max(0.1, (top - bottom) / 2 / half)];
+  return [middled(x, (left + right) / 2), middled(y, (bottom + top) / 2), extent];
 }
 
 function isInside(polygon: readonly (readonly [number, number])[], x: number, y: number): boolean {

@@ -1,4 +1,4 @@
-/** Which view the address names: #/clusters, #/cluster/7, #/cluster/7/fine, #/image/42, #/map, #/search, #/evidence. */
+/** Which view the address names: #/clusters, #/cluster/7, #/cluster/7/fine, #/image/42, #/map, #/search, #/evidence, #/evidence/skipped. */
 
 export type View = "clusters" | "cluster" | "map" | "image" | "search" | "evidence";
 
@@ -9,6 +9,8 @@ class Route {
   id: number = $state(-1);
   /** Of the cluster; null: the level that is edited. */
   level: string | null = $state(null);
+  /** Of the view: what is to be seen first. */
+  section: string | null = $state(null);
   /** Whether the page itself came here from another of its views, so that going back stays within it. */
   private inside = 0;
 
@@ -25,6 +27,7 @@ class Route {
     this.view = VIEWS.find((known) => known === view) ?? "clusters";
     const number = Number.parseInt(id ?? "", 10);
     this.id = Number.isNaN(number) ? -1 : number;
+    this.section = Number.isNaN(number) && id ? id : null;
     this.level = level || null;
   }
 

@@ -23,6 +23,8 @@ class Run {
   /** The server cannot be reached any more. */
   isCut: boolean = $state(false);
   private byId: Map<number, Cluster> = $derived(new Map(this.chosen.map((cluster) => [cluster.id, cluster])));
+  /** By the chosen clusters: how many parts each has at the level shown, the largest first. */
+  private partsOf: Map<number | null, Cluster[]> = $derived(Map.groupBy(this.shown, (cluster) => cluster.parent));
   private queue: Promise<unknown> = Promise.resolve();
 
   get isEditable(): boolean {
@@ -41,6 +43,17 @@ class Run {
   nameOf(id: number | null | undefined): string {
     if (id === null || id === undefined) return "none";
     return nameOfCluster(this.byId.get(id) ?? { id, name: null, noise: id < 0 });
+  }
+
+  /** What a cluster of any level is called: parts and groups, by the chosen clusters that they are made of. */
+  titleOf(cluster: Cluster): string {
+    if (cluster.parent !== null) {
+      const parts = this.partsOf.get(cluster.parent) ?? [];
+      const place = parts.findIndex(({ id }) => id === cluster.id);
+      return parts.length > 1 ? `${this.nameOf(cluster.parent)}, part ${place + 1}` : this.nameOf(cluster.parent);
+    }
+    if (cluster.children.length > 1) return `Group ${cluster.id}`;
+    return cluster.children.length ? this.nameOf(cluster.children[0]) : nameOfCluster(cluster);
   }
 
   async open(): Promise<void> {
@@ -138,6 +151,11 @@ class Run {
   merge(clusters: number[]): Promise<boolean> {
     const names = clusters.map((id) => this.nameOf(id)).join(" and ");
     return this.edit({ op: "merge", clusters }, `Merged ${clusters.length > 3 ? words.plural(clusters.length, "cluster") : names}.`);
+  }
+
+  /** Say of images that they are where they belong. */
+  keep(ids: number[], cluster: number): Promise<boolean> {
+    return this.edit({ op: "move", ids, cluster }, `Kept ${words.images(ids.length)} in ${this.nameOf(cluster)}.`);
   }
 
   move(ids: number[], cluster: number | null): Promise<boolean> {
