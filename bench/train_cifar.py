@@ -17,6 +17,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,12 @@ def main() -> None:
     if test is None:
         raise SystemExit("--on test needs --test FILE")
     for seed in asked.seeds:
-        found = one_seed(asked, table, test, seed)
-        path = keep(f"{asked.name or asked.on}-seed{seed}", found)
+        request = _request(asked, table, seed)
+        found = one_seed(asked, request, test)
+        path = keep(_name(asked, seed), found)
         print(json.dumps({key: value for key, value in found.items() if not isinstance(value, (list, dict))}, indent=1))
         print(f"-> {path}")
+        train(replace(request, report=True), TerminalProgress())  # to look at; it takes no part in the figures
 
 
 def keep(name: str, found: dict[str, Any]) -> Path:
@@ -60,11 +63,28 @@ def keep(name: str, found: dict[str, Any]) -> Path:
     return machine.write_result("train_cifar", {"runs": {**earlier, name: {"machine": machine.describe(), **found}}})
 
 
-def one_seed(asked: argparse.Namespace, table: Path, test: Path, seed: int) -> dict[str, Any]:
+def _name(asked: argparse.Namespace, seed: int) -> str:
+    return f"{asked.name or asked.on}-seed{seed}"
+
+
+def _request(asked: argparse.Namespace, table: Path, seed: int) -> TrainRequest:
+    return TrainRequest(
+        (str(table),),
+        asked.recipe,
+        tuple(asked.set),
+        clusters="10",
+        out=asked.out / f"{_name(asked, seed)}.shoal",
+        seed=seed,
+        device="cpu",
+        report=False,
+    )
+
+
+def one_seed(asked: argparse.Namespace, request: TrainRequest, test: Path) -> dict[str, Any]:
     """Train, then measure."""
-    config = recipe.load(asked.recipe, asked.set)
-    run_dir = RunDir(asked.out / f"{asked.name or asked.on}-seed{seed}.shoal")
-    request = TrainRequest((str(table),), asked.recipe, tuple(asked.set), "10", None, run_dir.root, seed, "cpu")
+    config = recipe.load(request.recipe, request.changes)
+    assert request.out is not None
+    run_dir, table, seed = RunDir(request.out), Path(request.source[0]), request.seed
     began, finished = time.process_time(), _processor_seconds(log.read(run_dir.train))
     train(request, TerminalProgress())
     fine = _fine_clusters(run_dir, table, full_name(config.encoder.name), seed)
