@@ -1,19 +1,23 @@
 """CIFAR-10 from random weights on a CPU: k-NN, purity of 20 clusters, and ACC, NMI, ARI at 10 clusters.
 
 Everything is learned from the training images; labels are read only here, when all is done. Resumable: run it again and
-it goes on where it stopped. Each seed's result is written as it ends, to bench/results/train_cifar-<on>-seed<n>.json.
+it goes on where it stopped. Each seed's result is added to bench/results/train_cifar.json as it ends, with its log, its
+seconds by the clock and of processor time: on a machine that is busy with something else only the latter mean anything.
 
     python bench/train_cifar.py --train cifar10-train.parquet --on dev            # choose settings: 40,000 to 10,000
     python bench/train_cifar.py --train cifar10-train.parquet --test cifar10-test.parquet --on test --seeds 0 1 2
 
-`--set key.sub=value` changes the recipe (`cpu-small` unless --recipe says otherwise).
+`--set key.sub=value` changes the recipe (`cpu-small` unless --recipe says otherwise). `--continues RUN` names a run
+that left the weights this one starts from: its epochs are counted too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +35,7 @@ from shoal.images.sources import open_source
 from shoal.model import Model
 from shoal.progress import TerminalProgress
 from shoal.rundir import RunDir
-from shoal.train import recipe
+from shoal.train import log, recipe
 from shoal.train.run import TrainRequest, train
 
 DEV_TEST = 10_000  # of the training images, put aside to choose settings by
@@ -44,19 +48,45 @@ def main() -> None:
     if test is None:
         raise SystemExit("--on test needs --test FILE")
     for seed in asked.seeds:
-        found = one_seed(asked, table, test, seed)
-        path = machine.write_result(f"train_cifar-{asked.name or asked.on}-seed{seed}", found)
+        request = _request(asked, table, seed)
+        found = one_seed(asked, request, test)
+        path = keep(_name(asked, seed), found)
         print(json.dumps({key: value for key, value in found.items() if not isinstance(value, (list, dict))}, indent=1))
         print(f"-> {path}")
+        train(replace(request, report=True), TerminalProgress())  # to look at; it takes no part in the figures
 
 
-def one_seed(asked: argparse.Namespace, table: Path, test: Path, seed: int) -> dict[str, Any]:
+def keep(name: str, found: dict[str, Any]) -> Path:
+    """Put one seed's result beside the others, with the machine that it was made on."""
+    file = machine.RESULTS / "train_cifar.json"
+    earlier = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else {}
+    return machine.write_result("train_cifar", {"runs": {**earlier, name: {"machine": machine.describe(), **found}}})
+
+
+def _name(asked: argparse.Namespace, seed: int) -> str:
+    return f"{asked.name or asked.on}-seed{seed}"
+
+
+def _request(asked: argparse.Namespace, table: Path, seed: int) -> TrainRequest:
+    return TrainRequest(
+        (str(table),),
+        asked.recipe,
+        tuple(asked.set),
+        clusters="10",
+        out=asked.out / f"{_name(asked, seed)}.shoal",
+        seed=seed,
+        device="cpu",
+        report=False,
+    )
+
+
+def one_seed(asked: argparse.Namespace, request: TrainRequest, test: Path) -> dict[str, Any]:
     """Train, then measure."""
-    config = recipe.load(asked.recipe, asked.set)
-    run_dir = RunDir(asked.out / f"{asked.name or asked.on}-seed{seed}.shoal")
-    request = TrainRequest((str(table),), asked.recipe, tuple(asked.set), "10", None, run_dir.root, seed, "cpu")
-    progress = TerminalProgress()
-    train(request, progress)
+    config = recipe.load(request.recipe, request.changes)
+    assert request.out is not None
+    run_dir, table, seed = RunDir(request.out), Path(request.source[0]), request.seed
+    began, finished = time.process_time(), _processor_seconds(log.read(run_dir.train))
+    train(request, TerminalProgress())
     fine = _fine_clusters(run_dir, table, full_name(config.encoder.name), seed)
     test_items = list(open_source((str(test),)).items())
     test_labels = np.array([item.label for item in test_items])
@@ -64,16 +94,32 @@ def one_seed(asked: argparse.Namespace, table: Path, test: Path, seed: int) -> d
     bank, known = _embedded(fine)
     bank_labels = np.array([labels[image] for image in known.tolist()])
     queries = _features(Model.open(fine.root, "cpu"), test_items)
+    lines = log.read(run_dir.train)
+    before = log.read(asked.continues / "train") if asked.continues else []
+    # What was not an epoch counts only where it was done in this session.
+    beside = time.process_time() - began - (_processor_seconds(lines) - finished)
     return {
         "on": asked.on,
         "seed": seed,
-        "recipe": config.to_json(),
-        "minutes": round(_seconds(run_dir) / 60, 2),
+        "recipe": _without_folders(config.to_json()),
+        "minutes": round((_seconds(run_dir) + sum(line["seconds"] for line in before)) / 60, 2),
+        "processor_minutes": round((_processor_seconds(before + lines) + beside) / 60, 2),
         "knn": round(_knn(bank, bank_labels, queries, test_labels), 4),
         "purity_20_train": round(_purity(fine, labels), 4),
         **_told(run_dir, test_items, test_labels),
-        "log": [json.loads(line) for line in (run_dir.train / "log.jsonl").read_text(encoding="utf-8").splitlines()],
+        "log_before": before,
+        "log": lines,
     }
+
+
+def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
+    """The recipe without the place that its weights lay in."""
+    weights = config["encoder"]["weights"]
+    return {**config, "encoder": {**config["encoder"], "weights": weights and Path(weights).name}}
+
+
+def _processor_seconds(lines: Sequence[dict[str, Any]]) -> float:
+    return float(sum(line["processor_seconds"] for line in lines))
 
 
 def _told(run_dir: RunDir, items: Sequence[Any], labels: np.ndarray) -> dict[str, float]:
@@ -139,9 +185,8 @@ def _knn(
 
 def _seconds(run_dir: RunDir) -> float:
     """Of all the work: each epoch's from the log, which counts resumed ones too, and of the other stages."""
-    lines = [json.loads(line) for line in (run_dir.train / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     epochs: dict[str, float] = {}
-    for line in lines:
+    for line in log.read(run_dir.train):
         epochs[line["phase"]] = epochs.get(line["phase"], 0.0) + line["seconds"]
     stages = run_dir.read_state()["stages"]
     return sum(max(record.get("seconds", 0.0), epochs.get(name, 0.0)) for name, record in stages.items())
@@ -168,6 +213,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("train_cifar"), help="folder of the runs")
     parser.add_argument("--recipe", default="cpu-small")
     parser.add_argument("--name", help="of the results and runs, to keep several settings apart")
+    parser.add_argument("--continues", type=Path, metavar="RUN")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     return parser.parse_args()
 

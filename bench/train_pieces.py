@@ -18,7 +18,7 @@ import torch
 import machine
 from shoal.cores import core_count
 from shoal.embed import architectures
-from shoal.train import draws, evidence, pretext, recipe, scan, schedule
+from shoal.train import dead_taps, draws, evidence, features, pretext, recipe, scan, schedule
 from shoal.train.config import DataConfig, ViewConfig
 from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
@@ -57,6 +57,11 @@ def rate(work: Callable[[], object], images: int, repeats: int) -> dict[str, flo
     return {"wall": round(images / min(walls[1:]), 1), "processor": round(images / min(processors[1:]), 1)}
 
 
+def seconds(work: Callable[[], object], repeats: int) -> list[float]:
+    """Of each of several repeats by the wall clock, after one that is not counted."""
+    return [round(value, 4) for value in machine.measure(work, repeats).seconds]
+
+
 def view_work(kind: str) -> Callable[[], object]:
     pixels = images(512).take(torch.arange(512))
     views = Views(ViewConfig(kind=kind), SIZE, *COLOURS)
@@ -74,6 +79,7 @@ def pretext_work(name: str, size: int, batch: int) -> Callable[[], object]:
         COLOURS,
         Precision.of(torch.device("cpu"), "auto"),
     )
+    dead_taps.guard(phase.network)
     optimiser = schedule.optimiser([phase.network], config.pretext.optimiser)
     everything = pixels.take(torch.arange(batch))
 
@@ -85,16 +91,26 @@ def pretext_work(name: str, size: int, batch: int) -> Callable[[], object]:
     return step
 
 
+def encoding_work(name: str, count: int) -> Callable[[], object]:
+    """Features of `count` images under views, as frozen SCAN keeps them."""
+    config = recipe.load(RECIPES[name])
+    pixels, precision = images(count), Precision.of(torch.device("cpu"), "auto")
+    encoder = architectures.build(name).to(memory_format=torch.channels_last)
+    views = Views(config.scan.views, SIZE, *COLOURS)
+    everything, random = torch.arange(count), draws.generator("cpu", 0, "bench")
+    return lambda: features.encode(encoder, pixels, everything, lambda batch: views(batch, random), precision)
+
+
 def scan_work() -> Callable[[], object]:
     """An epoch of the Keras example's clustering phase with the encoder frozen: 512-d features, 5 neighbours, K 20."""
     config = recipe.load("keras-example").scan
     count, draw = 60_000, torch.Generator().manual_seed(0)
-    features = torch.randn(2, count, 512, generator=draw).half()
+    cached = torch.randn(2, count, 512, generator=draw).half()
     neighbours = torch.randint(count, (count, 5), generator=draw)
     held_out = evidence.HeldOut(torch.arange(100), torch.randint(100, (100, 5), generator=draw))
     everything = torch.arange(count)
     phase = scan.FrozenScan(
-        config, 20, everything, neighbours, held_out, features, features[0, :100].float(), torch.device("cpu")
+        config, 20, everything, neighbours, held_out, cached, cached[0, :100].float(), torch.device("cpu")
     )
     optimiser = schedule.optimiser([phase.network], config.optimiser)
 

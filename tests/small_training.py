@@ -76,10 +76,14 @@ def build(kind: str, recipe_: TrainConfig, images: Pixels) -> Phase:
         if kind in ("simclr", "moco", "rotnet"):
             return pretext.build(recipe_.pretext, encoder, images, COLOURS, PRECISION)
         features = torch.from_numpy(images.kept.astype(np.float32).mean((1, 2)) / 255)
-        anchors, neighbours, held_out = evidence.split(features, 0.2, 5, 0, PRECISION.device)
+        anchors, neighbours, held_out = evidence.split(
+            features, torch.arange(len(features)), 0.2, 5, 0, PRECISION.device
+        )
         if kind == "selflabel":
             network = Clusterer(encoder, ClusterHeads(8, 3, 1))
-            return selflabel.SelfLabel(recipe_.selflabel, network, images, held_out, COLOURS, PRECISION)
+            return selflabel.SelfLabel(
+                recipe_.selflabel, network, images, torch.arange(len(images)), held_out, COLOURS, PRECISION
+            )
         if kind == "scan-tuned":
             return scan.TunedScan(recipe_.scan, 3, anchors, neighbours, held_out, encoder, images, COLOURS, PRECISION)
         views = torch.stack([features, features + 0.01])

@@ -19,7 +19,7 @@ from shoal.progress import Progress
 from shoal.rundir import RunDir
 from shoal.train import checkpoint, dead_taps, log, loop, pixels
 from shoal.train.config import DataConfig
-from shoal.train.evidence import HeldOut
+from shoal.train.evidence import HeldOut, crosswise, split
 from shoal.train.features import encode, mine
 from shoal.train.watch import Watch, health
 
@@ -74,7 +74,14 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(kind: str, tmp_path: P
     for name, tensor in weights(resumed).items():
         assert torch.equal(tensor, expected[name]), name
     told = [
-        [{key: value for key, value in line.items() if key not in ("seconds", "images_per_second")} for line in lines]
+        [
+            {
+                key: value
+                for key, value in line.items()
+                if key not in ("seconds", "processor_seconds", "images_per_second")
+            }
+            for line in lines
+        ]
         for lines in (log.read(tmp_path / "whole"), log.read(tmp_path / "parts"))
     ]
     assert told[0] == told[1]
@@ -290,6 +297,26 @@ def test_mined_neighbours_are_brute_force_s() -> None:
     similarity = unit @ unit.T
     similarity.fill_diagonal_(-2)
     assert torch.equal(mine(features, 4, torch.device("cpu")), similarity.topk(4, dim=1).indices)
+
+
+def test_the_encoder_that_sees_kinds_is_told_from_one_that_sees_something_else() -> None:
+    """The second is no less sure of its clusters; they are of something that the first does not see, nor the kinds."""
+    rng = np.random.default_rng(0)
+    kinds, other, eye = rng.integers(0, 4, 800), rng.integers(0, 4, 800), np.eye(4)
+    both = (eye[kinds] + rng.normal(0, 0.3, (800, 4)), eye[other] + 0.5 * eye[kinds] + rng.normal(0, 0.2, (800, 4)))
+    good, bad = (torch.from_numpy(rows.astype(np.float32)) for rows in both)
+    better, worse = crosswise(good, bad, 4, 10, 0, torch.device("cpu"))
+    assert better > worse
+    assert crosswise(bad, good, 4, 10, 0, torch.device("cpu")) == (worse, better)
+
+
+def test_only_chosen_images_are_split() -> None:
+    features, chosen = torch.randn(40, 6), torch.arange(1, 40, 2)
+    kept, neighbours, held_out = split(features, chosen, 0.25, 3, 0, torch.device("cpu"))
+    assert sorted([*kept.tolist(), *held_out.positions.tolist()]) == chosen.tolist()
+    assert len(held_out.positions) == 5
+    assert set(neighbours.flatten().tolist()) <= set(kept.tolist())
+    assert not (neighbours == kept[:, None]).any()
 
 
 def test_agreement_rises_with_shared_even_clusters_and_is_blind_to_their_names() -> None:

@@ -16,13 +16,15 @@ from shoal import records
 from shoal.api import ImageClusterer
 from shoal.cli import main
 from shoal.cluster.model import ClusterModel
+from shoal.config import ClusterCounts
 from shoal.embeddings import EmbeddingStore
 from shoal.errors import ConfigError, RunError, SourceError, WeightsError
 from shoal.progress import Progress
 from shoal.rundir import RunDir
-from shoal.train import clusters, datasets
+from shoal.train import clusters, datasets, recipe
 from shoal.train.encoders import Head
 from shoal.train.outcome import Outcome
+from shoal.train.phases import Training
 from shoal.train.processes import is_launched
 from shoal.train.run import TrainRequest, train
 from small_run import write_small_run
@@ -181,6 +183,49 @@ def test_training_may_start_from_weights_that_there_are(
     start, end = Outcome.load(weights).encoder, Outcome.load(run_dir.train / "encoder.safetensors").encoder
     assert start.keys() == end.keys()
     assert all(torch.equal(start[name], end[name]) for name in start)
+
+
+def test_a_pretext_task_that_makes_borrowed_weights_worse_is_not_kept(
+    trained: RunDir, source: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    """The kinds are colours: an encoder that is shown grey images only unlearns them."""
+    weights = trained.train / "pretext" / "outcome.safetensors"
+    changes = (
+        f"encoder.weights={weights}",
+        "pretext.epochs=12",
+        "pretext.views.grey_chance=1.0",
+        "pretext.optimiser.rate=0.05",
+        "scan.epochs=0",
+    )
+    request = TrainRequest(
+        (str(source),), str(recipe_file), changes, "3", out=tmp_path / "run", device="cpu", report=False
+    )
+    run_dir, _ = train(request, Progress())
+    found = Outcome.load(run_dir.train / "pretext" / "outcome.safetensors")
+    start = Outcome.load(weights).encoder
+    assert found.facts["agreement"] <= found.facts["agreement_before"]
+    assert not found.facts["kept"]
+    assert all(torch.equal(start[name], found.encoder[name]) for name in start)
+
+
+def test_clusters_may_be_learned_from_some_of_the_images(
+    trained: RunDir, source: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    def training(begin: str) -> Training:
+        config = recipe.load(str(recipe_file), [f"scan.images={begin}"])
+        return Training(config, trained, 0, ClusterCounts.parse("3"), torch.device("cpu"), Progress())
+
+    green = training("green/")
+    paths = trained.read_images(["id", "path"]).to_pylist()
+    by_id = {image["id"]: image["path"] for image in paths}
+    assert [by_id[image].split("/")[0] for image in green.pixels.ids[green.chosen.numpy()].tolist()] == ["green"] * 16
+    with pytest.raises(ConfigError, match=r"scan.images has value 'yellow/', but no usable image's path begins so"):
+        _ = training("yellow/").chosen
+    request = TrainRequest(
+        (str(source),), str(recipe_file), ("scan.images=green/",), "3", out=tmp_path / "r", device="cpu", report=False
+    )
+    run_dir, _ = train(request, Progress())
+    assert run_dir.read_clusters().num_rows == 49  # all images are in clusters all the same
 
 
 def test_the_embedded_backbone_is_where_training_may_start() -> None:

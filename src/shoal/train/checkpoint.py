@@ -32,6 +32,7 @@ class Position:
     best: float | None = None  # label-free measure of the best epoch; smaller is better
     best_epoch: int | None = None
     seconds: float = 0.0  # spent on the current epoch
+    processor: float = 0.0  # seconds of processor time of it
     sums: dict[str, float] = field(default_factory=dict)  # of the current epoch's logged values
     facts: dict[str, Any] = field(default_factory=dict)  # of the phase itself, JSON values
 

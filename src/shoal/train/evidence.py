@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from shoal.cluster import kmeans
 from shoal.train import draws, losses
-from shoal.train.features import mine
+from shoal.train.features import mine, standardised
 from shoal.train.losses import ScanLoss
+
+CROSSWISE_IMAGES = 10_000  # whose neighbours compare two encoders
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +33,58 @@ class HeldOut:
 
         It rises when neighbours share clusters and when clusters are many and even; one cluster for all scores 0.
         """
-        clusters = logits.shape[1]
-        label = logits.argmax(dim=1)
-        pairs = label[:, None] * clusters + label[self.neighbours]  # [m, k]
-        joint = torch.bincount(pairs.flatten(), minlength=clusters**2).double().view(clusters, clusters)
-        joint = (joint + joint.T) / (2 * joint.sum())
-        apart = joint.sum(dim=1, keepdim=True) * joint.sum(dim=0, keepdim=True)
-        information = torch.special.xlogy(joint, joint).sum() - torch.special.xlogy(joint, apart).sum()
-        return float(information / torch.log(torch.tensor(float(clusters))))
+        return agreement(logits.argmax(dim=1), self.neighbours, logits.shape[1])
 
 
-def split(features: Tensor, part: float, k: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor, HeldOut]:
+def agreement(label: Tensor, neighbours: Tensor, clusters: int) -> float:
+    """`HeldOut.agreement` of cluster numbers [m]; neighbours [m, k]."""
+    pairs = label[:, None] * clusters + label[neighbours]  # [m, k]
+    joint = torch.bincount(pairs.flatten(), minlength=clusters**2).double().view(clusters, clusters)
+    joint = (joint + joint.T) / (2 * joint.sum())
+    apart = joint.sum(dim=1, keepdim=True) * joint.sum(dim=0, keepdim=True)
+    information = torch.special.xlogy(joint, joint).sum() - torch.special.xlogy(joint, apart).sum()
+    return float(information / torch.log(torch.tensor(float(clusters))))
+
+
+def crosswise(
+    first: Tensor, second: Tensor, clusters: int, k: int, seed: int, device: torch.device
+) -> tuple[float, float]:
+    """Which of two encoders tells images apart better? Each one's clusters are judged by the other's neighbours.
+
+    Its own neighbours would flatter any encoder: even one that sees nothing but brightness agrees with itself.
+
+    Args:
+        first, second: features float32 [n, d] of the same images.
+
+    Returns:
+        The agreement (0 to 1) of the first's k-means clusters on the second's neighbours, and of the second's on the
+        first's.
+    """
+    order = torch.randperm(len(first), generator=draws.generator("cpu", seed, "crosswise"))[:CROSSWISE_IMAGES]
+    told, near = [], []
+    for features in (first[order], second[order]):
+        points = standardised(features)
+        rng = np.random.default_rng(draws.number(seed, "crosswise"))
+        told.append(torch.from_numpy(kmeans.fit(points, min(clusters, len(points)), rng).labels.astype(np.int64)))
+        near.append(mine(features, k, device))
+    return agreement(told[0], near[1], clusters), agreement(told[1], near[0], clusters)
+
+
+def split(
+    features: Tensor, chosen: Tensor, part: float, k: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor, HeldOut]:
     """Put a part of the images aside.
 
     Args:
         features: float32 [n, d], by which neighbours are found, apart in each of the two sets.
+        chosen: positions of the images there are to learn from [c]; the rest is in neither set.
 
     Returns:
         Positions of the images to train on [t]; for each its neighbours as positions among all images [t, k]; and the
         images put aside.
     """
-    count = len(features)
-    order = torch.randperm(count, generator=draws.generator("cpu", seed, "held out"))
+    count = len(chosen)
+    order = chosen[torch.randperm(count, generator=draws.generator("cpu", seed, "held out"))]
     aside = order[: min(count - 2, max(2, round(part * count)))].sort().values
     kept = order[len(aside) :].sort().values
     held_out = HeldOut(aside, mine(features[aside], k, device))

@@ -96,6 +96,7 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
             phase.begin_epoch(epoch)
             phase.network.train()
             began, first = time.perf_counter() - position.seconds, position.step
+            processor = time.process_time() - position.processor
             shuffled = torch.randperm(phase.count, generator=draws.generator("cpu", seed, name, "order", epoch))
             mine = shuffled[: steps * batch].view(steps, parts, world_size(), -1)[:, :, rank()]  # [steps, parts, b]
             batches = _ahead(phase, mine, first, seed, epoch)
@@ -128,16 +129,22 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
                 if time.monotonic() - saved > 60 * settings.loop.checkpoint_minutes and step < steps - 1:
                     _read(unread, position, watch, epoch, step)
                     position.epoch, position.step = epoch, step + 1
-                    position.seconds, position.facts["scaler"] = time.perf_counter() - began, scaler.state_dict()
+                    position.seconds, position.processor = time.perf_counter() - began, time.process_time() - processor
+                    position.facts["scaler"] = scaler.state_dict()
                     _save(folder / name, LAST, settings.key, position, phase.kept, optimiser)
                     saved = time.monotonic()
 
             means = {key: total / steps for key, total in position.sums.items()}
             measure, values = phase.after_epoch(epoch, means)
             seconds = time.perf_counter() - began
-            speed = {"seconds": round(seconds, 3), "images_per_second": round(steps * batch / seconds, 1)}
+            speed = {
+                "seconds": round(seconds, 3),
+                "processor_seconds": round(time.process_time() - processor, 3),
+                "images_per_second": round(steps * batch / seconds, 1),
+            }
             log.write(epoch, **means, **position.facts.pop("health", {}), **values, rate=rate, **speed)
-            position.epoch, position.step, position.seconds, position.sums = epoch + 1, 0, 0.0, {}
+            position.epoch, position.step, position.sums = epoch + 1, 0, {}
+            position.seconds = position.processor = 0.0
             position.facts["scaler"] = scaler.state_dict()
             if position.best is None or measure < position.best:
                 position.best, position.best_epoch = measure, epoch

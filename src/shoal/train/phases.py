@@ -30,6 +30,7 @@ from shoal.train.pretext import Colours, Monitor
 from shoal.train.views import Views
 
 PRETEXT, SCAN, SELFLABEL = "pretext", "scan", "selflabel"
+SOME_CLUSTERS = 20  # by which encoders are compared where nobody said how many
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,26 @@ class Training:
     def colours(self) -> Colours:
         return self.pixels.colours()
 
+    @cached_property
+    def chosen(self) -> Tensor:
+        """Positions of the images that clusters are learned from, int64 [n].
+
+        Raises:
+            ConfigError: the recipe names some, and there are none such.
+        """
+        begin = self.config.scan.images
+        if begin is None:
+            return torch.arange(len(self.pixels))
+        images = self.run_dir.read_images(["id", "path"])
+        paths = dict(zip(images["id"].to_pylist(), images["path"].to_pylist(), strict=True))
+        found = [place for place, image in enumerate(self.pixels.ids.tolist()) if paths[image].startswith(begin)]
+        if not found:
+            raise ConfigError(
+                f"scan.images has value {begin!r}, but no usable image's path begins so; expected the beginning of "
+                "some paths, or null for all images"
+            )
+        return torch.tensor(found)
+
     def plain(self, images: Tensor) -> Tensor:
         """Images as they are, normalised."""
         return Views(PLAIN, self.config.data.size, *self.colours)(images, torch.Generator(self.device))
@@ -88,7 +109,10 @@ class Training:
     # -- phases ------------------------------------------------------------------------------------------------------
 
     def learn_pretext(self) -> None:
-        """The encoder, by the pretext task; with no epochs, as it starts (from its weights)."""
+        """The encoder, by the pretext task; with no epochs, as it starts (from its weights).
+
+        Where it starts from weights, what it learned is kept only if it tells the images apart better than before.
+        """
         if self.config.pretext.epochs == 0 and self.config.encoder.weights is None:
             raise ConfigError("pretext.epochs is 0 and encoder.weights is not set; expected one of the two")
         with draws.seeded(self.device, self.seed, PRETEXT, "weights"):
@@ -98,13 +122,21 @@ class Training:
                 self.config.pretext, encoder, self.pixels, self.colours, settings.precision, self.monitor
             )
         position = train(phase, settings, self.folder, self.progress)
-        facts = {"epochs": position.epoch, "images": len(self.pixels)}
-        with torch.no_grad():
-            network: nn.Module = phase.network if self.config.neighbours.features == "projection" else phase.encoder
-            features = self._features(network, settings.precision)
+        facts: dict[str, Any] = {"epochs": position.epoch, "images": len(self.pixels)}
+        result, network = phase.encoder, phase.encoder
+        if self.config.neighbours.features == "projection":
+            network = _Projection(phase.network)
+        features = self._features(network, settings.precision)
+        if self.config.encoder.weights is not None and self.config.pretext.epochs > 0:
+            before = encoders.encoder(self.config.encoder).to(self.device)
+            earlier = self._features(before, settings.precision)
+            now = features if network is result else self._features(result, settings.precision)
+            facts |= self._compared(earlier, now)
+            if not facts["kept"]:
+                result, features = before, earlier
         if rank() == 0:
             checkpoint.write_tensors(self.folder / "features.safetensors", {"features": features})
-        self._write(PRETEXT, Outcome.of(phase.encoder, None, facts))
+        self._write(PRETEXT, Outcome.of(result, None, facts))
 
     def learn_scan(self) -> None:
         """Clusters, by neighbours of the features that the pretext task left.
@@ -115,7 +147,7 @@ class Training:
         """
         config = self.config.scan
         features = checkpoint.read_tensors(self.folder / "features.safetensors")["features"]
-        clusters, words = self._number_of_clusters(features)
+        clusters, words = self._number_of_clusters(features[self.chosen])
         anchors, neighbours, held_out = self._split(features)
         encoder = self._encoder(PRETEXT)
         settings = self.settings(config, SCAN, self._digest(PRETEXT))
@@ -150,7 +182,7 @@ class Training:
         network = _clusterer(self._encoder(SCAN), before.head)
         settings = self.settings(self.config.selflabel, SELFLABEL, self._digest(SCAN))
         phase = selflabel.SelfLabel(
-            self.config.selflabel, network, self.pixels, held_out, self.colours, settings.precision
+            self.config.selflabel, network, self.pixels, self.chosen, held_out, self.colours, settings.precision
         )
         earlier = phase.agreement()
         position = train(phase, settings, self.folder, self.progress)
@@ -180,9 +212,20 @@ class Training:
     # -- pieces ------------------------------------------------------------------------------------------------------
 
     def _features(self, network: nn.Module, precision: Precision) -> Tensor:
-        chosen = _Projection(network) if self.config.neighbours.features == "projection" else network
         everything = torch.arange(len(self.pixels))
-        return encode(chosen, self.pixels, everything, self.plain, precision, self.progress)
+        return encode(network, self.pixels, everything, self.plain, precision, self.progress)
+
+    def _compared(self, earlier: Tensor, now: Tensor) -> dict[str, Any]:
+        """What tells whether an encoder's features became better by the pretext task than its weights gave."""
+        clusters = self.clusters.values[0] if self.clusters.is_fixed else self.config.scan.clusters or SOME_CLUSTERS
+        k = self.config.neighbours.k
+        before, after = evidence.crosswise(earlier, now, clusters, k, self.seed, self.device)
+        if after <= before:
+            self.progress.say(
+                f"The pretext task made the encoder worse ({after:.4f} of an image's neighbours told by its cluster, "
+                f"before {before:.4f}): the weights it started from stay"
+            )
+        return {"agreement_before": before, "agreement": after, "kept": after > before}
 
     def _number_of_clusters(self, features: Tensor) -> tuple[int, str]:
         """--clusters, or the recipe's, or the number that k-means on the features finds best; and why."""
@@ -200,7 +243,8 @@ class Training:
         return clusters, words
 
     def _split(self, features: Tensor) -> tuple[Tensor, Tensor, HeldOut]:
-        return evidence.split(features, self.config.scan.held_out, self.config.neighbours.k, self.seed, self.device)
+        config = self.config
+        return evidence.split(features, self.chosen, config.scan.held_out, config.neighbours.k, self.seed, self.device)
 
     def _encoder(self, phase: str) -> nn.Module:
         """The encoder that a phase left."""

@@ -24,6 +24,9 @@ class SelfLabel:
 
     `kept` holds the live network and, if the recipe has a decay, the average of its weights; `result` is the one of
     them that counts in the end.
+
+    Args:
+        chosen: positions of the images to learn from, int64 [n].
     """
 
     name = "selflabel"
@@ -33,18 +36,20 @@ class SelfLabel:
         config: SelfLabelConfig,
         network: Clusterer,
         pixels: Pixels,
+        chosen: Tensor,
         held_out: HeldOut,
         colours: Colours,
         precision: Precision,
     ) -> None:
         self.config = config
-        self.count = len(pixels)
+        self.count = len(chosen)
         self.network = on_device(network, precision.device)
         self.kept: nn.Module = nn.ModuleDict({"network": self.network})
         if config.ema is not None:
             self.kept["average"] = ema.shadow(self.network)
         size = pixels.config.size
-        self._pixels, self._held_out, self._precision = pixels, held_out, precision
+        self._pixels, self._chosen = pixels, chosen
+        self._held_out, self._precision = held_out, precision
         self._weak, self._strong = Views(config.weak, size, *colours), Views(config.strong, size, *colours)
         self._plain = Views(PLAIN, size, *colours)
         self._entropy, self._clusters = torch.zeros(()), network.heads.weight.shape[2]
@@ -60,7 +65,7 @@ class SelfLabel:
         """Every epoch is alike."""
 
     def examples(self, positions: Tensor, random: torch.Generator) -> Tensor:
-        return self._pixels.take(positions)
+        return self._pixels.take(self._chosen[positions])
 
     def losses(self, network: nn.Module, examples: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         pixels = examples.to(self._precision.device, non_blocking=True)
