@@ -56,6 +56,12 @@ def test_duplicates_share_their_originals_row_and_others_have_none(tmp_path: Pat
     assert table.drop(columns="path").loc[5].to_dict() == table.drop(columns="path").loc[100].to_dict()
 
 
+def test_an_only_cluster_has_no_runner_up(tmp_path: Path) -> None:
+    run = write_small_run(tmp_path, np.ones((12, 8)))
+    assert cluster(run, clusters="auto").facts["k"] == 1
+    assert set(run.read_clusters()["runner_up"].to_pylist()) == {-1}
+
+
 def test_the_largest_cluster_is_number_0(tmp_path: Path) -> None:
     run = write_small_run(tmp_path, np.concatenate([vectors(2, 10), vectors(4, 30, seed=1)]))
     sizes = cluster(run, clusters="4").facts["sizes"]

@@ -18,6 +18,7 @@ def require_free(folder: Path, needed_bytes: int, purpose: str) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed_bytes + SPARE_BYTES:
         raise DiskSpaceError(
-            f"{purpose} needs {needed_bytes / 2**20:,.0f} MiB, but the disk of {existing} has only "
-            f"{free / 2**20:,.0f} MiB free; make room or choose another place"
+            f"{purpose} needs {(needed_bytes + SPARE_BYTES) / 2**20:,.0f} MiB ({SPARE_BYTES / 2**20:.0f} of them to "
+            f"spare), but the disk of {existing} has only {free / 2**20:,.0f} MiB free; make room or choose another "
+            "place"
         )
