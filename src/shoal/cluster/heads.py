@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shoal.cluster.adam import Adam
 from shoal.cluster.kmeans import Labels
 from shoal.cluster.objectives import OBJECTIVES
 from shoal.embeddings import Float32
@@ -91,8 +92,7 @@ def train_heads(
     held_out, anchors = torch.arange(0, n, HELD_OUT), torch.arange(n)[torch.arange(n) % HELD_OUT != 0]
     batch = min(LARGEST_BATCH, max(SMALLEST_BATCH, len(anchors) // BATCHES), len(anchors))
     steps = max(1, len(anchors) // batch)
-    optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * steps)
+    optimiser = Adam(parameters, LEARNING_RATE, epochs * steps)
 
     def logits(images: Any) -> Any:
         return (rows[images] @ weights + bias).view(len(images), heads, k)
@@ -113,10 +113,7 @@ def train_heads(
                 )
             else:
                 loss = loss_of(found.softmax(2), logits(walked(images)).softmax(2)).sum()
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
+            optimiser.step(loss)
         watch()
     with torch.no_grad():
         pairs = held_out.repeat(max(1, min(near.shape[1], HELD_OUT_PAIRS // len(held_out))))
