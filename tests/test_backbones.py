@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +98,37 @@ def test_the_default_engine_is_faithful_to_torch() -> None:
     mean, least = convert.similarity(encoder, spec, OpenVinoEngine(prepared.folder / "model.xml", prepared.precision))
     assert mean >= 0.999
     assert least >= 0.99
+
+
+WITHOUT_TORCH = """
+import json, sys
+from pathlib import Path
+from shoal.embed.prepared import prepare, prepare_saved
+from shoal.errors import ConfigError
+from shoal.progress import Progress
+
+backbone, weights = sys.argv[1:]
+prepared = prepare(backbone, weights, "default", "crop", Progress())
+saved = prepare_saved(prepared.spec, prepared.weights, Progress())
+try:
+    prepare("no_such_backbone", weights, "default", "crop", Progress())
+except ConfigError as error:
+    told = str(error)
+facts = json.loads((prepared.folder / "spec.json").read_text())
+print(json.dumps([facts, saved.folder == prepared.folder, told, "torch" in sys.modules]))
+"""
+
+
+def test_an_encoder_is_made_in_a_process_of_its_own(small_weights: Path, tmp_path: Path) -> None:
+    program = [sys.executable, "-c", WITHOUT_TORCH, SMALL, str(small_weights)]
+    environment = {**os.environ, "SHOAL_CACHE": str(tmp_path)}
+    printed = subprocess.run(program, check=True, stdout=subprocess.PIPE, env=environment).stdout
+    facts, same, told, torch_here = json.loads(printed)
+    assert facts["cpu_engine"] == "openvino"
+    assert facts["spec"] == backbones.build(SMALL, "default", "crop", small_weights)[1].to_json()
+    assert same
+    assert told.startswith("--backbone has value 'no_such_backbone'")
+    assert not torch_here
 
 
 def test_a_saved_encoder_is_the_same_encoder(small_weights: Path) -> None:

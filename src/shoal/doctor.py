@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shoal.cores import core_count
 from shoal.embed.engines import cpu_precision, resolve_device
-from shoal.embed.prepared import cache_folder
+from shoal.embed.making import cache_folder
 from shoal.embed.weights import embedded_file
 from shoal.errors import WeightsError
 

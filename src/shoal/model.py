@@ -11,8 +11,9 @@ from shoal.cluster.corrected import CorrectedModel, corrected_model, load_model
 from shoal.cluster.model import Assignment
 from shoal.edits.corrected import read_corrected
 from shoal.embed.engines import Engine
+from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.newcomers import Newcomers, embed_items, embed_picture
-from shoal.embed.prepared import ENCODER_WEIGHTS, PreparedEncoder, prepare_saved
+from shoal.embed.prepared import PreparedEncoder, prepare_saved
 from shoal.embed.spec import EncoderSpec
 from shoal.embeddings import Float32
 from shoal.errors import RunError

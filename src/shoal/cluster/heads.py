@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shoal.cluster.adam import Adam
 from shoal.cluster.kmeans import Labels
 from shoal.cluster.objectives import OBJECTIVES, LinearHeads
 from shoal.embeddings import Float32
@@ -95,8 +96,7 @@ def train_heads(
     heads = LinearHeads(weights.requires_grad_(), torch.zeros(count * k, requires_grad=True), count)
     held_out, anchors = torch.arange(0, n, HELD_OUT), torch.arange(n)[torch.arange(n) % HELD_OUT != 0]
     batch, steps, epochs = plan(n)
-    optimiser = torch.optim.Adam(heads.parameters, lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * steps)
+    optimiser = Adam(heads.parameters, LEARNING_RATE, epochs * steps)
 
     def walked(images: Any) -> Any:
         """A random neighbour of each image, or one or two random steps on from it."""
@@ -116,10 +116,7 @@ def train_heads(
             else:
                 agreeing.before_step(rows[images])
                 loss = agreeing.loss(rows[images], rows[walked(images)]).sum()
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
+            optimiser.step(loss)
         watch()
     with torch.no_grad():
         pairs = held_out.repeat(max(1, min(near.shape[1], HELD_OUT_PAIRS // len(held_out))))

@@ -17,8 +17,9 @@ from shoal.disk import require_free
 from shoal.embed import weights as weight_files
 from shoal.embed.batches import Failure, embed_batches
 from shoal.embed.engines import resolve_device
+from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.parts import PartsWriter
-from shoal.embed.prepared import ENCODER_WEIGHTS, PreparedEncoder, prepare
+from shoal.embed.prepared import PreparedEncoder, prepare
 from shoal.embeddings import PART_ROWS
 from shoal.errors import NoImagesError
 from shoal.images.reading import ImageReader

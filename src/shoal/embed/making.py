@@ -1,0 +1,144 @@
+"""Making prepared encoders: built, converted for this machine, checked, and put into the user's cache.
+
+In a process of its own, since torch and a conversion take a gigabyte that the work after it would have to live beside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+
+from shoal import atomic, errors
+from shoal.embed.engines import OpenVinoEngine, cpu_precision
+from shoal.embed.spec import EncoderSpec
+from shoal.rundir import digest_file, digest_of
+
+if TYPE_CHECKING:
+    from shoal.embed.backbones import Encoder
+
+CACHE_FORMAT = 4
+ENCODER_WEIGHTS = "encoder.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An encoder as `backbones.build` takes it or, with `spec`, as `backbones.rebuild` does."""
+
+    backbone: str
+    features: str
+    resize: str
+    weights: str | None
+    spec: dict[str, Any] | None = None
+
+    @classmethod
+    def saved(cls, spec: EncoderSpec, weights: Path) -> Wanted:
+        """The encoder of a finished run or a model folder."""
+        return cls(spec.backbone, spec.features, spec.resize, str(weights), spec.to_json())
+
+    def build(self) -> tuple[Encoder, EncoderSpec]:
+        from shoal.embed import backbones  # noqa: PLC0415  (imports torch; cold start only)
+
+        weights = Path(self.weights) if self.weights else None
+        if self.spec is None:
+            return backbones.build(self.backbone, self.features, self.resize, weights)
+        assert weights is not None
+        return backbones.rebuild(EncoderSpec.from_json(self.spec), weights)
+
+
+def cache_folder() -> Path:
+    """Where prepared encoders are kept: $SHOAL_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("SHOAL_CACHE") or platformdirs.user_cache_dir("shoal")) / "encoders"
+
+
+def key(*parts: str) -> str:
+    """A name for what `parts` make on this machine."""
+    return digest_of(CACHE_FORMAT, parts, cpu_precision(), metadata.version("openvino"))[:20]
+
+
+def encoder_name(spec: EncoderSpec, weights: Path) -> str:
+    """Name of the prepared folder: the same for a run's own copy of the weights as for the encoder it was made with."""
+    return key(digest_of(spec.to_json()), digest_file(weights))
+
+
+def make(wanted: Wanted) -> Path:
+    """Make the prepared folder of an encoder, and return it. See `backbones.build` for the errors."""
+    if "torch" in sys.modules:  # its memory is taken already
+        return _make(wanted)
+    # Not by multiprocessing: a script of the user's that lacks a main guard would be run once more.
+    child = subprocess.run(
+        [sys.executable, "-m", "shoal.embed.making"],
+        input=json.dumps(dataclasses.asdict(wanted)).encode(),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        check=False,
+    )
+    if child.returncode != 0:
+        raise errors.WorkError(f"preparing {wanted.backbone} failed (exit code {child.returncode})")
+    answer = json.loads(child.stdout)
+    if "error" in answer:
+        raise getattr(errors, answer["error"])(answer["message"])
+    return Path(answer["folder"])
+
+
+def main() -> None:
+    """Make what standard input asks for; tell of it on standard output."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the process that waits for this one tells of an interruption
+    # What libraries print belongs to people; the answer goes where they cannot write.
+    answer, sys.stdout = sys.stdout, sys.stderr
+    try:
+        told = {"folder": str(_make(Wanted(**json.load(sys.stdin))))}
+    except errors.ShoalError as error:
+        told = {"error": type(error).__name__, "message": str(error)}
+    answer.write(json.dumps(told))
+
+
+def _make(wanted: Wanted) -> Path:
+    """Write a prepared folder under a temporary name, then give it its own in one step; return it."""
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    from shoal.embed import convert  # noqa: PLC0415
+
+    encoder, spec = wanted.build()
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".making-", dir=cache_folder()))
+    try:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in encoder.model.state_dict().items()}, made / ENCODER_WEIGHTS
+        )
+        facts: dict[str, Any] = {"cpu_engine": "torch", "precision": "fp32"}
+        for precision in dict.fromkeys((cpu_precision(), "fp32")):
+            try:
+                convert.convert(encoder, spec, made / "model.xml")
+                mean, least = convert.similarity(encoder, spec, OpenVinoEngine(made / "model.xml", precision))
+            except RuntimeError as error:  # OpenVINO lacks an operation: torch runs the model as it is
+                facts["why_torch"] = str(error).splitlines()[0][:300]
+                break
+            if convert.is_faithful(mean, least):
+                facts = {"cpu_engine": "openvino", "precision": precision, "similarity": {"mean": mean, "least": least}}
+                break
+        atomic.write_json(made / "spec.json", {"spec": spec.to_json(), **facts})
+        folder = cache_folder() / encoder_name(spec, made / ENCODER_WEIGHTS)
+        try:
+            made.rename(folder)
+        except OSError:  # another process was quicker; its folder is as good as ours
+            if not (folder / "spec.json").is_file():
+                raise
+        return folder
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
