@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import huggingface_hub.constants
-import huggingface_hub.utils
 import timm
 import torch
 from timm.data import resolve_model_data_config
@@ -158,7 +158,7 @@ def _hub_that_answers() -> Iterator[None]:
     """Ask the hub once whether it is there; if not, only its cache is used: its client would try for a minute."""
     offline = huggingface_hub.constants.HF_HUB_OFFLINE
     try:
-        huggingface_hub.utils.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_SECONDS)
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_SECONDS)
     except Exception:  # which one depends on the client's version; whatever it is, the hub did not answer
         huggingface_hub.constants.HF_HUB_OFFLINE = True
     try:
