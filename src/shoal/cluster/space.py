@@ -234,9 +234,9 @@ def leading_directions(
     """
     width = min(dim, count + SPARE_DIRECTIONS)
     block = np.eye(dim) if width == dim else rng.standard_normal((dim, width))
-    for _ in range(0 if width == dim else rounds - 1):
-        block = np.linalg.qr(apply(np.linalg.qr(block)[0]))[0]
     orthonormal = np.linalg.qr(block)[0]
+    for _ in range(0 if width == dim else rounds - 1):
+        orthonormal = np.linalg.qr(apply(orthonormal))[0]
     inner = orthonormal.T @ apply(orthonormal)
     values, vectors = np.linalg.eigh((inner + inner.T) / 2)
     directions = orthonormal @ vectors[:, ::-1][:, :count]
