@@ -12,7 +12,7 @@ from shoal import atomic
 from shoal.cluster.corrected import NAMES, corrected_model, save_model
 from shoal.edits.corrected import Corrected, corrected_digest, read_corrected
 from shoal.embed.architectures import full_name
-from shoal.embed.prepared import ENCODER_WEIGHTS
+from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.spec import EncoderSpec
 from shoal.errors import RequestError, WorkError
 from shoal.progress import Progress
