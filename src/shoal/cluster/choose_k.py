@@ -265,8 +265,9 @@ def _sentence(chosen: Candidate, candidates: Sequence[Candidate], counts: Cluste
             f"{number}: the mean silhouette is highest there ({chosen.silhouette:.3f}; next best {rival.k} with "
             f"{rival.silhouette:.3f}), and {again}"
         )
+    kept, kept_by_rival = (round(100 * one.stability.together) for one in (chosen, rival))
+    less = f"keeps only {kept_by_rival} % together" if kept_by_rival < kept else "is found again less surely"
     return (
         f"{number}: the best balance of apart and stable; the mean silhouette is {chosen.silhouette:.3f} and {again} "
-        f"(the highest silhouette, {rival.silhouette:.3f} with {rival.k}, keeps only "
-        f"{100 * rival.stability.together:.0f} % together)"
+        f"(the highest silhouette, {rival.silhouette:.3f} with {rival.k}, {less})"
     )
