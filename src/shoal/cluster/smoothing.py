@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 
 from shoal.cluster.heads import Neighbours
 from shoal.embeddings import Float32, normalise_rows
@@ -21,6 +20,8 @@ def smoothed(points: Float32, neighbours: Neighbours) -> Float32:
     is among the nearest 15 of the other (the low-pass filter of Wu et al., Simplifying Graph Convolutional Networks,
     2019, equation 8, with half of each point kept).
     """
+    from scipy import sparse  # noqa: PLC0415  (a tenth of a second that k-means need not wait for)
+
     n, m = len(points), min(NEIGHBOURS, neighbours.shape[1])
     links = sparse.csr_array(
         (np.ones(n * m, np.float32), neighbours[:, :m].ravel(), np.arange(0, n * m + 1, m)), shape=(n, n)
