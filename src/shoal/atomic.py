@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +19,23 @@ def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; it takes the target's place on success and is removed on an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    usual = _usual_mode(temporary)
     try:
         yield temporary
+        temporary.chmod(usual)  # safetensors makes files that nobody but their owner may read
         _sync(temporary)
         temporary.replace(target)
         sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _usual_mode(path: Path) -> int:
+    """The permissions that a new file gets in that place."""
+    path.touch(exist_ok=False)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return mode
 
 
 def write_bytes(target: Path, data: bytes) -> None:
