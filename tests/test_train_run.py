@@ -361,7 +361,7 @@ def test_a_collapse_ends_with_one_line_of_advice(
     told = capsys.readouterr().err.splitlines()
     assert any(line.startswith("Warning: scan.loss is 'keras'") for line in told)
     assert told[-1].startswith("shoal: scan collapsed")
-    assert "raise scan.entropy_weight" in told[-1]
+    assert "set scan.loss=standard" in told[-1]
 
 
 def test_a_test_is_one_process() -> None:
