@@ -7,8 +7,8 @@ seconds by the clock and of processor time: on a machine that is busy with somet
     python bench/train_cifar.py --train cifar10-train.parquet --on dev            # choose settings: 40,000 to 10,000
     python bench/train_cifar.py --train cifar10-train.parquet --test cifar10-test.parquet --on test --seeds 0 1 2
 
-`--set key.sub=value` changes the recipe (`cpu-small` unless --recipe says otherwise). `--continues RUN` names a run
-that left the weights this one starts from: its epochs are counted too.
+`--set key.sub=value` changes the recipe (`cpu-small` unless --recipe says otherwise). `--continues RUN …` names runs
+that left the weights this one starts from, one after another: their epochs are counted too.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def one_seed(asked: argparse.Namespace, request: TrainRequest, test: Path) -> di
     bank_labels = np.array([labels[image] for image in known.tolist()])
     queries = _features(Model.open(fine.root, "cpu"), test_items)
     lines = log.read(run_dir.train)
-    before = log.read(asked.continues / "train") if asked.continues else []
+    before = [line for run in asked.continues for line in log.read(run / "train")]
     # What was not an epoch counts only where it was done in this session.
     beside = time.process_time() - began - (_processor_seconds(lines) - finished)
     return {
@@ -213,7 +213,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("train_cifar"), help="folder of the runs")
     parser.add_argument("--recipe", default="cpu-small")
     parser.add_argument("--name", help="of the results and runs, to keep several settings apart")
-    parser.add_argument("--continues", type=Path, metavar="RUN")
+    parser.add_argument("--continues", type=Path, metavar="RUN", nargs="*", default=[])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     return parser.parse_args()
 

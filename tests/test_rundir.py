@@ -27,6 +27,13 @@ def test_an_error_while_writing_leaves_the_old_file_and_no_litter(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
 
 
+def test_who_may_read_a_file_does_not_depend_on_what_wrote_it(tmp_path: Path) -> None:
+    with atomic.replacing(tmp_path / "private") as temporary:
+        temporary.touch(mode=0o600)
+    atomic.write_json(tmp_path / "usual", {})
+    assert (tmp_path / "private").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_json_is_the_same_bytes_for_the_same_value(tmp_path: Path) -> None:
     atomic.write_json(tmp_path / "one", {"b": [1.5, None], "a": "é"})
     atomic.write_json(tmp_path / "two", {"a": "é", "b": [1.5, None]})

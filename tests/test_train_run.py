@@ -333,6 +333,7 @@ def test_show_views_draws_them(source: Path, tmp_path: Path, capsys: pytest.Capt
         (["--recipe", "cpu-small", "--set", "scan.epoch=1"], 2, "unknown key 'epoch'"),
         (["--recipe", "cpu-small", "--clusters", "many"], 2, "--clusters has value 'many'"),
         (["--recipe", "scan-imagenet50"], 2, "pretext.epochs is 0 and encoder.weights is not set"),
+        (["--recipe", "cpu-small", "--clusters", "60"], 1, "48 usable images are fewer than 60, which scan needs"),
     ],
 )
 def test_wrong_requests_are_refused_in_one_line(
@@ -360,7 +361,7 @@ def test_a_collapse_ends_with_one_line_of_advice(
     told = capsys.readouterr().err.splitlines()
     assert any(line.startswith("Warning: scan.loss is 'keras'") for line in told)
     assert told[-1].startswith("shoal: scan collapsed")
-    assert "raise scan.entropy_weight" in told[-1]
+    assert "set scan.loss=standard" in told[-1]
 
 
 def test_a_test_is_one_process() -> None:

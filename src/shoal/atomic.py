@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,10 @@ def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; it takes the target's place on success and is removed on an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(target)
+    usual = _usual_mode(temporary)
     try:
         yield temporary
+        temporary.chmod(usual)  # safetensors makes files that nobody but their owner may read
         _sync(temporary)
         temporary.replace(target)
         sync_folder(target.parent)
@@ -60,6 +63,14 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 def _beside(target: Path) -> Path:
     """A temporary name beside `target` that tells whose it is."""
     return target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def _usual_mode(path: Path) -> int:
+    """The permissions that a new file gets in that place."""
+    path.touch(exist_ok=False)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return mode
 
 
 def write_bytes(target: Path, data: bytes) -> None:

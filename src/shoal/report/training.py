@@ -45,7 +45,8 @@ def draw(run_dir: RunDir) -> dict[str, bytes]:
     lines = _lines(run_dir.train / "log.jsonl")
     if not lines:
         return {}
-    drawn = {f"train-{phase}": _phase(phase, found) for phase in _PANELS if (found := _of(lines, phase))}
+    clusters = ((run_dir.stage("scan") or {}).get("facts") or {}).get("clusters")
+    drawn = {f"train-{phase}": _phase(phase, found, clusters) for phase in _PANELS if (found := _of(lines, phase))}
     if curve := _lines(run_dir.report / "knn.jsonl"):
         drawn["train-knn"] = _knn(curve)
     views = run_dir.report / "views.png"
@@ -61,21 +62,15 @@ def _of(lines: list[dict[str, Any]], phase: str) -> list[dict[str, Any]]:
     return [line for line in lines if line.get("phase") == phase]
 
 
-def _phase(phase: str, lines: list[dict[str, Any]]) -> bytes:
+def _phase(phase: str, lines: list[dict[str, Any]], clusters: int | None) -> bytes:
     figure, panels = figures.canvas(7.2, 5.6, (0.65, 3.25, 6.35, 1.8), (0.65, 0.5, 6.35, 1.8))
     for panel, (title, subtitle, names) in zip(panels, _PANELS[phase], strict=True):
         _curves(panel, lines, names)
         figures.title(panel, title, subtitle)
-    if phase == "scan":
-        clusters = _clusters(lines)
+    if phase == "scan" and clusters:
         panels[1].axhline(math.log(clusters), color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
     panels[1].set_xlabel("epoch")
     return figures.png(figure)
-
-
-def _clusters(lines: list[dict[str, Any]]) -> int:
-    """How many clusters there are, from the entropies: at least as many as were ever in use."""
-    return max(2, *(math.ceil(round(float(line.get("clusters_used", 2)), 3)) for line in lines))
 
 
 def _curves(panel: Axes, lines: list[dict[str, Any]], names: tuple[str, ...]) -> None:

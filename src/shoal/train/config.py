@@ -179,9 +179,7 @@ class ScanConfig:
 
     epochs: int = 50
     clusters: int | None = None
-    images: str | None = (
-        None  # clusters are learned from images whose path begins so, the others only teach the pretext
-    )
+    images: str | None = None  # learn clusters only from images whose path begins so; the others are for pretext
     heads: int = 1
     neighbours_each: int = 1  # of an anchor in a step
     entropy_weight: float = 5.0

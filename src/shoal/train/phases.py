@@ -30,6 +30,7 @@ from shoal.train.pretext import Colours, Monitor
 from shoal.train.views import Views
 
 PRETEXT, SCAN, SELFLABEL = "pretext", "scan", "selflabel"
+LEAST_IMAGES = 4  # for scan: two to learn from, two to judge by
 SOME_CLUSTERS = 20  # by which encoders are compared where nobody said how many
 
 
@@ -112,11 +113,15 @@ class Training:
         """The encoder, by the pretext task; with no epochs, as it starts (from its weights).
 
         Where it starts from weights, what it learned is kept only if it tells the images apart better than before.
+
+        Raises:
+            ConfigError, TooFewImagesError: scan could not be done after it; told before hours are spent.
         """
         if self.config.pretext.epochs == 0 and self.config.encoder.weights is None:
             raise ConfigError("pretext.epochs is 0 and encoder.weights is not set; expected one of the two")
         with draws.seeded(self.device, self.seed, PRETEXT, "weights"):
             encoder = encoders.encoder(self.config.encoder)
+            self._require_room(int(encoder.dim))  # type: ignore[arg-type]
             settings = self.settings(self.config.pretext, PRETEXT, self._inputs())
             phase = pretext.build(
                 self.config.pretext, encoder, self.pixels, self.colours, settings.precision, self.monitor
@@ -217,8 +222,7 @@ class Training:
 
     def _compared(self, earlier: Tensor, now: Tensor) -> dict[str, Any]:
         """What tells whether an encoder's features became better by the pretext task than its weights gave."""
-        clusters = self.clusters.values[0] if self.clusters.is_fixed else self.config.scan.clusters or SOME_CLUSTERS
-        k = self.config.neighbours.k
+        clusters, k = self._clusters_asked_for() or SOME_CLUSTERS, self.config.neighbours.k
         before, after = evidence.crosswise(earlier, now, clusters, k, self.seed, self.device)
         if after <= before:
             self.progress.say(
@@ -229,18 +233,34 @@ class Training:
 
     def _number_of_clusters(self, features: Tensor) -> tuple[int, str]:
         """--clusters, or the recipe's, or the number that k-means on the features finds best; and why."""
-        if self.clusters.is_fixed:
-            clusters, words = self.clusters.values[0], f"{self.clusters.values[0]} clusters were asked for"
-        elif self.clusters.is_auto and self.config.scan.clusters is not None:
-            clusters, words = self.config.scan.clusters, f"the recipe asks for {self.config.scan.clusters} clusters"
-        else:
+        asked = self._clusters_asked_for()
+        if asked is None:
             found = choose(standardised(features), self.clusters, self.seed)
-            clusters, words = found.chosen.k, found.sentence
-        if len(features) < max(clusters, 4):
+            return found.chosen.k, found.sentence
+        return (
+            asked,
+            f"{asked} clusters were asked for" if self.clusters.is_fixed else f"the recipe has {asked} clusters",
+        )
+
+    def _clusters_asked_for(self) -> int | None:
+        """By --clusters, or else by the recipe; None if the number is to be found."""
+        if self.clusters.is_fixed:
+            return self.clusters.values[0]
+        return self.config.scan.clusters if self.clusters.is_auto else None
+
+    def _require_room(self, dim: int) -> None:
+        """Are there images, and dimensions of the features, for as many clusters as scan is to learn?"""
+        if self.config.scan.epochs == 0:
+            return
+        asked = self._clusters_asked_for() or LEAST_IMAGES
+        if len(self.chosen) < max(asked, LEAST_IMAGES):
             raise TooFewImagesError(
-                f"{len(features)} usable images are fewer than {max(clusters, 4)}, which scan needs"
+                f"{len(self.chosen)} usable images are fewer than {max(asked, LEAST_IMAGES)}, which scan needs"
             )
-        return clusters, words
+        if asked > dim:
+            raise ConfigError(
+                f"scan.clusters has value {asked}; expected at most {dim}, the dimensions of the encoder's features"
+            )
 
     def _split(self, features: Tensor) -> tuple[Tensor, Tensor, HeldOut]:
         config = self.config

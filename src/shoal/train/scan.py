@@ -43,7 +43,8 @@ class _Scan:
 
     def look(self, watch: Watch, epoch: int) -> dict[str, float]:
         entropy = float(self._entropy)
-        watch.clusters(entropy, self.clusters, epoch)
+        advice = "set scan.loss=standard" if self.config.loss == "keras" else "raise scan.entropy_weight"
+        watch.clusters(entropy, self.clusters, epoch, advice)
         return {"clusters_used": effective_clusters(entropy)}
 
     def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float, dict[str, Any]]:
