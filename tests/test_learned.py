@@ -248,6 +248,16 @@ def test_the_same_seed_learns_the_same_bytes(run: tuple[RunDir, npt.NDArray[np.i
     assert written[0] == written[1]
 
 
+def test_starts_leave_what_they_are_made_from(tmp_path: Path) -> None:
+    points, _ = kinds(3, 100)  # of fewer dimensions than a start looks at, which then takes all of them
+    store = EmbeddingStore.open(write_small_run(tmp_path, points).embeddings)
+    ground = learned.prepare(store, np.arange(300), np.arange(300), seed=0)
+    before = ground.smooth.copy()
+    first, again = (learned.starts_on(ground, 3, 6, seed=0) for _ in range(2))
+    np.testing.assert_array_equal(ground.smooth, before)
+    np.testing.assert_array_equal(first, again)
+
+
 def test_few_images_are_left_to_k_means(tmp_path: Path) -> None:
     points, _ = kinds(3, 30)
     small = write_small_run(tmp_path, points)

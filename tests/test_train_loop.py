@@ -208,7 +208,7 @@ def test_clusters_that_collapse_stop_with_advice(tmp_path: Path) -> None:
         "scan.loss=keras", "scan.heads=1", "scan.epochs=60", "scan.optimiser.rate=0.5", "scan.schedule.kind=constant"
     )
     phase = small_training.build("scan-frozen", recipe, small_training.pixels())
-    with pytest.raises(CollapseError, match=r"one of 3 clusters.*raise scan.entropy_weight"):
+    with pytest.raises(CollapseError, match=r"one of 3 clusters.*set scan.loss=standard"):
         loop.train(phase, small_training.settings(recipe, "scan", 9), tmp_path, Progress())
 
 

@@ -204,7 +204,7 @@ def starts_on(ground: Ground, k: int, count: int, seed: int) -> list[Labels]:
     """Clusterings of smoothed points by k-means, in whitened spaces of several sizes."""
 
     def start(number: int) -> Labels:
-        rows = np.ascontiguousarray(ground.smooth[:, : START_DIMS[number % len(START_DIMS)]])
+        rows = ground.smooth[:, : START_DIMS[number % len(START_DIMS)]].copy()  # made of unit length in place
         random = np.random.default_rng([seed, k, 7, number])
         return kmeans.fit(normalise_rows(rows), k, random, starts=STARTS).labels
 
