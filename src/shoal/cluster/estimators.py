@@ -102,5 +102,11 @@ class SphericalKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
 
     def _unit_rows(self, X: npt.ArrayLike, *, reset: bool) -> Float32:
         checked: Any = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
-        scale = np.abs(checked).max(axis=1, keepdims=True)  # lengths beyond float32 would overflow when squared
-        return normalise_rows(np.divide(checked, scale, out=np.zeros_like(checked), where=scale > 0).astype(np.float32))
+        return normalise_rows(single_precision(checked))
+
+
+def single_precision(rows: npt.NDArray[np.floating]) -> Float32:
+    """Rows [n, d] as float32 of the same directions; lengths beyond float32 would overflow when squared."""
+    scale = np.abs(rows).max(axis=1, keepdims=True)
+    scaled: Float32 = np.divide(rows, scale, out=np.zeros_like(rows), where=scale > 0).astype(np.float32)
+    return scaled

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from shoal.cluster.estimators import single_precision
 from shoal.cluster.learned import learn
 from shoal.cluster.model import fit_model
 from shoal.cluster.objectives import OBJECTIVES
@@ -101,6 +102,4 @@ class LearnedClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         checked: Any = validate_data(
             self, X, reset=reset, dtype=[np.float64, np.float32], ensure_min_samples=2 * reset or 1
         )
-        scale = np.abs(checked).max(axis=1, keepdims=True)  # lengths beyond float32 would overflow when squared
-        scaled: Float32 = np.divide(checked, scale, out=np.zeros_like(checked), where=scale > 0).astype(np.float32)
-        return scaled
+        return single_precision(checked)
