@@ -78,7 +78,7 @@ def parts(run: RunDir, ids: Ids, k: int, seed: int) -> Iterator[tuple[str, list[
         yield f"a head, {objective} (mean of {HEADS})", list(said.T), took
         yield f"the head of least held-out loss, {objective}", [said[:, heads.losses.argmin()]], took
         both, took = timed(lambda name=objective: learned.learn(store, ids, k, seed, objective=name, heads=HEADS))
-        yield f"consensus of the better half, {objective}", [both.found.labels], took
+        yield f"consensus, {objective}", [both.found.labels], took
 
 
 def timed(work: Callable[[], Result]) -> tuple[Result, float]:

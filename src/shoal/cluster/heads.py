@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ HELD_OUT_PAIRS = 50_000
 SEED_SCALE = 0.3
 
 Neighbours = npt.NDArray[np.int32]
+Places = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,42 +85,51 @@ def train_heads(
         objective: a key of `OBJECTIVES`.
         watch: called after every epoch.
     """
-    import torch  # noqa: PLC0415  (k-means does not need it)
-
-    random = torch.Generator().manual_seed(seed)
-    rows = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))
-    near = torch.from_numpy(neighbours.astype(np.int64))
-    begin = torch.from_numpy(np.stack(starts).astype(np.int64))  # [heads, n]
-    (n, d), count = rows.shape, len(starts)
-    weights = torch.randn((d, count * k), generator=random) * (SEED_SCALE / d**0.5)
-    heads = LinearHeads(weights.requires_grad_(), torch.zeros(count * k, requires_grad=True), count)
-    held_out, anchors = torch.arange(0, n, HELD_OUT), torch.arange(n)[torch.arange(n) % HELD_OUT != 0]
+    random = np.random.default_rng(seed)
+    (n, d), count = points.shape, len(starts)
+    begin = np.stack(starts)  # [heads, n]
+    weights = random.standard_normal((count * k, d), np.float32) * np.float32(SEED_SCALE / d**0.5)
+    heads = LinearHeads(weights, np.zeros(count * k, np.float32), count)
+    anchors = np.flatnonzero(np.arange(n) % HELD_OUT)
     batch, steps, epochs = plan(n)
     optimiser = Adam(heads.parameters, LEARNING_RATE, epochs * steps)
 
-    def walked(images: Any) -> Any:
+    def walked(images: Places) -> Places:
         """A random neighbour of each image, or one or two random steps on from it."""
-        for _ in range(1 + int(torch.randint(MOST_STEPS_OF_WALK + 1, (), generator=random))):
-            images = near[images, torch.randint(near.shape[1], (len(images),), generator=random)]
+        for _ in range(random.integers(1, MOST_STEPS_OF_WALK + 1, endpoint=True)):
+            images = neighbours[images, random.integers(neighbours.shape[1], size=len(images))]
         return images
 
     warm_up = round(WARM_UP * epochs)
     for epoch in range(epochs):
         if epoch == warm_up:
             agreeing = OBJECTIVES[objective](heads)
-        order = anchors[torch.randperm(len(anchors), generator=random)]
-        for images in order[: steps * batch].view(steps, batch):
+        order = random.permutation(anchors)
+        for images in order[: steps * batch].reshape(steps, batch):
             if epoch < warm_up:
-                found = heads(rows[images]).permute(1, 2, 0)  # [heads, k, batch]
-                loss = count * torch.nn.functional.cross_entropy(found, begin[:, images], label_smoothing=SMOOTHING)
+                rows = points[images]
+                gradient = heads.gradient(rows, _by_labels(heads.probabilities(rows), begin[:, images]))
             else:
-                agreeing.before_step(rows[images])
-                loss = agreeing.loss(rows[images], rows[walked(images)]).sum()
-            optimiser.step(loss)
+                gradient = agreeing.gradient(points[np.concatenate([images, walked(images)])])
+            optimiser.step(gradient)
         watch()
-    with torch.no_grad():
-        pairs = held_out.repeat(max(1, min(near.shape[1], HELD_OUT_PAIRS // len(held_out))))
-        partners = near[pairs, torch.randint(near.shape[1], (len(pairs),), generator=random)]
-        losses = agreeing.loss(rows[pairs], rows[partners])
-    weights, bias = (parameter.detach().numpy() for parameter in heads.parameters)
-    return Heads(weights.reshape(d, count, k), bias.reshape(count, k), losses.double().numpy())
+    held_out = np.arange(0, n, HELD_OUT)
+    pairs = np.tile(held_out, max(1, min(neighbours.shape[1], HELD_OUT_PAIRS // len(held_out))))
+    partners = neighbours[pairs, random.integers(neighbours.shape[1], size=len(pairs))]
+    losses = agreeing.losses(points[np.concatenate([pairs, partners])])
+    weights = heads.weights.reshape(count, k, d).transpose(2, 0, 1)
+    return Heads(np.ascontiguousarray(weights), heads.bias.reshape(count, k), losses.astype(np.float64))
+
+
+def _by_labels(probabilities: Float32, labels: Labels) -> Float32:
+    """The gradient by the logits, of cross-entropy with smoothed labels [heads, n]; both [heads, k, n]."""
+    _, k, n = probabilities.shape
+    gradient = probabilities - np.float32(SMOOTHING / k)
+    np.put_along_axis(
+        gradient,
+        labels[:, None, :],
+        np.take_along_axis(gradient, labels[:, None, :], axis=1) - np.float32(1 - SMOOTHING),
+        axis=1,
+    )
+    gradient /= np.float32(n)
+    return gradient

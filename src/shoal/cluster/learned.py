@@ -2,7 +2,7 @@
 
 1. Draw each image towards its neighbours; cluster that by k-means many times over, in spaces of several sizes.
 2. Let one linear head learn each of those clusterings, then train it for what its cluster says of its neighbours'.
-3. Keep the half of the heads with the least loss on pairs held out, and cluster what they say together.
+3. Leave out heads that tell far less of held-out neighbours than the best, and cluster what the rest say together.
 
 No label is seen anywhere; docs/decisions.md has what each step was compared with.
 """
@@ -30,12 +30,15 @@ MOST_IMAGES = 60_000  # that heads are trained on; clusters are made of all of t
 WHITE_DIMS = 256
 IMAGES_PER_DIM = 8
 NEIGHBOURS = 20  # as SCAN mines
-START_DIMS = (24, 32, 40, 48)  # of the spaces that heads begin in
+START_DIMS = (24, 32, 40, 48)  # of the spaces that heads begin in ...
+SMALL_DIMS = (4, 8, 16)  # ... or in these, if one of them tells more of neighbours by this factor
+MARGIN = 1.03
 STARTS = 2
 MOST_HEADS, LEAST_HEADS = 32, 4
 OUTPUTS = 640  # heads times clusters, at most: more clusters, fewer heads
 SIDE_BY_SIDE = 8  # heads trained in the same matrix products
 CONSENSUS_STARTS = 10
+SOUND = 0.9
 UNWHITENED = {"turtle"}  # looks for wide margins, which a whitening makes alike in all directions
 LEAST_AGREEMENT = 0.25  # mean adjusted Rand index of the heads with their consensus
 DOMINATING = 3.0  # a cluster this many times as large as k-means' largest, and of half of the images, is a collapse
@@ -121,7 +124,7 @@ def learn(
         sample = np.sort(np.random.default_rng([seed, 4]).choice(n, MOST_IMAGES, replace=False))
     ground = prepare(store, ids, sample, seed)
     count = heads or max(LEAST_HEADS, min(MOST_HEADS, OUTPUTS // k))
-    kept = _better_half(heads_on(ground, k, seed, count, objective=objective, progress=progress))
+    kept = _sound(heads_on(ground, k, seed, count, objective=objective, progress=progress), ground)
     white, neighbours = ground.white, ground.neighbours
     space = replace(ground.space, consensus=consensus_of(kept, white))
     points, lengths = points_of(space, store, ids)
@@ -181,9 +184,6 @@ def heads_on(
     with (progress or Progress()).task("Learning", plan(len(ground.white))[2] * len(groups), "epochs") as task:
 
         def train(number: int) -> Heads:
-            import torch  # noqa: PLC0415  (k-means does not need it)
-
-            torch.set_num_threads(1)  # of this worker: products so small lose more by being shared than they gain
             own = int(np.random.default_rng([seed, k, 8, number]).integers(2**31))
             group = groups[number]
             return train_heads(points, ground.neighbours, group, k, own, objective=objective, watch=task.advance)
@@ -201,18 +201,34 @@ def _unwhitening(space: ClusterSpace) -> Float32:
 
 
 def starts_on(ground: Ground, k: int, count: int, seed: int) -> list[Labels]:
-    """Clusterings of smoothed points by k-means, in whitened spaces of several sizes."""
+    """Clusterings of smoothed points by k-means, in whitened spaces of several sizes.
 
-    def start(number: int) -> Labels:
-        rows = ground.smooth[:, : START_DIMS[number % len(START_DIMS)]].copy()  # made of unit length in place
-        random = np.random.default_rng([seed, k, 7, number])
-        return kmeans.fit(normalise_rows(rows), k, random, starts=STARTS).labels
+    Few kinds far apart need a small space, since whitening makes the other directions, which are noise, as large. So
+    one start is made in each space first, to see whether small ones tell more of an image's neighbours.
+    """
 
-    return list(threads.each(start, range(count)))
+    def start(number: int, dims: int) -> Labels:
+        rows = ground.smooth[:, :dims].copy()  # made of unit length in place
+        return kmeans.fit(normalise_rows(rows), k, np.random.default_rng([seed, k, 7, number]), starts=STARTS).labels
+
+    sizes = [*START_DIMS, *SMALL_DIMS]
+    found = dict(zip(sizes, threads.each(lambda item: start(*item), enumerate(sizes)), strict=True))
+    told = {dims: _information(labels, ground.neighbours, k) for dims, labels in found.items()}
+    large, small = (max(dims, key=lambda one: told[one]) for dims in (START_DIMS, SMALL_DIMS))
+    spaces = (small,) if told[small] > MARGIN * told[large] else START_DIMS
+    numbers = range(len(sizes), len(sizes) + count - len(spaces))
+    more = threads.each(lambda number: start(number, spaces[number % len(spaces)]), numbers)
+    return [*(found[dims] for dims in spaces), *more][:count]
 
 
-def _better_half(heads: Heads) -> Heads:
-    kept = np.sort(np.argsort(heads.losses, kind="stable")[: max(1, len(heads.losses) // 2)])
+def _sound(heads: Heads, ground: Ground) -> Heads:
+    """Heads that tell nearly as much of an image's neighbours as the best one does, by their held-out information.
+
+    Choosing more strictly loses more by heads that are alike than it gains by better ones; docs/decisions.md.
+    """
+    labels = heads.logits(ground.white).argmax(axis=2).astype(np.int32)  # [n, heads]
+    told = np.array([_information(one, ground.neighbours, heads.bias.shape[1]) for one in labels.T])
+    kept = np.flatnonzero(told >= SOUND * told.max())
     return Heads(np.ascontiguousarray(heads.weights[:, kept]), heads.bias[kept], heads.losses[kept])
 
 

@@ -34,7 +34,7 @@ class LearnedClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         labels_: int32 [n], cluster of each row.
-        agreement_: mean adjusted Rand index of the better half of the heads with `labels_`, at most 1.
+        agreement_: mean adjusted Rand index of the sound heads with `labels_`, at most 1.
         loss_: mean loss of those heads on pairs of which the first row trained no head.
 
     Example:

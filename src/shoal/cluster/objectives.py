@@ -1,134 +1,186 @@
 """What heads are trained for, on images and one neighbour of each.
 
-The losses take probabilities [n, heads, k] and give one value a head, to make small: the sum of the losses trains all
-heads side by side. An objective holds what a loss needs from one step to the next: a teacher, a probe.
+The losses take probabilities [heads, k, n] and give one value a head, to make small, with its gradient by the
+probabilities that may move: a head's loss does not depend on the others' but through weights that get no gradient, so
+that all heads are trained side by side. An objective holds what a loss needs from one step to the next: a teacher, a
+probe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import numpy as np
 
-TINY: Final = 1e-9
+from shoal.cluster.adam import Adam
+from shoal.embeddings import Float32
+
+TINY: Final = np.float32(1e-9)
 ENTROPY_WEIGHT: Final = 5.0  # λ of SCAN
-SHARPNESS: Final = 0.6  # β of TEMI
+SHARPNESS: Final = np.float32(0.6)  # β of TEMI
 TEACHER_MOMENTUM: Final = 0.996
 PRIOR_MOMENTUM: Final = 0.9
 BALANCE_WEIGHT: Final = 10.0  # γ of TURTLE
 PROBE_STEPS: Final = 10
 PROBE_RATE: Final = 1e-3
-MIXED: Final = 0.6  # α of I-Con
+MIXED: Final = np.float32(0.6)  # α of I-Con
+
+PairLoss = tuple[Float32, Float32, Float32]  # [heads], and the gradient by each argument [heads, k, n]
 
 
-def mutual_information(first: Tensor, second: Tensor) -> Tensor:
+def mutual_information(first: Float32, second: Float32) -> PairLoss:
     """−I(c; c′), the information that the cluster of one image gives on that of its neighbour, in nats.
 
     With P = Σ p(first)·p(second)ᵀ / n made symmetric: −Σ P·log(P / (P_row·P_column)) (Ji et al., Invariant Information
     Clustering, 2019, equation 3). It needs no weight for balance: clusters of one size carry the most information, but
     only where neighbours agree on them. From −log k to 0.
     """
-    import torch  # noqa: PLC0415
+    n = first.shape[2]
+    joint = first @ second.transpose(0, 2, 1) / n
+    joint = (joint + joint.transpose(0, 2, 1)) / 2
+    sizes = joint.sum(axis=1)  # [heads, k]
+    tells = _log(joint) - _log(sizes[:, :, None] * sizes[:, None, :])
+    # The gradient by P is −tells, but for a constant, which probabilities that sum to one do not notice.
+    by_joint = -tells / n
+    return -(joint * tells).sum(axis=(1, 2)), by_joint @ second, by_joint @ first
 
-    joint = torch.einsum("nhc,nhd->hcd", first, second) / len(first)
-    joint = (joint + joint.transpose(1, 2)) / 2
-    marginal = joint.sum(dim=1)  # [heads, k]
-    chance = marginal[:, :, None] * marginal[:, None, :]
-    return -(joint * (joint.clamp_min(TINY).log() - chance.clamp_min(TINY).log())).sum(dim=(1, 2))
 
-
-def scan(first: Tensor, second: Tensor) -> Tensor:
+def scan(first: Float32, second: Float32) -> PairLoss:
     """−mean log⟨p, p′⟩ − λ·H(mean p), λ = 5 (Van Gansbeke et al., SCAN, 2020, equation 2)."""
-    mean = first.mean(dim=0)
-    entropy = -(mean * mean.clamp_min(TINY).log()).sum(dim=1)
-    consistency = -(first * second).sum(dim=2).clamp_min(TINY).log().mean(dim=0)
-    return consistency - ENTROPY_WEIGHT * entropy
+    n = first.shape[2]
+    entropy, by_mean = _entropy(first)
+    agreed = np.maximum((first * second).sum(axis=1), TINY)
+    by_first = -second / (n * agreed[:, None]) - np.float32(ENTROPY_WEIGHT / n) * by_mean
+    return -np.log(agreed).mean(axis=1) - ENTROPY_WEIGHT * entropy, by_first, -first / (n * agreed[:, None])
 
 
-def temi(first: Tensor, second: Tensor, teacher_first: Tensor, teacher_second: Tensor, prior: Tensor) -> Tensor:
-    """−u·log Σ_c (s_c(v)·t_c(w))^β / π_c, β = 0.6, symmetrised (Adaloglou et al., TEMI, 2023, equations 6 to 8).
-
-    s is the student and t the teacher, which gets no gradient; π [heads, k] is the teacher's mean. u weighs each pair
-    by how much the teachers of all heads agree on it.
-    """
-    weight = (teacher_first * teacher_second).sum(dim=2).mean(dim=1, keepdim=True)  # [n, 1]
-    return -(weight * (_reached(first, teacher_second, prior) + _reached(second, teacher_first, prior)) / 2).mean(dim=0)
-
-
-def _reached(student: Tensor, teacher: Tensor, prior: Tensor) -> Tensor:
-    together: Tensor = (student * teacher).clamp_min(TINY) ** SHARPNESS / prior.clamp_min(TINY)
-    return together.sum(dim=2).log()  # [n, heads]
-
-
-def icon(first: Tensor, second: Tensor) -> Tensor:
+def icon(first: Float32, second: Float32) -> PairLoss:
     """−mean log((1 − α)·n·q + α), q = Σ_c p_c·p′_c / size_c, α = 0.6 (Alshammari et al., I-Con, 2025, section 4.2).
 
     q is the chance of reaching the neighbour by a step to any image of one's own cluster; mixed with an even one, as
     the paper's debiasing does, so that pairs that are no true neighbours cost little.
     """
-    share = ((first + second) / 2).mean(dim=0).clamp_min(TINY)  # size_c / n, [heads, k]
-    reached = (first * second / share).sum(dim=2)
-    return -((1 - MIXED) * reached + MIXED).log().mean(dim=0)
+    n = first.shape[2]
+    share = np.maximum((first + second).mean(axis=2) / 2, TINY)[:, :, None]  # size_c / n, [heads, k, 1]
+    mixed = (1 - MIXED) * (first * second / share).sum(axis=1) + MIXED  # [heads, n]
+    by_reached = (MIXED - 1) / (n * mixed)[:, None]
+    by_share = -(by_reached * first * second).sum(axis=2, keepdims=True) / share**2 / (2 * n)
+    return -np.log(mixed).mean(axis=1), by_reached * second / share + by_share, by_reached * first / share + by_share
 
 
-def turtle(labelling: Tensor, probe: Tensor) -> Tensor:
+def temi(first: Float32, second: Float32, teacher_first: Float32, teacher_second: Float32, prior: Float32) -> PairLoss:
+    """−u·log Σ_c (s_c(v)·t_c(w))^β / π_c, β = 0.6, symmetrised (Adaloglou et al., TEMI, 2023, equations 6 to 8).
+
+    s is the student and t the teacher, which gets no gradient; π [heads, k] is the teacher's mean. u weighs each pair
+    by how much the teachers of all heads agree on it.
+    """
+    n = first.shape[2]
+    weight = (teacher_first * teacher_second).sum(axis=1).mean(axis=0) / np.float32(2 * n)  # [n]
+    (one, by_first), (other, by_second) = (
+        _reached(student, teacher, prior) for student, teacher in ((first, teacher_second), (second, teacher_first))
+    )
+    return -((one + other) @ weight), -weight * by_first, -weight * by_second
+
+
+def _reached(student: Float32, teacher: Float32, prior: Float32) -> tuple[Float32, Float32]:
+    """log Σ_c (s_c·t_c)^β / π_c [heads, n], and its gradient by s [heads, k, n]."""
+    together = np.maximum(student * teacher, TINY) ** SHARPNESS / np.maximum(prior, TINY)[:, :, None]
+    total = together.sum(axis=1)
+    return np.log(total), SHARPNESS * together / (np.maximum(student, TINY) * total[:, None])
+
+
+def turtle(labelling: Float32, probe: Float32) -> tuple[Float32, Float32]:
     """Cross-entropy of a probe's predictions to the labelling, − γ·H(mean labelling), γ = 10.
 
     The outer objective of Gadetsky et al., Let go of your labels with unsupervised transfer (TURTLE), 2024, equation 6:
-    the labelling to look for is one that a linear probe predicts, but not one of a single cluster.
+    the labelling to look for is one that a linear probe predicts, but not one of a single cluster. The gradient is by
+    the labelling; the probe gets none.
     """
-    mean = labelling.mean(dim=0)
-    entropy = -(mean * mean.clamp_min(TINY).log()).sum(dim=1)
-    return -(labelling * probe.clamp_min(TINY).log()).sum(dim=2).mean(dim=0) - BALANCE_WEIGHT * entropy
+    n = labelling.shape[2]
+    entropy, by_mean = _entropy(labelling)
+    told = _log(probe)
+    loss = -(labelling * told).sum(axis=1).mean(axis=1) - BALANCE_WEIGHT * entropy
+    return loss, -told / n - np.float32(BALANCE_WEIGHT / n) * by_mean
+
+
+def _entropy(probabilities: Float32) -> tuple[Float32, Float32]:
+    """H of the mean [heads], and its gradient by that mean [heads, k, 1], but for a constant."""
+    mean = probabilities.mean(axis=2)
+    logarithm = _log(mean)
+    return -(mean * logarithm).sum(axis=1), -logarithm[:, :, None]
+
+
+def _log(values: Float32) -> Float32:
+    logarithm: Float32 = np.log(np.maximum(values, TINY))
+    return logarithm
 
 
 @dataclass(slots=True, eq=False)
 class LinearHeads:
-    """Linear heads on rows [n, d], all in the same matrix product: weights [d, heads · k] and bias [heads · k]."""
+    """Linear heads on rows [n, d], all in the same matrix product: weights [heads · k, d] and bias [heads · k]."""
 
-    weights: Tensor
-    bias: Tensor
+    weights: Float32
+    bias: Float32
     heads: int
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Logits [n, heads, k]."""
-        return (rows @ self.weights + self.bias).view(len(rows), self.heads, -1)
+    def probabilities(self, rows: Float32) -> Float32:
+        """[heads, k, n]; rows of a head sum to 1 over its k clusters."""
+        logits = self.weights @ rows.T
+        logits += self.bias[:, None]
+        found = logits.reshape(self.heads, -1, len(rows))
+        found -= found.max(axis=1, keepdims=True)
+        np.exp(found, out=found)
+        found /= found.sum(axis=1, keepdims=True)
+        return found
+
+    def gradient(self, rows: Float32, by_logits: Float32) -> list[Float32]:
+        """By weights and bias, from that by the logits [heads, k, n] of rows [n, d]."""
+        flat = by_logits.reshape(-1, len(rows))
+        return [flat @ rows, flat.sum(axis=1)]
 
     @property
-    def parameters(self) -> list[Tensor]:
+    def parameters(self) -> list[Float32]:
         return [self.weights, self.bias]
 
     def copy(self) -> LinearHeads:
         """The same values, with a life of their own."""
-        return LinearHeads(self.weights.detach().clone(), self.bias.detach().clone(), self.heads)
+        return LinearHeads(self.weights.copy(), self.bias.copy(), self.heads)
+
+
+def by_logits(probabilities: Float32, by_probabilities: Float32) -> Float32:
+    """The gradient by the logits of a softmax [heads, k, n], from that by the probabilities that it gave."""
+    product = probabilities * by_probabilities
+    product -= probabilities * product.sum(axis=1, keepdims=True)
+    return product
 
 
 class Objective(Protocol):
-    """Made anew for a training, from the heads as they are then."""
+    """Made anew for a training, from the heads as they are then. Rows [2n, d] are n images and a neighbour of each."""
 
-    def loss(self, anchors: Tensor, partners: Tensor) -> Tensor:
-        """[heads], of rows [n, d] and of one neighbour of each [n, d]."""
+    def losses(self, rows: Float32) -> Float32:
+        """[heads]."""
         ...
 
-    def before_step(self, anchors: Tensor) -> None:
-        """Follow the heads, before the loss of `anchors` is taken to train them."""
+    def gradient(self, rows: Float32) -> list[Float32]:
+        """Of the sum of the losses, by weights and bias; what lags behind the heads follows them first."""
         ...
 
 
 class Pairwise:
     """A loss of two images' probabilities and nothing else."""
 
-    def __init__(self, of: Callable[[Tensor, Tensor], Tensor], heads: LinearHeads) -> None:
+    def __init__(self, of: Callable[[Float32, Float32], PairLoss], heads: LinearHeads) -> None:
         self._of, self._heads = of, heads
 
-    def loss(self, anchors: Tensor, partners: Tensor) -> Tensor:
-        return self._of(self._heads(anchors).softmax(2), self._heads(partners).softmax(2))
+    def losses(self, rows: Float32) -> Float32:
+        return self._of(*_halves(self._heads.probabilities(rows)))[0]
 
-    def before_step(self, anchors: Tensor) -> None:
-        pass
+    def gradient(self, rows: Float32) -> list[Float32]:
+        found = self._heads.probabilities(rows)
+        _, *by = self._of(*_halves(found))
+        return self._heads.gradient(rows, by_logits(found, np.concatenate(by, axis=2)))
 
 
 class Temi:
@@ -140,18 +192,24 @@ class Temi:
 
     def __init__(self, heads: LinearHeads) -> None:
         self._heads, self._teacher = heads, heads.copy()
-        self._prior: Tensor | None = None
+        self._prior: Float32 | None = None
 
-    def loss(self, anchors: Tensor, partners: Tensor) -> Tensor:
-        first, second = (self._teacher(rows).softmax(2) for rows in (anchors, partners))
-        prior = first.mean(dim=0) if self._prior is None else self._prior
-        return temi(self._heads(anchors).softmax(2), self._heads(partners).softmax(2), first, second, prior)
+    def losses(self, rows: Float32) -> Float32:
+        return self._loss(self._heads.probabilities(rows), self._teacher.probabilities(rows))[0]
 
-    def before_step(self, anchors: Tensor) -> None:
+    def gradient(self, rows: Float32) -> list[Float32]:
         for kept, new in zip(self._teacher.parameters, self._heads.parameters, strict=True):
-            kept.lerp_(new.detach(), 1 - TEACHER_MOMENTUM)
-        mean = self._teacher(anchors).softmax(2).mean(dim=0)
-        self._prior = mean if self._prior is None else self._prior.lerp(mean, 1 - PRIOR_MOMENTUM)
+            kept[...] += np.float32(1 - TEACHER_MOMENTUM) * (new - kept)
+        found, taught = self._heads.probabilities(rows), self._teacher.probabilities(rows)
+        mean = _halves(taught)[0].mean(axis=2)
+        kept_prior = mean if self._prior is None else self._prior
+        self._prior = kept_prior + np.float32(1 - PRIOR_MOMENTUM) * (mean - kept_prior)
+        _, *by = self._loss(found, taught)
+        return self._heads.gradient(rows, by_logits(found, np.concatenate(by, axis=2)))
+
+    def _loss(self, found: Float32, taught: Float32) -> PairLoss:
+        prior = _halves(taught)[0].mean(axis=2) if self._prior is None else self._prior
+        return temi(*_halves(found), *_halves(taught), prior)
 
 
 class Turtle:
@@ -162,23 +220,27 @@ class Turtle:
     """
 
     def __init__(self, heads: LinearHeads) -> None:
-        import torch  # noqa: PLC0415
-
         self._heads, self._probe = heads, heads.copy()
-        for parameter in self._probe.parameters:
-            parameter.requires_grad_()
-        self._optimiser = torch.optim.Adam(self._probe.parameters, lr=PROBE_RATE)
+        self._optimiser = Adam(self._probe.parameters, PROBE_RATE)
 
-    def loss(self, anchors: Tensor, partners: Tensor) -> Tensor:
-        return turtle(self._heads(anchors).softmax(2), self._probe(anchors).softmax(2).detach())
+    def losses(self, rows: Float32) -> Float32:
+        images = rows[: len(rows) // 2]
+        return turtle(self._heads.probabilities(images), self._probe.probabilities(images))[0]
 
-    def before_step(self, anchors: Tensor) -> None:
-        labelling = self._heads(anchors).softmax(2).detach()
+    def gradient(self, rows: Float32) -> list[Float32]:
+        images = rows[: len(rows) // 2]
+        labelling = self._heads.probabilities(images)
         for _ in range(PROBE_STEPS):
-            error = -(labelling * self._probe(anchors).log_softmax(2)).sum() / len(anchors)
-            self._optimiser.zero_grad()
-            error.backward()  # type: ignore[no-untyped-call]
-            self._optimiser.step()
+            error = (self._probe.probabilities(images) - labelling) / np.float32(len(images))
+            self._optimiser.step(self._probe.gradient(images, error))
+        _, by = turtle(labelling, self._probe.probabilities(images))
+        return self._heads.gradient(images, by_logits(labelling, by))
+
+
+def _halves(values: Float32) -> tuple[Float32, Float32]:
+    """Of [heads, k, 2n], the images' and their neighbours'."""
+    n = values.shape[2] // 2
+    return values[:, :, :n], values[:, :, n:]
 
 
 OBJECTIVES: Final[dict[str, Callable[[LinearHeads], Objective]]] = {
