@@ -20,13 +20,15 @@ import numpy.typing as npt
 from machine import write_result
 from shoal.bench.embedded import label_places, unit_features, usable_ids
 from shoal.cluster import kmeans, learned
-from shoal.cluster.objectives import OBJECTIVES
+from shoal.cluster.adam import Adam
+from shoal.cluster.objectives import OBJECTIVES, LinearHeads
 from shoal.cluster.space import cluster_points, fit_space
-from shoal.embeddings import EmbeddingStore, Ids
+from shoal.embeddings import EmbeddingStore, Float32, Ids
 from shoal.evaluate import metrics
 from shoal.rundir import RunDir
 
 HEADS = 16
+PROBE_STEPS, PROBE_BATCH, PROBE_RATE = 300, 512, 1e-2
 Labels = npt.NDArray[np.integer]
 Result = TypeVar("Result")
 
@@ -54,6 +56,7 @@ def measured(run: RunDir, seeds: int, images: int) -> dict[str, list[dict[str, f
         for part, labels, seconds in parts(run, ids, len(np.unique(truth)), seed):
             scores = {"acc": metrics.clustering_accuracy, "nmi": metrics.nmi, "ari": metrics.ari}
             values = {score: float(np.mean([of(truth, one) for one in labels])) for score, of in scores.items()}
+            values["probe"] = probe_accuracy(unit_features(run)[places[chosen]], labels[0], seed)
             rows.setdefault(part, []).append({**values, "seconds": seconds})
     return rows
 
@@ -81,6 +84,26 @@ def parts(run: RunDir, ids: Ids, k: int, seed: int) -> Iterator[tuple[str, list[
         yield f"consensus, {objective}", [both.found.labels], took
 
 
+def probe_accuracy(rows: Float32, labels: Labels, seed: int) -> float:
+    """How well a linear probe, taught `labels` on one half of the rows [n, d], predicts them on the other; both ways.
+
+    Label-free: the labels are the clustering's own (Gadetsky et al., TURTLE, 2024, section 4).
+    """
+    scaled = (rows - rows.mean(axis=0)) / rows.std()
+    random = np.random.default_rng(seed)
+    order, k, right = random.permutation(len(rows)), int(labels.max()) + 1, 0
+    for known, asked in ((order[::2], order[1::2]), (order[1::2], order[::2])):
+        probe = LinearHeads(np.zeros((k, rows.shape[1]), np.float32), np.zeros(k, np.float32), 1)
+        optimiser = Adam(probe.parameters, PROBE_RATE, PROBE_STEPS)
+        for _ in range(PROBE_STEPS):
+            batch = random.choice(known, min(PROBE_BATCH, len(known)), replace=False)
+            error = probe.probabilities(scaled[batch])
+            error[0, labels[batch], np.arange(len(batch))] -= 1
+            optimiser.step(probe.gradient(scaled[batch], error / np.float32(len(batch))))
+        right += int((probe.probabilities(scaled[asked])[0].argmax(axis=0) == labels[asked]).sum())
+    return right / len(rows)
+
+
 def timed(work: Callable[[], Result]) -> tuple[Result, float]:
     began = time.perf_counter()
     result = work()
@@ -88,11 +111,11 @@ def timed(work: Callable[[], Result]) -> tuple[Result, float]:
 
 
 def table(rows: dict[str, list[dict[str, float]]]) -> str:
-    lines = ["| part | ACC | NMI | ARI |", "|---|---:|---:|---:|"]
+    lines = ["| part | ACC | NMI | ARI | probe |", "|---|---:|---:|---:|---:|"]
     for part, seeds in rows.items():
         told = (
             f"{100 * np.mean(v):.1f} ± {100 * np.std(v, ddof=1) if len(v) > 1 else 0:.1f}"
-            for v in ([seed[name] for seed in seeds] for name in ("acc", "nmi", "ari"))
+            for v in ([seed[name] for seed in seeds] for name in ("acc", "nmi", "ari", "probe"))
         )
         lines.append(f"| {part} | {' | '.join(told)} |")
     return "\n".join(lines)

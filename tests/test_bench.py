@@ -18,10 +18,11 @@ from pictures import paint
 from shoal import cli
 from shoal.assign import AssignSummary, assign
 from shoal.bench import bench, results, table, transfer
-from shoal.bench.references import REFERENCES, Reference, nearest_cluster
+from shoal.bench.references import REFERENCES, Reference
 from shoal.bench.request import BenchRequest
 from shoal.bench.results import Absence, Task
 from shoal.bench.tables import SCHEMA
+from shoal.cluster.density import nearest_cluster
 from shoal.embeddings import EmbeddingStore, normalise_rows
 from shoal.evaluate.metrics import clustering_accuracy
 from shoal.images.sources import open_source

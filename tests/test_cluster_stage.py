@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from shoal import records
+from shoal.cluster import density, stage
 from shoal.cluster import space as space_module
-from shoal.cluster import stage
+from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import ClusterSpace, centroids_of, cluster_points, fit_space, points_of
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore
@@ -146,3 +147,47 @@ def test_euclidean_features_too_large_to_hold_keep_their_distances(
     labels = np.repeat(np.arange(3), 10).astype(np.int32)
     means = np.stack([space.transform(raw[labels == kind]).mean(axis=0) for kind in range(3)])
     np.testing.assert_allclose(centroids_of(space, store, ids, labels, 3), means, atol=1e-3)
+
+
+# -- density ---------------------------------------------------------------------------------------------------------
+
+
+def scattered(each: int = 150, between: int = 60) -> np.ndarray:
+    """Three kinds, and images between all of them."""
+    kinds = vectors(3, each)
+    return np.concatenate([kinds, kinds.mean(axis=0) + 1.2 * np.random.default_rng(1).standard_normal((between, 24))])
+
+
+def test_dense_groups_are_found_and_what_lies_between_is_unsure(tmp_path: Path) -> None:
+    run = write_small_run(tmp_path, scattered())
+    result = cluster(run, method="density")
+    table = run.read_clusters().to_pandas()
+    assert result.facts["method"] == "density"
+    assert result.facts["k"] == 3
+    assert "stand out by density" in result.facts["sentence"]
+    assert table["cluster"][:450].to_numpy().reshape(3, 150).std(axis=1).max() == 0
+    assert table["unsure"][:450].mean() < 0.2
+    assert table["unsure"][450:].mean() > 0.5
+    assert result.facts["n_unsure"] == table["unsure"].sum()
+    new = ClusterModel.load(run.model).assign(scattered()[:450].astype(np.float32))
+    assert np.array_equal(new.cluster, table["cluster"][:450])
+
+
+def test_images_beyond_the_sample_take_after_the_nearest_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(density, "MOST_IMAGES", 200)
+    run = write_small_run(tmp_path, scattered())
+    cluster(run, method="density")
+    table = run.read_clusters().to_pandas()
+    assert table["cluster"][:450].to_numpy().reshape(3, 150).std(axis=1).max() == 0
+    assert table["unsure"][450:].mean() > table["unsure"][:450].mean()
+
+
+def test_density_falls_back_to_k_means_where_nothing_stands_out(tmp_path: Path) -> None:
+    run = write_small_run(tmp_path, np.random.default_rng(0).standard_normal((8, 24)))
+    assert cluster(run, method="density").facts["method"] == "kmeans"
+
+
+@pytest.mark.parametrize("options", [{"clusters": "5"}, {"metric": "euclidean"}])
+def test_density_refuses_what_it_cannot_do(options: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="density"):
+        stage.key(ClusterConfig(("x",), method="density", **options))  # type: ignore[arg-type]

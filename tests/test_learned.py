@@ -15,7 +15,7 @@ from shoal.cluster.consensus import consensus_of
 from shoal.cluster.heads import Heads, train_heads
 from shoal.cluster.model import ClusterModel
 from shoal.cluster.objectives import BALANCE_WEIGHT, ENTROPY_WEIGHT, MIXED, OBJECTIVES, SHARPNESS, LinearHeads
-from shoal.cluster.smoothing import smoothed, whitened
+from shoal.cluster.smoothing import principal, smoothed
 from shoal.cluster.space import ArrayRows, fit_space
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, normalise_rows
@@ -189,7 +189,7 @@ def test_turtles_probe_learns_the_labelling() -> None:
 @pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - learned.UNWHITENED))
 def test_every_objective_keeps_what_its_heads_began_with_where_it_is_right(name: str) -> None:
     points, truth = kinds(3, 150, noise=0.3)
-    white = whitened(points, 8)
+    white = principal(points, 8)[0]
     neighbours, _ = exact_neighbours(normalise_rows(white.copy()), 10)
     starts = [truth.astype(np.int32), ((truth + 1) % 3).astype(np.int32)]
     heads = train_heads(white, neighbours, starts, 3, seed=0, objective=name)
@@ -216,13 +216,13 @@ def test_smoothing_equals_the_dense_walk() -> None:
 
 def test_whitened_coordinates_have_variance_1_and_no_correlation() -> None:
     points, _ = kinds(3, 50)
-    white = whitened(points, 8)
+    white = principal(points, 8)[0]
     np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(8), atol=1e-3)
 
 
 def test_heads_find_what_their_beginnings_missed() -> None:
     points, truth = kinds(4, 150, noise=0.3)
-    white = whitened(points, 8)
+    white = principal(points, 8)[0]
     neighbours, _ = exact_neighbours(normalise_rows(white.copy()), 10)
     begin = np.where(np.random.default_rng(0).random(600) < 0.3, np.random.default_rng(1).integers(0, 4, 600), truth)
     heads = train_heads(white, neighbours, [begin.astype(np.int32)], 4, seed=0)
@@ -258,7 +258,7 @@ def test_heads_that_tell_far_less_than_the_best_are_left_out() -> None:
     points, truth = kinds(3, 100, noise=0.3)
     space = fit_space(ArrayRows(points), np.arange(300), "cosine", np.random.default_rng(0))
     neighbours, _ = exact_neighbours(normalise_rows(points.copy()), 10)
-    ground = learned.Ground(space, points, neighbours, points)
+    ground = learned.Ground(space, points, neighbours, points, np.ones(24, np.float32))
     own = np.stack([points[truth == kind].mean(axis=0) for kind in range(3)], axis=1).astype(np.float32)
     weights = np.stack(
         [own, np.random.default_rng(0).standard_normal(own.shape).astype(np.float32), own[:, [1, 2, 0]]], 1

@@ -41,7 +41,7 @@ class ImageClusterer:
         backbone: the embedded backbone's name, or any timm model's.
         weights: weights file for the backbone; None takes the embedded or the hub's.
         features: `default`, `map`, `logits`, `probabilities` or `best`.
-        method: `auto`, `kmeans` or `learned`.
+        method: `auto`, `kmeans`, `learned` or `density`.
         metric: `cosine` or `euclidean`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         seed: the same seed, source, machine and versions give the same clusters.

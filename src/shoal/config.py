@@ -11,7 +11,8 @@ from shoal.errors import ConfigError
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 FEATURES = ("default", "map", "logits", "probabilities", "best")
-METHODS = ("auto", "kmeans", "learned")
+DENSITY = "density"
+METHODS = ("auto", "kmeans", "learned", DENSITY)
 METRICS = ("cosine", "euclidean")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 RESIZES = ("crop", "squash")

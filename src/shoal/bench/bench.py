@@ -17,6 +17,7 @@ from shoal.bench.placement import Outcome, Placed, by_pipeline, by_reference
 from shoal.bench.references import REFERENCES
 from shoal.bench.request import AUTO, TRUE, BenchRequest
 from shoal.bench.results import Absence, Task
+from shoal.config import DENSITY
 from shoal.cores import core_count
 from shoal.errors import DataAbsentError, ShoalError, WeightsError, WorkError
 from shoal.evaluate.agreement import Agreement, agreement
@@ -204,7 +205,7 @@ def _can(method: str, clusters: str) -> bool:
     """Whether the method can be asked for so many clusters at all; other packages take one number, or none."""
     reference = REFERENCES.get(method)
     if reference is None:
-        return True
+        return method != DENSITY or clusters == AUTO
     if clusters == AUTO:
         return reference.without_count
     return reference.with_count and (clusters == TRUE or clusters.isdigit())

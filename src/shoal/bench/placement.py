@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal.bench.embedded import Embedded, run_stages, unit_features, usable_ids
-from shoal.bench.references import NOISE, REFERENCES, nearest_cluster
+from shoal.bench.references import REFERENCES
+from shoal.cluster.density import NOISE, nearest_cluster
 from shoal.cluster.kmeans import Labels
 from shoal.cluster.model import ClusterModel
 from shoal.config import ClusterConfig

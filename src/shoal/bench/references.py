@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from shoal.cluster.density import nearest_cluster
 from shoal.cluster.kmeans import Labels
 from shoal.embeddings import Float32
 
@@ -20,8 +21,6 @@ STARTS: Final = 10
 HDBSCAN_DIMS: Final = 50  # its documentation advises against more than about 50 to 100 dimensions
 HDBSCAN_SHARE: Final = 0.005  # of the images, that a cluster has at the least
 HDBSCAN_SAMPLES: Final = 5
-BLOCK_ROWS: Final = 2048
-NOISE: Final = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,19 +94,3 @@ REFERENCES: Final = {
         f"min_samples {HDBSCAN_SAMPLES}",
     ),
 }
-
-
-def nearest_cluster(rows: Float32, labels: Labels, new: Float32) -> Labels:
-    """The cluster of the image nearest to each of `new` [m, d] among the `rows` [n, d] that are not noise, int32 [m].
-
-    Where all are noise there is one cluster, 0.
-    """
-    clustered = np.flatnonzero(labels != NOISE)
-    if not len(clustered):
-        return np.zeros(len(new), np.int32)
-    known, of_known = np.ascontiguousarray(rows[clustered]), labels[clustered]
-    placed = np.empty(len(new), np.int32)
-    for start in range(0, len(new), BLOCK_ROWS):
-        where = slice(start, start + BLOCK_ROWS)
-        placed[where] = of_known[(new[where] @ known.T).argmax(axis=1)]
-    return placed

@@ -18,7 +18,7 @@ from shoal.cluster import kmeans, stability, threads
 from shoal.cluster.consensus import consensus_of
 from shoal.cluster.heads import Heads, Neighbours, plan, train_heads
 from shoal.cluster.kmeans import Clustering, Labels
-from shoal.cluster.smoothing import smoothed, whitened
+from shoal.cluster.smoothing import principal, smoothed
 from shoal.cluster.space import ClusterSpace, Rows, fit_space, points_of
 from shoal.embeddings import Float32, Ids, normalise_rows
 from shoal.neighbours.exact import exact_neighbours
@@ -81,12 +81,14 @@ class Ground:
         white: float32 [n, dims], points whitened and as long as they are.
         neighbours: of each, as positions among the n.
         smooth: float32 [n, at most 48], whitened coordinates of the points drawn towards their neighbours.
+        deviations: float32 [at most 48], standard deviations of those coordinates before they were whitened, falling.
     """
 
     space: ClusterSpace
     white: Float32
     neighbours: Neighbours
     smooth: Float32
+    deviations: Float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ def prepare(store: Rows, ids: Ids, sample: Ids, seed: int) -> Ground:
     # Whitened by half: a whole whitening would drown what near neighbours share.
     rows = normalise_rows(np.divide(white, np.sqrt(space.scales), dtype=np.float32))
     neighbours, _ = exact_neighbours(rows, min(NEIGHBOURS, len(sample) - 1))
-    return Ground(space, white, neighbours, whitened(smoothed(rows, neighbours), START_DIMS[-1]))
+    return Ground(space, white, neighbours, *principal(smoothed(rows, neighbours), START_DIMS[-1]))
 
 
 def heads_on(

@@ -34,13 +34,16 @@ def smoothed(points: Float32, neighbours: Neighbours) -> Float32:
     return moved
 
 
-def whitened(points: Float32, dims: int) -> Float32:
-    """The `dims` leading principal coordinates of points [n, d], each of variance 1: float32 [n, ≤ dims]."""
+def principal(points: Float32, dims: int) -> tuple[Float32, Float32]:
+    """The `dims` leading principal coordinates of points [n, d], each of variance 1: float32 [n, ≤ dims].
+
+    And the standard deviations that they had, falling, [≤ dims].
+    """
     mean = points.mean(axis=0, dtype=np.float64)
     covariance = (points.T @ points).astype(np.float64) / len(points) - np.outer(mean, mean)
     variances, directions = np.linalg.eigh(covariance)
     order = np.argsort(-variances)[:dims]
     order = order[: max(1, int(np.sum(variances[order] > 1e-7 * variances[order[0]])))]  # equal points have one of 0
-    basis = (directions[:, order] / np.sqrt(np.maximum(variances[order], TINY))).astype(np.float32)
-    coordinates: Float32 = (points - mean.astype(np.float32)) @ basis
-    return coordinates
+    deviations = np.sqrt(np.maximum(variances[order], TINY))
+    basis = (directions[:, order] / deviations).astype(np.float32)
+    return (points - mean.astype(np.float32)) @ basis, deviations.astype(np.float32)

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import records
-from shoal.cluster import kmeans, learned, levels, silhouette
+from shoal.cluster import density, kmeans, learned, levels, silhouette
 from shoal.cluster.choose_k import Choice, automatic_counts, choose
-from shoal.cluster.kmeans import EUCLIDEAN, Clustering, Float64, Labels
+from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Clustering, Float64, Labels
 from shoal.cluster.model import Assignment, fit_model
 from shoal.cluster.rows import ImageRows
 from shoal.cluster.space import ClusterSpace, centroids_of, cluster_points, fit_space
-from shoal.config import ClusterConfig
+from shoal.config import DENSITY, ClusterConfig, ClusterCounts
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
 from shoal.errors import ConfigError
 from shoal.progress import Progress
@@ -25,9 +25,13 @@ from shoal.rundir import RunDir, StageResult, digest_file, digest_of
 
 
 def key(config: ClusterConfig) -> dict[str, Any]:
-    """The options that make the clusters stale. Raises ConfigError if the method does not suit the metric."""
-    if config.method == "learned" and config.metric == EUCLIDEAN:
-        raise ConfigError("--method has value 'learned', which needs --metric cosine; got euclidean")
+    """The options that make the clusters stale. Raises ConfigError if the method does not suit the other options."""
+    if config.method in ("learned", DENSITY) and config.metric == EUCLIDEAN:
+        raise ConfigError(f"--method has value {config.method!r}, which needs --metric cosine; got euclidean")
+    if config.method == DENSITY and not config.counts.is_auto:
+        raise ConfigError(
+            f"--clusters has value {config.clusters!r}; --method density finds the number itself, and takes only auto"
+        )
     return {"clusters": config.counts.values, "method": config.method, "metric": config.metric, "seed": config.seed}
 
 
@@ -42,14 +46,20 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     store = EmbeddingStore.open(run_dir.embeddings)
     space = fit_space(store, ids, config.metric, np.random.default_rng([config.seed, 3]))
     points, lengths = cluster_points(space, store, ids)
-    numbers = len(config.counts.values or automatic_counts(len(ids)))
+    dense = _dense(config, store, ids, points, progress)
+    counts = config.counts if dense is None else ClusterCounts((dense.k,))
+    numbers = len(counts.values or automatic_counts(len(ids)))
     with progress.task("Clustering", numbers, "numbers of clusters") as task:
-        choice = choose(points, config.counts, config.seed, metric=config.metric, watch=lambda _: task.advance())
+        choice = choose(points, counts, config.seed, metric=config.metric, watch=lambda _: task.advance())
     if left_out := [k for k in config.counts.values if k > len(ids)]:
         progress.say(f"--clusters: left out {len(left_out)} numbers above the {len(ids)} usable images")
     found = _numbered(choice.chosen.clustering, points, config.metric)
     plain = _Outcome("kmeans", "", space, found, points, lengths, choice.silhouettes)
-    outcome = _better(plain, config, store, ids, progress)
+    if dense is None:
+        outcome = _better(plain, config, store, ids, progress)
+    else:
+        outcome = _by_density(plain, dense)
+        choice = replace(choice, sentence=_told(dense))
     found = outcome.found
     model = fit_model(outcome.space, found, outcome.points, outcome.lengths, config.seed, outcome.votes)
     rows = ImageRows.of(images, ids)
@@ -75,7 +85,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
 class _Outcome:
     """A clustering of the usable images in its space, with silhouettes [N] among the points of k-means."""
 
-    method: str  # kmeans | learned
+    method: str  # kmeans | learned | density
     why: str  # one sentence; empty if there was nothing to choose
     space: ClusterSpace
     found: Clustering
@@ -83,6 +93,41 @@ class _Outcome:
     lengths: Float32
     silhouettes: Float64
     votes: Float32 | None = None
+    noise: npt.NDArray[np.bool_] | None = None  # images that lie in no dense group, where that was looked at
+
+
+def _dense(
+    config: ClusterConfig, store: EmbeddingStore, ids: Ids, points: Float32, progress: Progress
+) -> density.Dense | None:
+    """Dense groups, if they were asked for and there are two or more."""
+    if config.method != DENSITY:
+        return None
+    found = density.find(store, ids, points, config.seed)
+    if found.k < 2:
+        progress.say("--method density: fewer than two groups stand out by density; k-means is taken")
+        return None
+    return found
+
+
+def _by_density(plain: _Outcome, dense: density.Dense) -> _Outcome:
+    """The dense groups, with centroids of the images that lie in them, in the space of k-means."""
+    labels, _ = kmeans.number_by_size(dense.labels, dense.k)
+    core = ~dense.noise
+    centroids = means_of(plain.points[core], labels[core], COSINE)
+    return replace(
+        plain,
+        method=DENSITY,
+        found=replace(plain.found, labels=labels, centroids=centroids),
+        silhouettes=silhouette.cosine(plain.points, labels, dense.k),
+        noise=dense.noise,
+    )
+
+
+def _told(dense: density.Dense) -> str:
+    return (
+        f"{dense.k} clusters: so many groups stand out by density; {dense.noise.mean():.0%} of the images lie in none "
+        "of them, and are unsure, in the cluster of the nearest image that does"
+    )
 
 
 def _better(plain: _Outcome, config: ClusterConfig, store: EmbeddingStore, ids: Ids, progress: Progress) -> _Outcome:
@@ -125,7 +170,7 @@ def _describe(outcome: _Outcome, assignment: Assignment) -> dict[str, npt.NDArra
     return {
         "cluster": labels,
         "confidence": assignment.confidence,
-        "unsure": assignment.unsure | nearer_to_others,
+        "unsure": assignment.unsure | nearer_to_others if outcome.noise is None else outcome.noise,
         "silhouette": outcome.silhouettes.astype(np.float32),
         "runner_up": other.astype(np.int32),
     }
