@@ -24,7 +24,7 @@ KEPT = RESULTS / "clustering.jsonl"
 BEGIN, END = "<!-- begin: made by bench/clustering.py -->", "<!-- end -->"
 DIGITS = 6
 RESULT, ABSENCE, CURVE, MACHINE = "result", "absence", "curve", "machine"
-TABLED = ("task", "images", "classes", "neighbour_purity", "seconds", "cores", "facts", "fitted", "reported")
+TABLED = ("task", "images", "classes", "neighbour_purity", "seconds", "facts", "fitted", "reported")
 FACTS = ("k", "method", "noise", "runners_up")
 
 

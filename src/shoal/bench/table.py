@@ -206,7 +206,7 @@ def _about(line: Line) -> str:
     return (
         f"{split}{limited}{note}. {task.backbone}, {task.features} features ({images['dim']:,}-d, {task.resize}). "
         f"Neighbours with the same label, in per cent: {purity}. "
-        f"Seconds on {run['cores']} cores: {times or 'not known, since it was interrupted'}."
+        f"Seconds: {times or 'not known, since it was interrupted'}."
     )
 
 
