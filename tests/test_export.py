@@ -30,6 +30,7 @@ from shoal.export import JOURNAL_NAME, export, undo
 from shoal.export.journal import Journal, Move
 from shoal.export.names import cluster_name, cluster_width, safe_name, same_file_key, unique_names
 from shoal.export.placement import own_file
+from shoal.export.rows import Row
 from shoal.export.transfer import Place, rename_into_place
 from shoal.images.location import file_uri
 from shoal.rundir import FORMAT_VERSION, RunDir
@@ -135,6 +136,16 @@ TRICKY = st.sampled_from(
     ["CON", "nul.png", "com1.tar.gz", "LPT³", "a.", "a ", "..", "", "x.png", "X.PNG", "x-2.png", "é", "e\u0301"]
 )
 NAMES = st.one_of(TRICKY, TEXT, st.builds(lambda text, times: text * times, TEXT, st.integers(1, 60)))
+
+
+def test_a_path_seen_before_keeps_its_extension() -> None:
+    names = {"x/a.jpg#2": "a#2.jpg", "a.jpg": "a.jpg", "a#2": "a#2", "b.tar.gz#10": "b.tar#10.gz", "x.y/#3": "#3"}
+    for path, expected in names.items():
+        assert Row(0, path, "", 1, None, "", 0, None, False, None, None, None).file_name == expected
+
+
+def test_marks_that_turn_the_direction_of_writing_are_replaced() -> None:
+    assert safe_name("photo\u202egpj.exe") == "photo_gpj.exe"
 
 
 @given(NAMES, st.sampled_from(["", "-2", "-12345"]))

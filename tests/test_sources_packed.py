@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -251,6 +252,20 @@ def test_remote_files_and_patterns(bucket: fsspec.AbstractFileSystem) -> None:
     bucket.rm("/bucket/set/1.jpg")
     with pytest.raises(DecodeError, match="gone"):
         reader.read("memory://bucket/set/1.jpg")
+
+
+@pytest.mark.parametrize("inside", ["", "set", "set/*.jpg"])
+def test_images_in_an_archive_that_lies_elsewhere(bucket: fsspec.AbstractFileSystem, inside: str) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in range(2):
+            archive.writestr(f"set/{number}.jpg", jpeg(number))
+    bucket.pipe("/bucket/a.zip", packed.getvalue())
+    source = open_path(f"zip://{inside}::memory://bucket/a.zip")
+    images = contents(source)
+    assert list(images.values()) == [jpeg(0), jpeg(1)]
+    assert {path.rpartition("/")[2] for path in images} == {"0.jpg", "1.jpg"}
+    assert not any("::" in path for path in images)
 
 
 def test_remote_tables_and_tars(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 MAX_NAME_BYTES = 255  # of one name, on Linux (bytes), macOS and Windows (UTF-16 units, never more than UTF-8 bytes)
 MAX_EXTENSION_BYTES = 32  # what is longer is no extension
-FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')  # lone surrogates have no UTF-8
+# Lone surrogates have no UTF-8; marks that turn the direction of writing make a name look like another.
+FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 RESERVED = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³])", re.IGNORECASE)
 
 

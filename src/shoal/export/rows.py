@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from shoal.edits.corrected import corrected_table, read_corrected
 from shoal.errors import RunError
 from shoal.export.names import cluster_name, cluster_width
 from shoal.rundir import RunDir
+
+NUMBERED = re.compile(r"(?P<stem>.+)(?P<extension>\.[A-Za-z0-9]{1,5})(?P<number>#\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,10 @@ class Row:
 
     @property
     def file_name(self) -> str:
-        return self.path.rpartition("/")[2]
+        """The last part of the path; of `a.jpg#2`, an image of a path seen before, `a#2.jpg`."""
+        name = self.path.rpartition("/")[2]
+        numbered = NUMBERED.fullmatch(name)
+        return f"{numbered['stem']}{numbered['number']}{numbered['extension']}" if numbered else name
 
     @property
     def stem(self) -> str:

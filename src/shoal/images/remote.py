@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from shoal.errors import ShoalError, SourceError
 from shoal.images.folder import is_ignored_file, is_ignored_folder, with_class_labels
 from shoal.images.item import Item, with_distinct_paths
 from shoal.images.location import valid_text
 from shoal.images.storage import filesystem_of, too_large
+
+CHAIN: Final = "::"  # of fsspec, between an archive's member and where the archive lies
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,15 @@ def list_remote(uri: str) -> Listing:
     if not found:
         raise SourceError(f"{uri} does not exist, or is empty")
     is_single = list(found) == [path]
+    chain = uri[uri.index(CHAIN) :] if CHAIN in uri else ""  # of zip://a.jpg::s3://bucket/b.zip, what the zip lies in
     base = filesystem.unstrip_protocol(_parent(_fixed_part(path)) if is_single or _has_magic(path) else path)
-    files = (_file(filesystem, name, information) for name, information in sorted(found.items()))
+    files = (_file(filesystem, name, chain, information) for name, information in sorted(found.items()))
     return Listing(base, tuple(file for file in files if not _is_junk(relative_path(file.uri, base))), is_single)
 
 
 def relative_path(uri: str, base: str) -> str:
     """The path of an object relative to a folder that it lies in."""
-    return valid_text(uri.removeprefix(base).lstrip("/"))
+    return valid_text(uri.removeprefix(base).partition(CHAIN)[0].lstrip("/"))
 
 
 def _find(filesystem: Any, path: str, uri: str) -> dict[str, dict[str, Any]]:
@@ -105,9 +108,11 @@ def _parent(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def _file(filesystem: Any, name: str, information: dict[str, Any]) -> RemoteFile:
+def _file(filesystem: Any, name: str, chain: str, information: dict[str, Any]) -> RemoteFile:
     size = information.get("size")
-    return RemoteFile(filesystem.unstrip_protocol(name), int(size) if size is not None else None, _mtime(information))
+    return RemoteFile(
+        filesystem.unstrip_protocol(name) + chain, int(size) if size is not None else None, _mtime(information)
+    )
 
 
 def _mtime(information: dict[str, Any]) -> float | None:
