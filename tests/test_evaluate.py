@@ -127,10 +127,11 @@ def test_names_that_are_not_unique_are_not_guessed_at(run: RunDir, tmp_path: Pat
     ("name", "text", "message"),
     [
         ("labels.txt", "path,label\n", "expected 'folders' or a .csv, .tsv or .parquet file"),
-        ("labels.csv", "file,label\na,b\n", "has no column 'path' but file, label"),
+        ("labels.csv", "what,label\na,b\n", "has no column 'path' but what, label"),
+        ("labels.csv", "path,kind\na,b\n", "has no column 'label' but path, kind"),
         ("labels.csv", "", "has no column 'path' but none"),
         ("labels.csv", "path,label\ncat/0.png,A\ncat/0.png,B\n", "gives 'cat/0.png' two labels, 'A' and 'B'"),
-        ("labels.csv", "path,label\n\xff,A\n", "cannot be read"),
+        ("labels.csv", "path,label\n\xff,A\n", "not one of the 6 images has a label"),
         ("labels.parquet", "no parquet", "cannot be read"),
         ("labels.csv", "path,label\nnowhere.png,A\n", "not one of the 6 images has a label"),
     ],
@@ -151,6 +152,14 @@ def test_numbers_from_parquet_and_a_byte_order_mark_are_read(run: RunDir, tmp_pa
     assert read_labels(run, str(tmp_path / "labels.parquet")).by_id == {0: "3"}
     (tmp_path / "labels.csv").write_text("\ufeffpath,label\r\ncat/0.png,ä\r\n", encoding="utf-8")
     assert read_labels(run, str(tmp_path / "labels.csv")).by_id == {0: "ä"}
+
+
+@pytest.mark.parametrize(
+    "data", [b"File;Class\r\ncat/0.png;A;x\r\ncat/1.png\r\n", "path\tlabel\ncat/0.png\tA\n".encode("utf-16")]
+)
+def test_spreadsheets_of_other_countries(run: RunDir, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "labels.csv").write_bytes(data)
+    assert read_labels(run, str(tmp_path / "labels.csv")).by_id == {0: "A"}
 
 
 def test_neighbour_purity_leaves_duplicates_out(run: RunDir) -> None:

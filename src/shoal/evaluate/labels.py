@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,14 @@ import pyarrow.compute as pc
 
 from shoal import records
 from shoal.errors import RequestError
+from shoal.images import manifest
+from shoal.images.location import valid_text
 from shoal.rundir import RunDir
 
 SOURCE = "source"
 FOLDERS = "folders"
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+TEXTS = (".csv", ".tsv")
+LABEL_COLUMNS = ("label", "class", "category")
 HINT = "give them with --labels folders (each image's parent folder) or --labels FILE.csv (columns path,label)"
 
 
@@ -40,8 +43,9 @@ def read_labels(run_dir: RunDir, spec: str | None) -> Labels:
     """Read labels for a run.
 
     Args:
-        spec: None for those that came with the source; `folders`; or a .csv, .tsv or .parquet file with the columns
-            path and label, matched by path, or by file name if no path matches and names are unique.
+        spec: None for those that came with the source; `folders`; or a .csv, .tsv or .parquet file with a column of
+            paths (named as in manifests) and one called label, class or category. Images are matched by path, or by
+            file name if no path matches and names are unique.
 
     Raises:
         RequestError: there are none, the file is not as expected, or no image has one.
@@ -109,34 +113,40 @@ def _labels_by_key(file: Path, pairs: Iterable[tuple[str, str]]) -> dict[str, st
 def _read_pairs(file: Path) -> list[tuple[str, str]]:
     """The (path, label) rows of a file; a null label is empty."""
     suffix = file.suffix.lower()
-    if suffix not in DELIMITERS and suffix != ".parquet":
+    if suffix not in TEXTS and suffix != ".parquet":
         raise RequestError(f"--labels has value {str(file)!r}; expected 'folders' or a .csv, .tsv or .parquet file")
     try:
-        columns = _read_parquet(file) if suffix == ".parquet" else _read_csv(file, DELIMITERS[suffix])
+        return _of_parquet(file) if suffix == ".parquet" else _of_text(file)
     except FileNotFoundError as error:
         raise RequestError(f"--labels names {file}, which is not there") from error
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    except (OSError, csv.Error, pa.ArrowException) as error:
         raise RequestError(f"--labels names {file}, which cannot be read: {error}") from error
-    lacking = [name for name in ("path", "label") if name not in columns]
-    if lacking:
-        raise RequestError(
-            f"{file} has no column {lacking[0]!r} but {', '.join(columns) or 'none'}; expected path and label"
-        )
-    return [(path or "", label or "") for path, label in zip(columns["path"], columns["label"], strict=True)]
 
 
-def _read_csv(file: Path, delimiter: str) -> dict[str, list[str | None]]:
-    with file.open(encoding="utf-8-sig", newline="") as stream:  # a spreadsheet may have put a byte-order mark
-        reader = csv.DictReader(stream, delimiter=delimiter, strict=True)
-        rows = list(reader)
-        return {name: [row[name] for row in rows] for name in reader.fieldnames or ()}
+def _of_text(file: Path) -> list[tuple[str, str]]:
+    names, *rows = manifest.table_rows(file.read_bytes()) or [[]]
+    places = _columns(file, names)
+    path, label = ([valid_text(row[place]) if place < len(row) else "" for row in rows] for place in places)
+    return list(zip(path, label, strict=True))
 
 
-def _read_parquet(file: Path) -> dict[str, list[str | None]]:
+def _of_parquet(file: Path) -> list[tuple[str, str]]:
     table = records.read_table(file)
-    wanted = [name for name in table.column_names if name in ("path", "label")]
-    columns = {name: table[name].cast(pa.string()).to_pylist() for name in wanted}
-    return columns if len(wanted) == 2 else {name: [] for name in table.column_names}
+    places = _columns(file, table.column_names)
+    path, label = ([value or "" for value in table.column(place).cast(pa.string()).to_pylist()] for place in places)
+    return list(zip(path, label, strict=True))
+
+
+def _columns(file: Path, names: Sequence[str]) -> tuple[int, int]:
+    """The places of the columns of paths and of labels."""
+    lowered = [name.strip().lower() for name in names]
+    path = manifest.path_column(names)
+    label = next((lowered.index(name) for name in LABEL_COLUMNS if name in lowered), None)
+    if path is None or label is None:
+        lacking = "path" if path is None else "label"
+        there = ", ".join(map(valid_text, names)) or "none"
+        raise RequestError(f"{file} has no column {lacking!r} but {there}; expected path and label")
+    return path, label
 
 
 def _normal(path: str) -> str:

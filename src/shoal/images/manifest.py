@@ -53,6 +53,16 @@ class ManifestSource:
             yield from with_distinct_paths(_remote_item(written, label, base) for written, label in entries)
 
 
+def table_rows(data: bytes) -> list[list[str]]:
+    """The rows of a table in text, its header first, that are not empty; UTF-8, or UTF-16 with its mark.
+
+    Raises:
+        csv.Error: quotes that do not fit.
+    """
+    text = _utf8(data).decode("utf-8", "surrogateescape")
+    return [row for row in _csv_rows(text, _delimiter(text)) if row]
+
+
 def path_column(names: Sequence[str]) -> int | None:
     """The place of the first of PATH_COLUMNS among column names, whatever their case."""
     lowered = [name.strip().lower() for name in names]
@@ -86,16 +96,16 @@ def _entries(uri: str) -> list[Entry]:
         with open_seekable(uri) as stream:
             if ending == ".parquet":
                 return _parquet_entries(file, stream)
-            data = _utf8(stream.read())
+            data = stream.read()
     except ShoalError:
         raise
     except Exception as error:  # network filesystems raise what they like
         text = " ".join(str(error).split())[:200] or type(error).__name__
         raise SourceError(f"{display_path(file)} cannot be read as a manifest: {text}") from error
     if ending == ".txt":
-        lines = (os.fsdecode(line.removesuffix(b"\r")) for line in data.split(b"\n"))
+        lines = (os.fsdecode(line.removesuffix(b"\r")) for line in _utf8(data).split(b"\n"))
         return [(line, None) for line in lines if line.strip()]
-    return _csv_entries(file, data.decode("utf-8", "surrogateescape"))
+    return _csv_entries(file, data)
 
 
 def _utf8(data: bytes) -> bytes:
@@ -105,9 +115,9 @@ def _utf8(data: bytes) -> bytes:
     return data.removeprefix(codecs.BOM_UTF8)
 
 
-def _csv_entries(file: str, text: str) -> list[Entry]:
+def _csv_entries(file: str, data: bytes) -> list[Entry]:
     try:
-        rows = [row for row in _csv_rows(text, _delimiter(text)) if row]
+        rows = table_rows(data)
     except csv.Error as error:
         raise SourceError(f"{display_path(file)} is not readable as a table: {error}") from error
     names = rows[0] if rows else []
