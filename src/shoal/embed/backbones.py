@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import timm
 import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from shoal.config import DEFAULT_BACKBONE
 from shoal.embed import architectures
@@ -30,6 +32,7 @@ TRAINED = "shoal"  # key of the metadata in a file that `shoal train` made
 TRAINED_FEATURES = ("default", "best")
 TOP_FEATURES = ("logits", "probabilities")
 HUB_SECONDS = 5.0  # until a hub that says nothing counts as not there
+JOINED = "+"  # between the architectures of networks that are used together
 EMBEDDED_CROP_FRACTION = 1.0  # the whole of the shorter side; see docs/decisions.md for the comparison
 
 
@@ -39,7 +42,7 @@ class Encoder(nn.Module):
     Input: float32 [n, 3, size, size], normalised. Output: float32 [n, dim]:
     `default` the pooled last map, `map` the last map flattened in the order height, width, channel (the order of
     the Keras networks of the transfer project), `logits` the classifier's output, `probabilities` its softmax, and
-    `best` the pooled features averaged over the image and its mirror image.
+    `best` the pooled features averaged over the image and its mirror image, of a `Together` those of all its networks.
     """
 
     def __init__(self, model: nn.Module, features: str) -> None:
@@ -54,9 +57,32 @@ class Encoder(nn.Module):
                 last = last.permute(0, 2, 3, 1)  # [n, c, h, w] -> [n, h, w, c]
             return last.flatten(1)
         out: Tensor = self.model(images)
-        if self.features == "best":
+        if self.features == "best" and not isinstance(self.model, Together):
             out = (out + self.model(images.flip(-1))) / 2
         return out.softmax(dim=1) if self.features == "probabilities" else out
+
+
+class Together(nn.Module):
+    """Several networks for one image, given at the size of the last one's input.
+
+    Output: float32 [n, sum of dims], each network's pooled features, averaged over the image and its mirror image and
+    then made of unit length: what differs between networks differs by their training, not by the images.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.dim = 0
+        for member in members:
+            self.dim += int(member.num_features)  # type: ignore[arg-type]
+        self.sizes = [int(resolve_model_data_config(member)["input_size"][1]) for member in members]
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = []
+        for member, size in zip(self.members, self.sizes, strict=True):
+            view = images if size == self.sizes[-1] else F.interpolate(images, (size, size), mode="bilinear")
+            rows.append(F.normalize(member(view) + member(view.flip(-1))))
+        return torch.cat(rows, dim=1)
 
 
 def build(backbone: str, features: str, resize: str, weights: Path | None) -> tuple[Encoder, EncoderSpec]:
@@ -66,7 +92,7 @@ def build(backbone: str, features: str, resize: str, weights: Path | None) -> tu
         backbone: the embedded backbone's name or any timm model's.
         features: see `Encoder`.
         resize: `crop` (the model's own preprocessing) or `squash`.
-        weights: file to read; None takes the hub's.
+        weights: file to read; None takes the embedded backbone's own, and the hub's of others.
 
     Raises:
         ConfigError: timm knows no such model, or it has no such features.
@@ -74,19 +100,39 @@ def build(backbone: str, features: str, resize: str, weights: Path | None) -> tu
     """
     if backbone.startswith(architectures.PREFIX):
         return _trained(backbone, features, resize, weights)
-    embedded = backbone == DEFAULT_BACKBONE
-    architecture = weight_files.EMBEDDED_ARCHITECTURE if embedded else backbone
+    if backbone == DEFAULT_BACKBONE and weights is None:
+        files = weight_files.embedded_files(features)
+        if len(files) > 1:
+            return _together(files, resize)
+        weights = files[0][1]
+    architecture = weight_files.EMBEDDED.architecture if backbone == DEFAULT_BACKBONE else backbone
     _check_known(architecture, backbone)
     from_hub = weights is None
     model = _create(architecture, features, from_hub)
     if weights is not None:
         state = weight_files.read_state_dict(weights)
-        if embedded and weights.name == weight_files.EMBEDDED_FILE:
+        if weights.name == weight_files.EMBEDDED.file:
             state = in_order(state)
         _load(model, _without_unused_top(weight_files.encoder_tensors(state), model, features), backbone)
     model.eval().requires_grad_(False)
     encoder = Encoder(model, features).eval()
     return encoder, _describe(encoder, backbone, architecture, resize, weights, from_hub)
+
+
+def _together(files: Sequence[tuple[weight_files.Embedded, Path]], resize: str) -> tuple[Encoder, EncoderSpec]:
+    """The embedded networks side by side, prepared for as the last of them."""
+    members = []
+    for network, path in files:
+        member = _create(network.architecture, "best", from_hub=False)
+        state = in_order(weight_files.read_state_dict(path), network.architecture)
+        _load(member, _without_unused_top(state, member, "best"), network.architecture)
+        members.append(member)
+    model = Together(members)
+    model.eval().requires_grad_(False)
+    architecture = JOINED.join(network.architecture for network, _ in files)
+    described = _describe(Encoder(members[-1], "best"), DEFAULT_BACKBONE, architecture, resize, files[0][1], False)
+    spec = replace(described, weights_sha256=weight_files.embedded_digest("best"), dim=model.dim)
+    return Encoder(model, "best").eval(), spec
 
 
 def _trained(backbone: str, features: str, resize: str, weights: Path | None) -> tuple[Encoder, EncoderSpec]:
@@ -167,9 +213,9 @@ def _hub_that_answers() -> Iterator[None]:
         huggingface_hub.constants.HF_HUB_OFFLINE = offline
 
 
-def in_order(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give the embedded file's tensors timm's names: both list the same tensors in the same order, the top last."""
-    names = list(timm.create_model(weight_files.EMBEDDED_ARCHITECTURE).state_dict())
+def in_order(tensors: dict[str, Tensor], architecture: str = weight_files.EMBEDDED.architecture) -> dict[str, Tensor]:
+    """Give an embedded file's tensors timm's names: both list the same tensors in the same order, the top last."""
+    names = list(timm.create_model(architecture).state_dict())
     if len(names) != len(tensors):
         raise WeightsError(f"the embedded weights hold {len(tensors)} tensors; expected {len(names)}")
     return dict(zip(names, tensors.values(), strict=True))
@@ -212,7 +258,7 @@ def _describe(
         digest, source = _tensor_digest(model), "hub"
     else:
         digest = digest_file(weights)
-        source = "package" if weights.name == weight_files.EMBEDDED_FILE else f"file {weights.name}"
+        source = "package" if weights.name == weight_files.EMBEDDED.file else f"file {weights.name}"
     licence = weight_files.EMBEDDED_LICENCE if source == "package" else _hub_licence(model, from_hub)
     return EncoderSpec(
         backbone=backbone,
@@ -253,6 +299,8 @@ def rebuild(spec: EncoderSpec, weights: Path) -> tuple[Encoder, EncoderSpec]:
     """Build the encoder that `spec` describes from its own saved tensors (`encoder.safetensors`)."""
     if spec.architecture.startswith(architectures.PREFIX):
         model = architectures.build(spec.architecture)
+    elif JOINED in spec.architecture:
+        model = Together([_create(name, spec.features, from_hub=False) for name in spec.architecture.split(JOINED)])
     else:
         model = _create(spec.architecture, spec.features, from_hub=False)
     _load(model, weight_files.read_state_dict(weights), spec.backbone)

