@@ -25,7 +25,7 @@ from shoal.train.watch import Watch, health
 
 PHASES = {
     "simclr": ("pretext", ["pretext.task=simclr", "pretext.head.kind=keras"]),  # with dropout
-    "moco": ("pretext", ["pretext.task=moco", "pretext.loss=standard"]),
+    "moco": ("pretext", ["pretext.task=moco", "pretext.loss=standard", "pretext.optimiser.name=adamw"]),
     "rotnet": ("pretext", ["pretext.task=rotnet", "pretext.loss=standard", "pretext.loop.accumulate=2"]),
     "scan-frozen": ("scan", []),
     "scan-tuned": ("scan", ["scan.loop.clip=1.0", "scan.optimiser.name=sgd"]),

@@ -19,6 +19,9 @@ from shoal.errors import ConfigError
 
 PREFIX: Final = "shoal:"
 TIMM: Final = "timm/"  # shoal:timm/resnet50 is timm's resnet50, trained here
+WHITENED: Final = "whitened/"  # before the name of another encoder: its features, whitened by half
+RIDGE: Final = 1e-3  # of the mean variance, added to each: directions that hold nothing stay small
+TINY: Final = 1e-24  # where all features are equal
 KERAS_EPSILON: Final = 1.001e-5
 KERAS_MOMENTUM: Final = 0.01  # keras counts what is kept, torch what is taken
 
@@ -30,6 +33,8 @@ def build(name: str) -> nn.Module:
         ConfigError: there is no such encoder.
     """
     plain = name.removeprefix(PREFIX)
+    if plain.startswith(WHITENED):
+        return Whitened(build(plain.removeprefix(WHITENED)))
     if plain in ENCODERS:
         return ENCODERS[plain]()
     architecture = plain.removeprefix(TIMM)
@@ -43,6 +48,8 @@ def build(name: str) -> nn.Module:
 def full_name(name: str) -> str:
     """What a trained encoder is called: `cpu-small` is `shoal:cpu-small`, `resnet50` is `shoal:timm/resnet50`."""
     plain = name.removeprefix(PREFIX)
+    if plain.startswith(WHITENED):
+        return PREFIX + WHITENED + full_name(plain.removeprefix(WHITENED)).removeprefix(PREFIX)
     return PREFIX + (plain if plain in ENCODERS else TIMM + plain.removeprefix(TIMM))
 
 
@@ -97,6 +104,52 @@ def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
     convolution = nn.Conv2d(before, after, 3, stride, 1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
+
+
+class Whitened(nn.Module):
+    """An encoder whose features are whitened by half when it has learned: each principal direction, centred, is divided
+    by the fourth root of its variance, and turned back.
+
+    A contrastive loss leaves a few directions with most of the variance, so that those alone tell who is near. Until
+    `fit` is called features are as `inner` gives them.
+    """
+
+    mean: Tensor
+    turn: Tensor
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.dim = int(inner.dim)  # type: ignore[arg-type]
+        self.register_buffer("mean", torch.zeros(self.dim))
+        self.register_buffer("turn", torch.eye(self.dim))
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.inner(images)
+        with torch.autocast(images.device.type, enabled=False):  # small differences are made large here
+            white: Tensor = (features.float() - self.mean) @ self.turn
+        return white
+
+    def fit(self, features: Tensor) -> None:
+        """Whiten by half from now on, by `features` float32 [n, dim] that `inner` gives of images as they are."""
+        _, mean, turn = whitening(features)
+        self.mean.copy_(mean)
+        self.turn.copy_(turn)
+
+
+@torch.no_grad()
+def whitening(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Features float32 [n, d] whitened by half, and the mean [d] and symmetric matrix [d, d] that do it.
+
+    They are (x − mean) @ turn. A whole whitening makes what sets single images apart as large as what kinds share:
+    docs/decisions.md has the comparison.
+    """
+    mean = features.mean(dim=0, dtype=torch.float64)
+    centred = features.double() - mean
+    variances, directions = torch.linalg.eigh(centred.T @ centred / len(features))
+    scales = (variances.clamp_min(0) + RIDGE * variances.mean()).clamp_min(TINY) ** -0.25
+    turn = (directions * scales) @ directions.T
+    return (centred @ turn).float(), mean.float(), turn.float()
 
 
 # -- those of the papers ---------------------------------------------------------------------------------------------

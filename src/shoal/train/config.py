@@ -10,7 +10,7 @@ from shoal.errors import ConfigError
 
 VIEW_SETS: Final = ("keras", "simclr", "strong", "flip", "centre")
 TASKS: Final = ("simclr", "moco", "rotnet")
-OPTIMISERS: Final = ("sgd", "adam", "adamw")
+OPTIMISERS: Final = ("sgd", "adam", "adamw", "muon")
 PRECISIONS: Final = ("auto", "bf16", "fp16", "fp32")
 
 
@@ -77,7 +77,7 @@ class OptimiserConfig:
     name: str = "adamw"
     rate: float = 1e-3
     weight_decay: float = 1e-4
-    momentum: float = 0.9  # sgd
+    momentum: float = 0.9  # sgd, muon
     nesterov: bool = False
 
     def __post_init__(self) -> None:

@@ -44,6 +44,8 @@ def load(model: nn.Module, file: Path) -> None:
     state = weight_files.encoder_tensors(weight_files.read_state_dict(file))
     if file.name == weight_files.EMBEDDED.file:
         state = backbones.in_order(state)
+    if isinstance(model, architectures.Whitened) and not any(name.startswith("inner.") for name in state):
+        model = model.inner  # the file is of an encoder that nobody whitened
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     if missing:

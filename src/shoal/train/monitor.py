@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from shoal import atomic
+from shoal.embed.architectures import Whitened, whitening
 from shoal.embeddings import Float32, Ids
 from shoal.evaluate.knn import knn_accuracy
 from shoal.evaluate.labels import read_labels
@@ -47,6 +48,8 @@ class KnnMonitor:
         order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))[:IMAGES]
         precision = Precision.of(self.training.device, "auto")
         features = encode(encoder, pixels, order, self.training.plain, precision)
+        if isinstance(encoder, Whitened):  # it whitens only when all is learned
+            features = whitening(features)[0]
         if rank() == 0:
             self._write(epoch, features.numpy(), pixels.ids[order.numpy()])
         return {}

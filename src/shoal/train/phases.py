@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from shoal.cluster.choose_k import choose
 from shoal.config import ClusterCounts
+from shoal.embed.architectures import Whitened
 from shoal.errors import ConfigError, TooFewImagesError
 from shoal.progress import Progress
 from shoal.rundir import RunDir, digest_file, digest_of
@@ -131,7 +132,11 @@ class Training:
         result, network = phase.encoder, phase.encoder
         if self.config.neighbours.features == "projection":
             network = _Projection(phase.network)
-        features = self._features(network, settings.precision)
+            features = self._features(network, settings.precision)
+        if isinstance(result, Whitened):  # after the projection, which has learned from features as they were
+            result.fit(self._features(result.inner, settings.precision))
+        if network is result:
+            features = self._features(result, settings.precision)
         if self.config.encoder.weights is not None and self.config.pretext.epochs > 0:
             before = encoders.encoder(self.config.encoder).to(self.device)
             earlier = self._features(before, settings.precision)
@@ -249,15 +254,15 @@ class Training:
         return self.config.scan.clusters if self.clusters.is_auto else None
 
     def _require_room(self, dim: int) -> None:
-        """Are there images, and dimensions of the features, for as many clusters as scan is to learn?"""
-        if self.config.scan.epochs == 0:
-            return
-        asked = self._clusters_asked_for() or LEAST_IMAGES
-        if len(self.chosen) < max(asked, LEAST_IMAGES):
+        """Are there images, and dimensions of the features, for as many clusters as will be made?"""
+        asked = self._clusters_asked_for() or 2
+        by_scan = self.config.scan.epochs > 0
+        images, least = len(self.chosen if by_scan else self.pixels), max(asked, LEAST_IMAGES if by_scan else 2)
+        if images < least:
             raise TooFewImagesError(
-                f"{len(self.chosen)} usable images are fewer than {max(asked, LEAST_IMAGES)}, which scan needs"
+                f"{images} usable images are fewer than {least}, which {'scan' if by_scan else 'clustering'} needs"
             )
-        if asked > dim:
+        if by_scan and asked > dim:
             raise ConfigError(
                 f"scan.clusters has value {asked}; expected at most {dim}, the dimensions of the encoder's features"
             )

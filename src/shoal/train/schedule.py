@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from shoal.train.config import OptimiserConfig, ScheduleConfig
+from shoal.train.muon import Muon
 
 
 def rate_at(step: int, steps_per_epoch: int, epochs: int, config: ScheduleConfig) -> float:
@@ -41,6 +42,8 @@ def optimiser(modules: Iterable[nn.Module], config: OptimiserConfig) -> torch.op
                 weight_decay=config.weight_decay,
                 nesterov=config.nesterov,
             )
+        case "muon":
+            return Muon(trained, config.rate, weight_decay=config.weight_decay, momentum=config.momentum)
         case "adam":
             return torch.optim.Adam(trained, lr=config.rate, weight_decay=config.weight_decay)
         case _:
