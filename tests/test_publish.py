@@ -438,7 +438,16 @@ def test_a_weights_file_is_told_by_its_name_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["shoal:cpu-small", "shoal:resnet18-cifar", "test_vit", "test_efficientnet", "test_convnext", "test_resnet"]
+    "name",
+    [
+        "shoal:cpu-small",
+        "shoal:whitened/cpu-small",
+        "shoal:resnet18-cifar",
+        "test_vit",
+        "test_efficientnet",
+        "test_convnext",
+        "test_resnet",
+    ],
 )
 def test_every_parameter_of_an_encoder_is_in_a_part(name: str, tmp_path: Path) -> None:
     trained = name.startswith("shoal:")

@@ -71,6 +71,33 @@ def test_an_unknown_encoder_is_refused_with_a_hint() -> None:
         architectures.build("resnet5O")
 
 
+def test_features_are_whitened_by_half() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(4000, 6, generator=generator) @ torch.randn(6, 6, generator=generator) + 3
+    found, mean, turn = architectures.whitening(mixed)
+    before, after = torch.cov(mixed.T), torch.cov(found.T)
+    torch.testing.assert_close(after @ after, before, rtol=0.02, atol=0.02)  # the root of the covariance, in its place
+    torch.testing.assert_close((mixed - mean) @ turn, found, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(turn, turn.T)
+    assert bool(architectures.whitening(torch.ones(5, 3))[0].isfinite().all())
+
+
+def test_a_whitened_encoder_is_the_one_inside_until_it_is_fitted(tmp_path: Path) -> None:
+    encoder = architectures.build("shoal:whitened/timm/test_resnet").eval()
+    assert architectures.full_name("whitened/test_resnet") == "shoal:whitened/timm/test_resnet"
+    images = torch.rand(40, 3, 32, 32)
+    with torch.no_grad():
+        raw = encoder.inner(images)
+        torch.testing.assert_close(encoder(images), raw)
+        encoder.whitening.fit(raw)
+        torch.testing.assert_close(encoder(images), architectures.whitening(raw)[0], rtol=1e-3, atol=1e-3)
+    for name, tensors in (("plain", encoder.inner.state_dict()), ("whitened", encoder.state_dict())):
+        save_file({f"encoder.{key}": tensor for key, tensor in tensors.items()}, tmp_path / f"{name}.safetensors")
+        again = encoders.encoder(EncoderConfig("whitened/test_resnet", str(tmp_path / f"{name}.safetensors"))).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(again(images), raw if name == "plain" else encoder(images))
+
+
 def moco_checkpoint(path: Path, model: nn.Module) -> None:
     """As the official project's main_moco.py saves it, of a DistributedDataParallel model with an MLP head."""
     state = {f"module.encoder_q.{name}": tensor for name, tensor in model.state_dict().items()}

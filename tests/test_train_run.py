@@ -18,10 +18,10 @@ from shoal.cli import main
 from shoal.cluster.model import ClusterModel
 from shoal.config import ClusterCounts
 from shoal.embeddings import EmbeddingStore
-from shoal.errors import ConfigError, RunError, SourceError, WeightsError
+from shoal.errors import ConfigError, RunError, SourceError, TooFewImagesError, WeightsError
 from shoal.progress import Progress
 from shoal.rundir import RunDir
-from shoal.train import clusters, datasets, recipe
+from shoal.train import checkpoint, clusters, datasets, recipe
 from shoal.train.encoders import Head
 from shoal.train.outcome import Outcome
 from shoal.train.phases import Training
@@ -106,6 +106,34 @@ def test_what_else_there_is_works_on_it(
             main(command)
         assert done.value.code == 0
     assert '"acc"' in capsys.readouterr().out
+
+
+def test_a_whitened_encoder_without_scan_leaves_an_ordinary_run(
+    source: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    changes = ("encoder.name=whitened/test_resnet", "scan.epochs=0", "pretext.optimiser.name=muon")
+    request = TrainRequest((str(source),), str(recipe_file), changes, clusters="3", out=tmp_path / "run", device="cpu")
+    run_dir, _ = train(request, Progress())
+    outcome = Outcome.load(run_dir.train / "encoder.safetensors")
+    turn = outcome.encoder["whitening.turn"]
+    assert float((turn - torch.eye(len(turn))).abs().max()) > 0.1
+    facts = run_dir.stage("cluster")["facts"]
+    assert (facts["k"], facts["method"]) == (3, "kmeans")
+    rows, ids = run_dir.read_clusters(), np.arange(3)
+    assert len(set(rows["cluster"].to_pylist())) == 3
+    features = checkpoint.read_tensors(run_dir.train / "features.safetensors")["features"]
+    kept = EmbeddingStore.open(run_dir.embeddings).read(ids)
+    np.testing.assert_allclose(features[:3].numpy(), kept, rtol=0.02, atol=0.02)  # kept in half precision
+    told = ImageClusterer.load(run_dir.model).predict(source / "blue")
+    assert len(told) == 16
+
+
+def test_more_clusters_than_images_are_refused_before_hours_are_spent(
+    source: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    request = TrainRequest((str(source),), str(recipe_file), ("scan.epochs=0",), clusters="60", out=tmp_path / "run")
+    with pytest.raises(TooFewImagesError, match="48 usable images are fewer than 60"):
+        train(request, Progress())
 
 
 def test_its_model_folder_works_somewhere_else(trained: RunDir, source: Path, tmp_path: Path) -> None:

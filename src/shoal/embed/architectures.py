@@ -111,27 +111,38 @@ class Whitened(nn.Module):
     by the fourth root of its variance, and turned back.
 
     A contrastive loss leaves a few directions with most of the variance, so that those alone tell who is near. Until
-    `fit` is called features are as `inner` gives them.
+    `whitening.fit` is called features are as `inner` gives them.
     """
-
-    mean: Tensor
-    turn: Tensor
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
         self.dim = int(inner.dim)  # type: ignore[arg-type]
-        self.register_buffer("mean", torch.zeros(self.dim))
-        self.register_buffer("turn", torch.eye(self.dim))
+        self.whitening = Whitening(self.dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.inner(images)
-        with torch.autocast(images.device.type, enabled=False):  # small differences are made large here
+        features: Tensor = self.whitening(self.inner(images))
+        return features
+
+
+class Whitening(nn.Module):
+    """What `whitening` finds, as a layer: features [n, dim] to features [n, dim]."""
+
+    mean: Tensor
+    turn: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("turn", torch.eye(dim))
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):  # small differences are made large here
             white: Tensor = (features.float() - self.mean) @ self.turn
         return white
 
     def fit(self, features: Tensor) -> None:
-        """Whiten by half from now on, by `features` float32 [n, dim] that `inner` gives of images as they are."""
+        """Whiten by half from now on, by features float32 [n, dim] of images as they are."""
         _, mean, turn = whitening(features)
         self.mean.copy_(mean)
         self.turn.copy_(turn)

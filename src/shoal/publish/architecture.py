@@ -14,6 +14,7 @@ from torch import nn
 
 from shoal.cluster.corrected import CorrectedModel
 from shoal.cluster.kmeans import COSINE
+from shoal.embed.architectures import Whitened
 from shoal.embed.backbones import rebuild
 from shoal.embed.spec import EncoderSpec
 from shoal.report import figures
@@ -128,7 +129,11 @@ def number_of_clusters(model: CorrectedModel) -> int:
 
 
 def _pieces(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Top-level modules; sequences of blocks are opened."""
+    """Top-level modules; sequences of blocks are opened, and an encoder that is whitened."""
+    if isinstance(model, Whitened):
+        yield from ((f"inner.{name}", one) for name, one in _pieces(model.inner))
+        yield "whitening", model.whitening
+        return
     for name, child in model.named_children():
         opened = isinstance(child, nn.Sequential) and any(list(one.children()) for one in child)
         if opened:

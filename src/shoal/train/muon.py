@@ -63,7 +63,8 @@ class Muon(Optimizer):
             state["mean"] = torch.zeros_like(weight)
         mean: Tensor = state["mean"].lerp_(grad, 1 - group["momentum"])
         matrix = mean.flatten(1)
-        return (orthogonal(matrix) * (ALIKE * max(matrix.shape) ** 0.5)).reshape(weight.shape)
+        move: Tensor = orthogonal(matrix) * (ALIKE * max(matrix.shape) ** 0.5)
+        return move.reshape(weight.shape)
 
     def _adapted(self, weight: Tensor, grad: Tensor, group: dict[str, Any]) -> Tensor:
         state, (first, second) = self.state[weight], group["betas"]
@@ -92,4 +93,5 @@ def orthogonal(matrix: Tensor) -> Tensor:
         turn.diagonal().add_(one)
         together = turn @ together
         gram = turn @ gram @ turn
-    return (together @ short).to(matrix.dtype)
+    turned: Tensor = (together @ short).to(matrix.dtype)
+    return turned

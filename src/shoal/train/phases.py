@@ -134,7 +134,7 @@ class Training:
             network = _Projection(phase.network)
             features = self._features(network, settings.precision)
         if isinstance(result, Whitened):  # after the projection, which has learned from features as they were
-            result.fit(self._features(result.inner, settings.precision))
+            result.whitening.fit(self._features(result.inner, settings.precision))
         if network is result:
             features = self._features(result, settings.precision)
         if self.config.encoder.weights is not None and self.config.pretext.epochs > 0:
