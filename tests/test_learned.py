@@ -331,7 +331,7 @@ def test_clusters_that_tell_nothing_of_neighbours_are_not_taken(tmp_path: Path) 
     chance = np.random.default_rng(0).integers(0, 3, 300).astype(np.int32)
     assert learned.judge(fitted, chance, 3).taken
     shuffled = learned.Learned(**{**fields(fitted), "found": relabelled(fitted, chance)})
-    assert "tell no more" in learned.judge(shuffled, truth.astype(np.int32), 3).sentence
+    assert "tell less" in learned.judge(shuffled, truth.astype(np.int32), 3).sentence
     one = np.zeros(300, np.int32)
     one[:2] = 1, 2
     collapsed = learned.Learned(**{**fields(fitted), "found": relabelled(fitted, one)})

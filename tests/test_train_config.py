@@ -155,3 +155,6 @@ def test_views_grow_to_their_full_size() -> None:
     assert sizes[0] == 24
     assert sizes == sorted(sizes)
     assert set(sizes[5:]) == {32}
+    smaller = PretextConfig(epochs=10, start_size=16, end_size=24, grow_until=1.0)
+    assert {pretext.size_at(epoch, smaller, 32) for epoch in range(10)} == {16, 20}
+    assert pretext.size_at(0, PretextConfig(end_size=24), 32) == 24

@@ -361,7 +361,11 @@ def test_show_views_draws_them(source: Path, tmp_path: Path, capsys: pytest.Capt
         (["--recipe", "cpu-small", "--set", "scan.epoch=1"], 2, "unknown key 'epoch'"),
         (["--recipe", "cpu-small", "--clusters", "many"], 2, "--clusters has value 'many'"),
         (["--recipe", "scan-imagenet50"], 2, "pretext.epochs is 0 and encoder.weights is not set"),
-        (["--recipe", "cpu-small", "--clusters", "60"], 1, "48 usable images are fewer than 60, which scan needs"),
+        (
+            ["--recipe", "cpu-small", "--clusters", "60"],
+            1,
+            "48 usable images are fewer than 60, which clustering needs",
+        ),
     ],
 )
 def test_wrong_requests_are_refused_in_one_line(

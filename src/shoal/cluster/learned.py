@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from shoal.cluster import kmeans, stability, threads
 from shoal.cluster.consensus import consensus_of
-from shoal.cluster.heads import Heads, Neighbours, plan, train_heads
+from shoal.cluster.heads import HELD_OUT, Heads, Neighbours, plan, train_heads
 from shoal.cluster.kmeans import Clustering, Labels
 from shoal.cluster.smoothing import principal, smoothed
 from shoal.cluster.space import ClusterSpace, Rows, fit_space, points_of
@@ -43,7 +43,7 @@ UNWHITENED = {"turtle"}  # looks for wide margins, which a whitening makes alike
 LEAST_AGREEMENT = 0.25  # mean adjusted Rand index of the heads with their consensus
 DOMINATING = 3.0  # a cluster this many times as large as k-means' largest, and of half of the images, is a collapse
 ASKED_IMAGES = 10_000  # how many, about, tell how far the heads agree
-HELD_OUT = 10  # one image in ten judges the clusters
+NEARLY = 0.97  # of what k-means tells of neighbours: with that much, learned clusters are taken
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,7 +142,8 @@ def judge(learned: Learned, plain: Labels, k: int) -> Verdict:
     """Compare learned clusters with those of k-means, `plain` [N], by evidence that needs no labels.
 
     The better ones say more about which cluster an image's neighbours are in: the mutual information of the clusters
-    of neighbours, on pairs whose first image trained no head.
+    of neighbours, on pairs whose first image trained no head. Nearly as much will do: k-means cuts the very space that
+    neighbours are told by, and is flattered by it; docs/decisions.md has the comparison.
     """
     both = (learned.found.labels, plain)
     own, other = (_information(labels[learned.sample], learned.neighbours, k) for labels in both)
@@ -152,9 +153,10 @@ def judge(learned: Learned, plain: Labels, k: int) -> Verdict:
         return Verdict(False, f"k-means stands: the learned clusters collapsed, one of them holds {largest:.0%} of all")
     if learned.agreement < LEAST_AGREEMENT:
         return Verdict(False, f"k-means stands: the learned heads do not agree (adjusted Rand {learned.agreement:.2f})")
-    if own <= other:
-        return Verdict(False, f"k-means stands: learned clusters tell no more of an image's neighbours ({told})")
-    return Verdict(True, f"learned clusters tell more of an image's neighbours than k-means ({told})")
+    if own <= NEARLY * other:
+        return Verdict(False, f"k-means stands: learned clusters tell less of an image's neighbours ({told})")
+    more = "more of an image's neighbours than" if own > other else "nearly as much of an image's neighbours as"
+    return Verdict(True, f"learned clusters tell {more} k-means ({told})")
 
 
 def prepare(store: Rows, ids: Ids, sample: Ids, seed: int) -> Ground:

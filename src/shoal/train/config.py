@@ -145,7 +145,8 @@ class PretextConfig:
     queue: int = 65_536  # moco: keys
     key_momentum: float = 0.999  # moco
     key_groups: int = 8  # moco: parts into which one process shuffles a batch for BatchNorm
-    start_size: int | None = None  # views grow from this side to data.size ...
+    start_size: int | None = None  # views grow from this side ...
+    end_size: int | None = None  # ... to this one, or to data.size ...
     grow_until: float = 0.7  # ... over this part of the epochs
     head: HeadConfig = field(default_factory=HeadConfig)
     views: ViewConfig = field(default_factory=ViewConfig)

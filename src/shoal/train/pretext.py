@@ -196,8 +196,9 @@ def build(
 
 def size_at(epoch: int, config: PretextConfig, size: int) -> int:
     """Side of the views in an epoch: growing evenly from `start_size`, in steps that convolutions like."""
-    if config.start_size is None or config.start_size >= size:
-        return size
+    end = config.end_size or size
+    if config.start_size is None or config.start_size >= end:
+        return end
     part = min(1.0, epoch / max(1e-9, config.grow_until * config.epochs))
-    grown = config.start_size + part * (size - config.start_size)
-    return min(size, int(grown // GRAIN) * GRAIN) if part < 1 else size
+    grown = config.start_size + part * (end - config.start_size)
+    return min(end, int(grown // GRAIN) * GRAIN) if part < 1 else end
