@@ -104,7 +104,7 @@ def one_seed(asked: argparse.Namespace, request: TrainRequest, test: Path) -> di
         "recipe": _without_folders(config.to_json()),
         "minutes": round((_seconds(run_dir) + sum(line["seconds"] for line in before)) / 60, 2),
         "processor_minutes": round((_processor_seconds(before + lines) + beside) / 60, 2),
-        "knn": round(_knn(bank, bank_labels, queries, test_labels), 4),
+        "knn": round(weighted_knn(bank, bank_labels, queries, test_labels), 4),
         "purity_20_train": round(_purity(fine, labels), 4),
         **_told(run_dir, test_items, test_labels),
         "log_before": before,
@@ -165,7 +165,7 @@ def _features(model: Model, items: Sequence[Any]) -> Float32:
     return np.concatenate([new.features for new in model.embed(items)])
 
 
-def _knn(
+def weighted_knn(
     bank: Float32, bank_labels: np.ndarray, queries: Float32, labels: np.ndarray, k: int = 100, temperature: float = 0.1
 ) -> float:
     """Weighted k-NN, train to test (Wu et al., 2018)."""
