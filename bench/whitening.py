@@ -1,0 +1,81 @@
+"""How far to whiten what an encoder gives: neighbours and clusters against labels, by the power of the whitening.
+
+    python bench/whitening.py RUN          # a run of shoal train, recipe cpu-small, on CIFAR-10's training images
+
+The run's features are whitened by half; other powers are made of them: 0 as the encoder gave them, 1 every variance 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from machine import write_result
+from shoal.bench.embedded import label_places, usable_ids
+from shoal.cluster import learned
+from shoal.cluster.space import ArrayRows
+from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
+from shoal.evaluate import metrics
+from shoal.rundir import RunDir
+from train_cifar import weighted_knn
+
+POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+RIDGE = 1e-3  # as architectures.RIDGE
+AT = (1, 20, 100)
+QUERIES = 5_000  # for neighbours; all the others are asked
+COUNTS = (10, 20)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    run = RunDir(asked.run)
+    labels, places = label_places(run, None, {})
+    features = EmbeddingStore.open(run.embeddings).read(usable_ids(run)[places])
+    order = np.random.default_rng(asked.seed).permutation(len(labels))
+    queries, bank = order[:QUERIES], order[QUERIES:]
+    found = {}
+    for power in POWERS:
+        rows = whitened(features, power)
+        told = {"knn": weighted_knn(rows[bank], labels[bank], rows[queries], labels[queries])}
+        told |= purity(rows, labels, queries, bank)
+        for k in COUNTS:
+            clusters = learned.learn(ArrayRows(rows), np.arange(len(rows)), k, asked.seed).found.labels
+            told |= {
+                f"acc_{k}": metrics.clustering_accuracy(labels, clusters),
+                f"nmi_{k}": metrics.nmi(labels, clusters),
+                f"purity_{k}": metrics.purity(labels, clusters),
+            }
+        found[str(power)] = {name: round(100 * value, 1) for name, value in told.items()}
+        print(power, found[str(power)], flush=True)
+    write_result("whitening", {"seed": asked.seed, "powers": found})
+
+
+def whitened(halfway: Float32, power: float) -> Float32:
+    """Features that were whitened by half, by `power` instead: their covariance is the root of what it was before."""
+    centred = halfway - halfway.mean(axis=0, dtype=np.float64)
+    variances, directions = np.linalg.eigh(centred.T @ centred / len(centred))
+    kept = np.maximum(variances, 0) + RIDGE * variances.mean()
+    return np.ascontiguousarray(centred @ (directions * kept ** (0.5 - power)) @ directions.T, np.float32)
+
+
+def purity(
+    rows: Float32, labels: npt.NDArray[np.str_], queries: npt.NDArray[np.int64], bank: npt.NDArray[np.int64]
+) -> dict[str, float]:
+    """Share of each query's nearest that have its label."""
+    unit = normalise_rows(rows.copy())
+    shares = []
+    for block in np.array_split(queries, max(1, len(queries) // 500)):
+        nearest = np.argsort(-(unit[block] @ unit[bank].T), axis=1)[:, : max(AT)]
+        shares.append(labels[bank][nearest] == labels[block][:, None])
+    right = np.concatenate(shares)
+    return {f"purity_at_{k}": float(right[:, :k].mean()) for k in AT}
+
+
+if __name__ == "__main__":
+    main()
