@@ -129,23 +129,19 @@ class Training:
             )
         position = train(phase, settings, self.folder, self.progress)
         facts: dict[str, Any] = {"epochs": position.epoch, "images": len(self.pixels)}
-        result, network = phase.encoder, phase.encoder
-        if self.config.neighbours.features == "projection":
-            network = _Projection(phase.network)
-            features = self._features(network, settings.precision)
-        if isinstance(result, Whitened):  # after the projection, which has learned from features as they were
-            result.whitening.fit(self._features(result.inner, settings.precision))
-        if network is result:
-            features = self._features(result, settings.precision)
+        projected = None
+        if self.config.neighbours.features == "projection":  # it has learned from features that nobody whitened
+            projected = self._features(_Projection(phase.network), settings.precision)
+        result, features = phase.encoder, self._settled(phase.encoder, settings.precision)
         if self.config.encoder.weights is not None and self.config.pretext.epochs > 0:
             before = encoders.encoder(self.config.encoder).to(self.device)
-            earlier = self._features(before, settings.precision)
-            now = features if network is result else self._features(result, settings.precision)
-            facts |= self._compared(earlier, now)
+            earlier = self._settled(before, settings.precision)
+            facts |= self._compared(earlier, features)
             if not facts["kept"]:
-                result, features = before, earlier
+                result, features, projected = before, earlier, None
+        near = features if projected is None else projected
         if rank() == 0:
-            checkpoint.write_tensors(self.folder / "features.safetensors", {"features": features})
+            checkpoint.write_tensors(self.folder / "features.safetensors", {"features": near})
         self._write(PRETEXT, Outcome.of(result, None, facts))
 
     def learn_scan(self) -> None:
@@ -224,6 +220,15 @@ class Training:
     def _features(self, network: nn.Module, precision: Precision) -> Tensor:
         everything = torch.arange(len(self.pixels))
         return encode(network, self.pixels, everything, self.plain, precision, self.progress)
+
+    def _settled(self, encoder: nn.Module, precision: Precision) -> Tensor:
+        """Features of all images; an encoder that whitens them is fitted to them first."""
+        if not isinstance(encoder, Whitened):
+            return self._features(encoder, precision)
+        raw = self._features(encoder.inner, precision)
+        encoder.whitening.fit(raw)
+        white: Tensor = encoder.whitening(raw.to(self.device)).cpu()
+        return white
 
     def _compared(self, earlier: Tensor, now: Tensor) -> dict[str, Any]:
         """What tells whether an encoder's features became better by the pretext task than its weights gave."""
