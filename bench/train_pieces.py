@@ -77,7 +77,7 @@ def view_work(kind: str) -> Callable[[], object]:
 
 def pretext_work(name: str, size: int, batch: int) -> Callable[[], object]:
     """A whole step: two views of each image, forward, loss, backward, optimiser."""
-    config = recipe.load(RECIPES[name], [f"data.size={size}", "pretext.start_size=null"])
+    config = recipe.load(RECIPES[name], [f"data.size={size}", "pretext.start_side=1", "pretext.end_side=1"])
     pixels = images(batch, size)
     phase = pretext.build(
         config.pretext,

@@ -332,6 +332,9 @@ def test_clusters_that_tell_nothing_of_neighbours_are_not_taken(tmp_path: Path) 
     assert learned.judge(fitted, chance, 3).taken
     shuffled = learned.Learned(**{**fields(fitted), "found": relabelled(fitted, chance)})
     assert "tell less" in learned.judge(shuffled, truth.astype(np.int32), 3).sentence
+    same = learned.judge(fitted, fitted.found.labels, 3)
+    assert same.taken
+    assert "nearly as much" in same.sentence
     one = np.zeros(300, np.int32)
     one[:2] = 1, 2
     collapsed = learned.Learned(**{**fields(fitted), "found": relabelled(fitted, one)})

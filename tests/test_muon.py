@@ -37,6 +37,15 @@ def test_a_gradient_of_zeros_moves_nothing() -> None:
     assert torch.equal(orthogonal(torch.zeros(3, 7)), torch.zeros(3, 7))
 
 
+def test_a_row_alone_is_stepped_as_by_adamw() -> None:
+    ours, theirs = nn.Parameter(torch.ones(1, 4)), nn.Parameter(torch.ones(1, 4))
+    own, other = Muon([ours], 0.1), torch.optim.AdamW([theirs], 0.1, (0.9, 0.95), weight_decay=0)
+    for weight, optimiser in ((ours, own), (theirs, other)):
+        gradients([weight], 0)
+        optimiser.step()
+    torch.testing.assert_close(ours, theirs)
+
+
 def gradients(weights: list[nn.Parameter], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for weight in weights:

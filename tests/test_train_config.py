@@ -150,11 +150,25 @@ def test_rates_warm_up_evenly_then_fall_to_the_floor() -> None:
 
 
 def test_views_grow_to_their_full_size() -> None:
-    config = PretextConfig(epochs=10, start_size=24, grow_until=0.5)
+    config = PretextConfig(epochs=10, start_side=0.75, grow_until=0.5)
     sizes = [pretext.size_at(epoch, config, 32) for epoch in range(10)]
     assert sizes[0] == 24
     assert sizes == sorted(sizes)
     assert set(sizes[5:]) == {32}
-    smaller = PretextConfig(epochs=10, start_size=16, end_size=24, grow_until=1.0)
-    assert {pretext.size_at(epoch, smaller, 32) for epoch in range(10)} == {16, 20}
-    assert pretext.size_at(0, PretextConfig(end_size=24), 32) == 24
+    smaller = PretextConfig(epochs=10, start_side=0.5, end_side=0.875, grow_until=0.9)
+    assert [pretext.size_at(epoch, smaller, 32) for epoch in (0, 4, 8, 9)] == [16, 20, 24, 28]
+    assert pretext.size_at(9, smaller, 64) == 56
+    assert {pretext.size_at(epoch, PretextConfig(epochs=10), 15) for epoch in range(10)} == {15}
+    with pytest.raises(ConfigError, match="start_side"):
+        PretextConfig(start_side=0.9, end_side=0.5)
+
+
+def test_what_cannot_work_together_is_refused() -> None:
+    for change, words in (
+        ("selflabel.epochs=2", "scan.epochs is 0"),
+        ("scan.images=train/", "scan.epochs is 0"),
+        ("scan.optimiser.name=muon", "only pretext has"),
+        ("selflabel.optimiser.name=muon", "only pretext has"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            recipe.load("cpu-small", [change])

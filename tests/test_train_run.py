@@ -38,6 +38,8 @@ scan: {epochs: 30, heads: 2, tune_encoder: false, cached_views: 2, optimiser: {r
 selflabel: {epochs: 1, quota: 0.5, ema: 0.9, loop: {batch: 16}}
 """
 
+NO_SCAN = ("scan.epochs=0", "selflabel.epochs=0")
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -111,7 +113,7 @@ def test_what_else_there_is_works_on_it(
 def test_a_whitened_encoder_without_scan_leaves_an_ordinary_run(
     source: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
-    changes = ("encoder.name=whitened/test_resnet", "scan.epochs=0", "pretext.optimiser.name=muon")
+    changes = ("encoder.name=whitened/test_resnet", *NO_SCAN, "pretext.optimiser.name=muon")
     request = TrainRequest((str(source),), str(recipe_file), changes, clusters="3", out=tmp_path / "run", device="cpu")
     run_dir, _ = train(request, Progress())
     outcome = Outcome.load(run_dir.train / "encoder.safetensors")
@@ -128,12 +130,25 @@ def test_a_whitened_encoder_without_scan_leaves_an_ordinary_run(
     assert len(told) == 16
 
 
+def test_neighbours_by_the_projection_and_a_whitened_encoder_go_together(
+    source: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    changes = ("encoder.name=whitened/test_resnet", "neighbours.features=projection", "selflabel.epochs=0")
+    request = TrainRequest((str(source),), str(recipe_file), changes, clusters="3", out=tmp_path / "run", report=False)
+    run_dir, _ = train(request, Progress())
+    near = checkpoint.read_tensors(run_dir.train / "features.safetensors")["features"]
+    assert near.shape == (48, 16)  # of the projection head
+    outcome = Outcome.load(run_dir.train / "encoder.safetensors")
+    assert not torch.equal(outcome.encoder["whitening.turn"], torch.eye(len(outcome.encoder["whitening.turn"])))
+
+
 def test_more_clusters_than_images_are_refused_before_hours_are_spent(
     source: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
-    request = TrainRequest((str(source),), str(recipe_file), ("scan.epochs=0",), clusters="60", out=tmp_path / "run")
-    with pytest.raises(TooFewImagesError, match="48 usable images are fewer than 60"):
-        train(request, Progress())
+    for asked in ("60", "60-70"):
+        request = TrainRequest((str(source),), str(recipe_file), NO_SCAN, clusters=asked, out=tmp_path / "run")
+        with pytest.raises(TooFewImagesError, match="48 usable images are fewer than 60"):
+            train(request, Progress())
 
 
 def test_its_model_folder_works_somewhere_else(trained: RunDir, source: Path, tmp_path: Path) -> None:
@@ -153,8 +168,9 @@ def test_its_encoder_is_a_backbone_for_other_images(trained: RunDir, source: Pat
     assert clusterer.n_clusters_ == 2
     with pytest.raises(ConfigError, match="needs --weights"):
         ImageClusterer(backbone="shoal:timm/test_resnet", out=tmp_path / "none").fit(source / "green")
-    with pytest.raises(WeightsError, match="do not fit"):
-        ImageClusterer(backbone="shoal:cpu-small", weights=weights, out=tmp_path / "no").fit(source / "green")
+    for name in ("shoal:cpu-small", "shoal:whitened/timm/test_resnet"):
+        with pytest.raises(WeightsError, match="holds 'shoal:timm/test_resnet'"):
+            ImageClusterer(backbone=name, weights=weights, out=tmp_path / "no").fit(source / "green")
 
 
 def test_a_finished_run_resumes_to_nothing(
@@ -223,7 +239,7 @@ def test_a_pretext_task_that_makes_borrowed_weights_worse_is_not_kept(
         "pretext.epochs=12",
         "pretext.views.grey_chance=1.0",
         "pretext.optimiser.rate=0.05",
-        "scan.epochs=0",
+        *NO_SCAN,
     )
     request = TrainRequest(
         (str(source),), str(recipe_file), changes, "3", out=tmp_path / "run", device="cpu", report=False

@@ -21,6 +21,7 @@ PREFIX: Final = "shoal:"
 TIMM: Final = "timm/"  # shoal:timm/resnet50 is timm's resnet50, trained here
 WHITENED: Final = "whitened/"  # before the name of another encoder: its features, whitened by half
 RIDGE: Final = 1e-3  # of the mean variance, added to each: directions that hold nothing stay small
+ROWS: Final = 8192  # of features worked on at once, at double precision
 TINY: Final = 1e-24  # where all features are equal
 KERAS_EPSILON: Final = 1.001e-5
 KERAS_MOMENTUM: Final = 0.01  # keras counts what is kept, torch what is taken
@@ -42,7 +43,8 @@ def build(name: str) -> nn.Module:
         return from_timm(architecture)
     near = difflib.get_close_matches(architecture, [*ENCODERS, *timm.list_models()], n=3)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
-    raise ConfigError(f"encoder has value {name!r}; expected one of {', '.join(ENCODERS)}, or a timm model{hint}")
+    known = f"{', '.join(ENCODERS)}, or a timm model, after {WHITENED} or not"
+    raise ConfigError(f"encoder has value {name!r}; expected one of {known}{hint}")
 
 
 def full_name(name: str) -> str:
@@ -126,26 +128,24 @@ class Whitened(nn.Module):
 
 
 class Whitening(nn.Module):
-    """What `whitening` finds, as a layer: features [n, dim] to features [n, dim]."""
-
-    mean: Tensor
-    turn: Tensor
+    """What `whitening` finds, as a layer: features [n, dim] to features [n, dim]. No gradient changes it."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("turn", torch.eye(dim))
+        self.mean = nn.Parameter(torch.zeros(dim), requires_grad=False)
+        self.turn = nn.Parameter(torch.eye(dim), requires_grad=False)
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):  # small differences are made large here
             white: Tensor = (features.float() - self.mean) @ self.turn
         return white
 
-    def fit(self, features: Tensor) -> None:
-        """Whiten by half from now on, by features float32 [n, dim] of images as they are."""
-        _, mean, turn = whitening(features)
+    def fit(self, features: Tensor) -> Tensor:
+        """Whiten by half from now on, by features float32 [n, dim] of images as they are; return those whitened."""
+        white, mean, turn = whitening(features)
         self.mean.copy_(mean)
         self.turn.copy_(turn)
+        return white
 
 
 @torch.no_grad()
@@ -156,11 +156,15 @@ def whitening(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     docs/decisions.md has the comparison.
     """
     mean = features.mean(dim=0, dtype=torch.float64)
-    centred = features.double() - mean
-    variances, directions = torch.linalg.eigh(centred.T @ centred / len(features))
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=features.device)
+    for rows in torch.split(features, ROWS):
+        centred = rows.double() - mean
+        covariance += centred.T @ centred / len(features)
+    variances, directions = torch.linalg.eigh(covariance)
     scales = (variances.clamp_min(0) + RIDGE * variances.mean()).clamp_min(TINY) ** -0.25
-    turn = (directions * scales) @ directions.T
-    return (centred @ turn).float(), mean.float(), turn.float()
+    turn = ((directions * scales) @ directions.T).float()
+    white = torch.cat([(rows - mean.float()) @ turn for rows in torch.split(features, ROWS)])
+    return white, mean.float(), turn
 
 
 # -- those of the papers ---------------------------------------------------------------------------------------------

@@ -145,12 +145,14 @@ def _trained(backbone: str, features: str, resize: str, weights: Path | None) ->
         )
     model = architectures.build(backbone)
     state = weight_files.encoder_tensors(weight_files.read_state_dict(weights))
+    made = weight_files.trained_metadata(weights, TRAINED)
+    if made.get("encoder") != architectures.full_name(backbone):
+        raise WeightsError(
+            f"--weights file {weights} holds {made.get('encoder')!r}: give that as --backbone; got {backbone!r}"
+        )
     _load(model, state, backbone)
     model.eval().requires_grad_(False)
     encoder = Encoder(model, features).eval()
-    made = weight_files.trained_metadata(weights, TRAINED)
-    if made.get("encoder") != architectures.full_name(backbone):
-        raise WeightsError(f"--weights file {weights} holds {made.get('encoder')!r}; expected {backbone!r}")
     return encoder, EncoderSpec(
         backbone=backbone,
         architecture=architectures.full_name(backbone),

@@ -55,7 +55,8 @@ def encoder_parts(spec: EncoderSpec, weights: Path) -> list[Part]:
     """The parts of an encoder in the order in which an image meets them, by sending one through."""
     encoder, _ = rebuild(spec, weights)
     met: dict[str, Part] = {}
-    is_last = getattr(encoder.model, "output_fmt", "NCHW") == "NHWC"  # channels, in what the parts give
+    network = encoder.model.inner if isinstance(encoder.model, Whitened) else encoder.model
+    is_last = getattr(network, "output_fmt", "NCHW") == "NHWC"  # channels, in what the parts give
 
     def listener(name: str, module: nn.Module) -> Any:
         def listen(_: nn.Module, __: Any, out: Any) -> None:

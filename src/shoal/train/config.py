@@ -145,8 +145,8 @@ class PretextConfig:
     queue: int = 65_536  # moco: keys
     key_momentum: float = 0.999  # moco
     key_groups: int = 8  # moco: parts into which one process shuffles a batch for BatchNorm
-    start_size: int | None = None  # views grow from this side ...
-    end_size: int | None = None  # ... to this one, or to data.size ...
+    start_side: float = 1.0  # views grow from this part of data.size ...
+    end_side: float = 1.0  # ... to this part of it ...
     grow_until: float = 0.7  # ... over this part of the epochs
     head: HeadConfig = field(default_factory=HeadConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
@@ -158,6 +158,11 @@ class PretextConfig:
         _one_of("pretext.task", self.task, TASKS)
         _one_of("pretext.loss", self.loss, ("standard", "decoupled", "keras"))
         _at_least("pretext.epochs", self.epochs, 0)
+        if not 0 < self.start_side <= self.end_side <= 1:
+            raise ConfigError(
+                f"pretext.start_side and end_side have values {self.start_side} and {self.end_side}; expected two "
+                "parts of data.size, 0 < start <= end <= 1"
+            )
         if self.loss != "standard" and self.task != "simclr":
             raise ConfigError(f"pretext.loss has value {self.loss!r}, which only simclr has, not {self.task}")
 
@@ -202,6 +207,7 @@ class ScanConfig:
         _at_least("scan.cached_views", self.cached_views, 1)
         if self.clusters is not None:
             _at_least("scan.clusters", self.clusters, 2)
+        _no_muon("scan", self.optimiser)
         if not 0 < self.held_out < 1:
             raise ConfigError(f"scan.held_out has value {self.held_out}; expected a part between 0 and 1")
 
@@ -223,6 +229,7 @@ class SelfLabelConfig:
 
     def __post_init__(self) -> None:
         _at_least("selflabel.epochs", self.epochs, 0)
+        _no_muon("selflabel", self.optimiser)
         for name, value in (("threshold", self.threshold), ("quota", self.quota)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"selflabel.{name} has value {value}; expected a number from 0 to 1")
@@ -239,6 +246,18 @@ class TrainConfig:
     scan: ScanConfig = field(default_factory=ScanConfig)
     selflabel: SelfLabelConfig = field(default_factory=SelfLabelConfig)
 
+    def __post_init__(self) -> None:
+        if self.scan.epochs == 0 and self.selflabel.epochs > 0:
+            raise ConfigError(
+                f"selflabel.epochs has value {self.selflabel.epochs}, but scan.epochs is 0, so that there is nothing "
+                "to learn on from; expected scan.epochs above 0, or selflabel.epochs=0"
+            )
+        if self.scan.epochs == 0 and self.scan.images is not None:
+            raise ConfigError(
+                f"scan.images has value {self.scan.images!r}, but scan.epochs is 0; expected scan.epochs above 0, or "
+                "null"
+            )
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -246,6 +265,11 @@ class TrainConfig:
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(f"{name} has value {value!r}; expected one of {', '.join(choices)}")
+
+
+def _no_muon(section: str, optimiser: OptimiserConfig) -> None:
+    if optimiser.name == "muon":  # it would turn heads, which are to stay apart, against each other
+        raise ConfigError(f"{section}.optimiser.name has value 'muon', which only pretext has; expected adamw")
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -36,7 +36,9 @@ def weights_file(weights: str) -> Path:
 
 
 def load(model: nn.Module, file: Path) -> None:
-    """Read an encoder's tensors from its own file, or from a MoCo, SimCLR or SCAN checkpoint; heads there are left.
+    """Read an encoder's tensors from its own file, or from a MoCo, SimCLR or SCAN checkpoint.
+
+    Heads there are left, and a whitening, which belongs to the images that it was found on.
 
     Raises:
         WeightsError: tensors are missing or have other shapes.
@@ -44,8 +46,10 @@ def load(model: nn.Module, file: Path) -> None:
     state = weight_files.encoder_tensors(weight_files.read_state_dict(file))
     if file.name == weight_files.EMBEDDED.file:
         state = backbones.in_order(state)
-    if isinstance(model, architectures.Whitened) and not any(name.startswith("inner.") for name in state):
-        model = model.inner  # the file is of an encoder that nobody whitened
+    if any(name.startswith("inner.") for name in state):  # whitened for other images
+        state = {name.removeprefix("inner."): tensor for name, tensor in state.items() if name.startswith("inner.")}
+    if isinstance(model, architectures.Whitened):
+        model = model.inner
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     if missing:

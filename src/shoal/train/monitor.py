@@ -48,7 +48,7 @@ class KnnMonitor:
         order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))[:IMAGES]
         precision = Precision.of(self.training.device, "auto")
         features = encode(encoder, pixels, order, self.training.plain, precision)
-        if isinstance(encoder, Whitened):  # it whitens only when all is learned
+        if isinstance(encoder, Whitened):  # as it will whiten when all is learned
             features = whitening(features)[0]
         if rank() == 0:
             self._write(epoch, features.numpy(), pixels.ids[order.numpy()])

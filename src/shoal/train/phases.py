@@ -111,7 +111,7 @@ class Training:
     # -- phases ------------------------------------------------------------------------------------------------------
 
     def learn_pretext(self) -> None:
-        """The encoder, by the pretext task; with no epochs, as it starts (from its weights).
+        """The encoder, by the pretext task; with no epochs, as it starts (from its weights), but for a whitening.
 
         Where it starts from weights, what it learned is kept only if it tells the images apart better than before.
 
@@ -132,8 +132,10 @@ class Training:
         projected = None
         if self.config.neighbours.features == "projection":  # it has learned from features that nobody whitened
             projected = self._features(_Projection(phase.network), settings.precision)
-        result, features = phase.encoder, self._settled(phase.encoder, settings.precision)
-        if self.config.encoder.weights is not None and self.config.pretext.epochs > 0:
+        result, is_judged = phase.encoder, self.config.encoder.weights is not None and self.config.pretext.epochs > 0
+        if projected is None or is_judged or isinstance(result, Whitened):
+            features = self._settled(result, settings.precision)
+        if is_judged:
             before = encoders.encoder(self.config.encoder).to(self.device)
             earlier = self._settled(before, settings.precision)
             facts |= self._compared(earlier, features)
@@ -225,10 +227,7 @@ class Training:
         """Features of all images; an encoder that whitens them is fitted to them first."""
         if not isinstance(encoder, Whitened):
             return self._features(encoder, precision)
-        raw = self._features(encoder.inner, precision)
-        encoder.whitening.fit(raw)
-        white: Tensor = encoder.whitening(raw.to(self.device)).cpu()
-        return white
+        return encoder.whitening.fit(self._features(encoder.inner, precision))
 
     def _compared(self, earlier: Tensor, now: Tensor) -> dict[str, Any]:
         """What tells whether an encoder's features became better by the pretext task than its weights gave."""
@@ -260,7 +259,7 @@ class Training:
 
     def _require_room(self, dim: int) -> None:
         """Are there images, and dimensions of the features, for as many clusters as will be made?"""
-        asked = self._clusters_asked_for() or 2
+        asked = self._clusters_asked_for() or min(self.clusters.values, default=2)
         by_scan = self.config.scan.epochs > 0
         images, least = len(self.chosen if by_scan else self.pixels), max(asked, LEAST_IMAGES if by_scan else 2)
         if images < least:

@@ -195,10 +195,9 @@ def build(
 
 
 def size_at(epoch: int, config: PretextConfig, size: int) -> int:
-    """Side of the views in an epoch: growing evenly from `start_size`, in steps that convolutions like."""
-    end = config.end_size or size
-    if config.start_size is None or config.start_size >= end:
-        return end
+    """Side of the views in an epoch: growing evenly from `start_side`, in steps that convolutions like."""
     part = min(1.0, epoch / max(1e-9, config.grow_until * config.epochs))
-    grown = config.start_size + part * (end - config.start_size)
-    return min(end, int(grown // GRAIN) * GRAIN) if part < 1 else end
+    if part == 1:
+        return round(config.end_side * size)
+    grown = (config.start_side + part * (config.end_side - config.start_side)) * size
+    return round(grown) if config.start_side == config.end_side else max(GRAIN, int(grown // GRAIN) * GRAIN)
