@@ -134,7 +134,7 @@ def _told(run_dir: RunDir, items: Sequence[Any], labels: np.ndarray) -> dict[str
 
 
 def _fine_clusters(run_dir: RunDir, table: Path, backbone: str, seed: int) -> RunDir:
-    """20 clusters by k-means on the features that the pretext task left, in a run of their own."""
+    """20 clusters of the features that the pretext task left, as `shoal cluster` makes them, in a run of their own."""
     weights = run_dir.train / "pretext" / "outcome.safetensors"
     fine = RunDir(run_dir.root.with_suffix(".k20.shoal"))
     config = ClusterConfig(

@@ -2,7 +2,7 @@
 
     python bench/whitening.py RUN          # a run of shoal train, recipe cpu-small, on CIFAR-10's training images
 
-The run's features are whitened by half; other powers are made of them: 0 as the encoder gave them, 1 every variance 1.
+The run's features are whitened by half. That is undone (power 0), and done to other powers: 1 makes every variance 1.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from machine import write_result
 from shoal.bench.embedded import label_places, usable_ids
 from shoal.cluster import learned
 from shoal.cluster.space import ArrayRows
+from shoal.embed.architectures import RIDGE
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
 from shoal.evaluate import metrics
 from shoal.rundir import RunDir
+from shoal.train.outcome import Outcome
 from train_cifar import weighted_knn
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
-RIDGE = 1e-3  # as architectures.RIDGE
 AT = (1, 20, 100)
 QUERIES = 5_000  # for neighbours; all the others are asked
 COUNTS = (10, 20)
@@ -36,7 +37,7 @@ def main() -> None:
     asked = parser.parse_args()
     run = RunDir(asked.run)
     labels, places = label_places(run, None, {})
-    features = EmbeddingStore.open(run.embeddings).read(usable_ids(run)[places])
+    features = unwhitened(run, EmbeddingStore.open(run.embeddings).read(usable_ids(run)[places]))
     order = np.random.default_rng(asked.seed).permutation(len(labels))
     queries, bank = order[:QUERIES], order[QUERIES:]
     found = {}
@@ -56,12 +57,21 @@ def main() -> None:
     write_result("whitening", {"seed": asked.seed, "powers": found})
 
 
-def whitened(halfway: Float32, power: float) -> Float32:
-    """Features that were whitened by half, by `power` instead: their covariance is the root of what it was before."""
-    centred = halfway - halfway.mean(axis=0, dtype=np.float64)
+def unwhitened(run: RunDir, features: Float32) -> Float32:
+    """What the run's encoder gave before its features were whitened."""
+    encoder = Outcome.load(run.train / "encoder.safetensors").encoder
+    turn, mean = encoder["whitening.turn"].double().numpy(), encoder["whitening.mean"].numpy()
+    return np.asarray(np.linalg.solve(turn.T, features.T.astype(np.float64)).T + mean, np.float32)
+
+
+def whitened(features: Float32, power: float) -> Float32:
+    """Each principal direction, centred, divided by its standard deviation to this power; power 0 leaves all as it is."""
+    if power == 0:
+        return features
+    centred = features - features.mean(axis=0, dtype=np.float64)
     variances, directions = np.linalg.eigh(centred.T @ centred / len(centred))
-    kept = np.maximum(variances, 0) + RIDGE * variances.mean()
-    return np.ascontiguousarray(centred @ (directions * kept ** (0.5 - power)) @ directions.T, np.float32)
+    scales = (np.maximum(variances, 0) + RIDGE * variances.mean()) ** (-power / 2)
+    return np.ascontiguousarray(centred @ (directions * scales) @ directions.T, np.float32)
 
 
 def purity(
