@@ -65,7 +65,7 @@ def unwhitened(run: RunDir, features: Float32) -> Float32:
 
 
 def whitened(features: Float32, power: float) -> Float32:
-    """Each principal direction, centred, divided by its standard deviation to this power; power 0 leaves all as it is."""
+    """Each principal direction, centred, divided by its standard deviation to this power; 0 leaves all as it is."""
     if power == 0:
         return features
     centred = features - features.mean(axis=0, dtype=np.float64)
