@@ -101,12 +101,12 @@ def _parts(run_dir: RunDir) -> list[tuple[str, int]]:
         with safe_open(path, "numpy") as file:
             for name in file.keys():  # noqa: SIM118  (it is no dictionary)
                 if name.startswith("encoder."):
-                    words = name.split(".")
-                    part = ".".join(words[1:3]) if len(words) > 3 and words[2].isdigit() else words[1]
+                    words = name.removeprefix("encoder.").removeprefix("inner.").split(".")
+                    part = ".".join(words[:2]) if len(words) > 2 and words[1].isdigit() else words[0]
                     sizes[part] = sizes.get(part, 0) + math.prod(file.get_slice(name).get_shape())
     except (OSError, SafetensorError):
         return []
-    order = {"stem": 0, "conv1": 0, "bn1": 1}
+    order = {"stem": 0, "conv1": 0, "bn1": 1, "whitening": 3}
     return sorted(sizes.items(), key=lambda part: (order.get(part[0].split(".")[0], 2), _natural(part[0])))
 
 
