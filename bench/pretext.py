@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import machine
 from shoal.embed.architectures import whitening
 from shoal.images.decode import decode
+from shoal.images.reading import ImageReader
 from shoal.images.sources import open_source
 from shoal.train import draws, encoders, losses, pretext, recipe, schedule
 from shoal.train.config import PLAIN, TrainConfig
@@ -39,8 +40,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     asked = parser.parse_args()
     items = list(open_source((str(asked.train),)).items())
-    order = np.random.default_rng(0).permutation(len(items))
-    images = torch.from_numpy(np.stack([np.asarray(decode(item.read())) for item in items])).permute(0, 3, 1, 2)
+    order, reader = np.random.default_rng(0).permutation(len(items)), ImageReader()
+    pictures = np.stack([np.asarray(decode(reader.read(item.uri))) for item in items])
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
     labels = np.array([item.label for item in items])
     queries, bank = order[:DEV_TEST], order[DEV_TEST:]
     config = recipe.load("cpu-small", asked.set)
@@ -87,7 +89,7 @@ def trained(config: TrainConfig, images: Tensor, seconds: float, seed: int) -> t
         loss.backward()
         optimiser.step()
         steps += 1
-    return encoder, {"steps": steps, "images": steps * task.loop.batch, "last_loss": round(float(loss), 3)}
+    return encoder, {"steps": steps, "images": steps * task.loop.batch, "last_loss": round(loss.item(), 3)}
 
 
 @torch.no_grad()
