@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ import torch
 from torch import Tensor, nn
 
 import machine
+from from_scratch import DEV_TEST, weighted_knn
+from shoal.cluster import LearnedClustering
 from shoal.embed.architectures import whitening
+from shoal.evaluate import metrics
 from shoal.images.decode import decode
 from shoal.images.reading import ImageReader
 from shoal.images.sources import open_source
 from shoal.train import draws, encoders, losses, pretext, recipe, schedule
 from shoal.train.config import PLAIN, TrainConfig
 from shoal.train.views import Views
-from train_cifar import DEV_TEST, weighted_knn
 
 WARM = 0.02  # of the time
 
@@ -35,8 +38,10 @@ WARM = 0.02  # of the time
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, required=True, help="Parquet table with path, image, label")
-    parser.add_argument("--seconds", type=float, default=500)
+    parser.add_argument("--seconds", type=float, default=500, help="0: the encoder as it starts")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recipe", default="cpu-small")
+    parser.add_argument("--clusters", type=int, help="learn this many too, and tell their ACC and NMI on the 10,000")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     asked = parser.parse_args()
     items = list(open_source((str(asked.train),)).items())
@@ -45,21 +50,27 @@ def main() -> None:
     images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
     labels = np.array([item.label for item in items])
     queries, bank = order[:DEV_TEST], order[DEV_TEST:]
-    config = recipe.load("cpu-small", asked.set)
+    config = recipe.load(asked.recipe, asked.set)
     encoder, facts = trained(config, images[bank], asked.seconds, asked.seed)
-    plain = Views(PLAIN, config.data.size, *_colours(images[bank]))
+    plain = Views(PLAIN, config.data.size, *_colours(config, images[bank]))
     known, new = (encoded(encoder, images[chosen], plain) for chosen in (bank, queries))
     white, mean, turn = whitening(known)
+    new_white = (new - mean) @ turn
     found = {
         **facts,
         "knn": weighted_knn(known.numpy(), labels[bank], new.numpy(), labels[queries]),
-        "knn_whitened_by_half": weighted_knn(
-            white.numpy(), labels[bank], ((new - mean) @ turn).numpy(), labels[queries]
-        ),
+        "knn_whitened_by_half": weighted_knn(white.numpy(), labels[bank], new_white.numpy(), labels[queries]),
     }
+    if asked.clusters:
+        learned = LearnedClustering(asked.clusters, random_state=asked.seed).fit(white.numpy())
+        clusters = learned.predict(new_white.numpy())
+        found |= {
+            "acc": metrics.clustering_accuracy(labels[queries], clusters),
+            "nmi": metrics.nmi(labels[queries], clusters),
+        }
     file = machine.RESULTS / "pretext.json"
     earlier = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else []
-    told = {"set": asked.set, "seconds": asked.seconds, "seed": asked.seed, **found}
+    told = {"recipe": asked.recipe, "set": asked.set, "seconds": asked.seconds, "seed": asked.seed, **found}
     machine.write_result("pretext", {"runs": [*earlier, told]})
     print(json.dumps(told))
 
@@ -71,10 +82,11 @@ def trained(config: TrainConfig, images: Tensor, seconds: float, seed: int) -> t
         encoder = encoders.encoder(config.encoder)
         network = encoders.Projector(encoder, encoders.projection_head(encoder.dim, task.head))
     optimiser = schedule.optimiser([network], task.optimiser)
-    views = Views(task.views, config.data.size, *_colours(images))
+    views = Views(task.views, config.data.size, *_colours(config, images))
     random, began, steps = draws.generator("cpu", seed, "views"), time.process_time(), 0
     order = torch.empty(0, dtype=torch.long)
-    while (done := (time.process_time() - began) / seconds) < 1:
+    while (spent := time.process_time() - began) < seconds:
+        done = spent / seconds
         for group in optimiser.param_groups:
             falling = 0.5 * (1 + math.cos(math.pi * max(0.0, (done - WARM) / (1 - WARM))))
             group["lr"] = task.optimiser.rate * min(1.0, done / WARM) * falling
@@ -89,7 +101,11 @@ def trained(config: TrainConfig, images: Tensor, seconds: float, seed: int) -> t
         loss.backward()
         optimiser.step()
         steps += 1
-    return encoder, {"steps": steps, "images": steps * task.loop.batch, "last_loss": round(loss.item(), 3)}
+    return encoder, {
+        "steps": steps,
+        "images": steps * task.loop.batch,
+        "last_loss": round(loss.item(), 3) if steps else None,
+    }
 
 
 @torch.no_grad()
@@ -98,7 +114,9 @@ def encoded(encoder: nn.Module, images: Tensor, plain: Views) -> Tensor:
     return torch.cat([encoder(plain(block, torch.Generator())) for block in images.split(500)])
 
 
-def _colours(images: Tensor) -> tuple[list[float], list[float]]:
+def _colours(config: TrainConfig, images: Tensor) -> tuple[Sequence[float], Sequence[float]]:
+    if config.data.mean is not None and config.data.std is not None:
+        return config.data.mean, config.data.std
     values = images[:10_000].float() / 255
     return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).tolist()
 

@@ -17,9 +17,8 @@ import torch
 
 import machine
 from shoal.cores import core_count
-from shoal.embed import architectures
-from shoal.train import dead_taps, draws, evidence, features, pretext, recipe, scan, schedule
-from shoal.train.config import DataConfig, ViewConfig
+from shoal.train import dead_taps, draws, encoders, evidence, features, freed_memory, pretext, recipe, scan, schedule
+from shoal.train.config import DataConfig, EncoderConfig, ViewConfig
 from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
 from shoal.train.views import Views
@@ -77,11 +76,12 @@ def view_work(kind: str) -> Callable[[], object]:
 
 def pretext_work(name: str, size: int, batch: int) -> Callable[[], object]:
     """A whole step: two views of each image, forward, loss, backward, optimiser."""
+    freed_memory.keep()
     config = recipe.load(RECIPES[name], [f"data.size={size}", "pretext.start_side=1", "pretext.end_side=1"])
     pixels = images(batch, size)
     phase = pretext.build(
         config.pretext,
-        architectures.build(name).to(memory_format=torch.channels_last),
+        encoders.encoder(EncoderConfig(name)),
         pixels,
         COLOURS,
         Precision.of(torch.device("cpu"), "auto"),
@@ -102,7 +102,7 @@ def encoding_work(name: str, count: int) -> Callable[[], object]:
     """Features of `count` images under views, as frozen SCAN keeps them."""
     config = recipe.load(RECIPES[name])
     pixels, precision = images(count), Precision.of(torch.device("cpu"), "auto")
-    encoder = architectures.build(name).to(memory_format=torch.channels_last)
+    encoder = encoders.encoder(EncoderConfig(name))
     views = Views(config.scan.views, SIZE, *COLOURS)
     everything, random = torch.arange(count), draws.generator("cpu", 0, "bench")
     return lambda: features.encode(encoder, pixels, everything, lambda batch: views(batch, random), precision)

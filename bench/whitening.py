@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from from_scratch import weighted_knn
 from machine import write_result
 from shoal.bench.embedded import label_places, usable_ids
 from shoal.cluster import learned
@@ -22,7 +23,6 @@ from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
 from shoal.evaluate import metrics
 from shoal.rundir import RunDir
 from shoal.train.outcome import Outcome
-from train_cifar import weighted_knn
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 AT = (1, 20, 100)

@@ -14,7 +14,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from shoal.embed import backbones, convert, weights
+from shoal.embed import architectures, backbones, convert, weights
 from shoal.embed.engines import CPU_BATCH, OpenVinoEngine, TorchEngine, cpu_precision, resolve_device
 from shoal.embed.prepared import prepare, prepare_saved
 from shoal.embed.weights import embedded_file, read_state_dict
@@ -79,6 +79,21 @@ def test_the_converted_model_takes_pixels_and_gives_the_same_features(small_weig
         expected = encoder((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std).numpy()
     np.testing.assert_allclose(engine.infer(pixels), expected, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(TorchEngine(encoder, spec, "cpu").infer(pixels), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_whitening_is_converted_with_its_encoder(small_weights: Path, tmp_path: Path) -> None:
+    """It turns small differences into large ones, so it is worked out in single precision."""
+    _, spec = backbones.build(SMALL, "default", "crop", small_weights)
+    encoder = architectures.build(f"{architectures.WHITENED}{SMALL}").eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (CPU_BATCH, spec.size, spec.size, 3), dtype=np.uint8)
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (spec.mean, spec.std))
+    with torch.no_grad():
+        raw = encoder.inner((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std)
+        expected = encoder.whitening.fit(raw).numpy()
+    assert np.abs(expected - raw.numpy()).max() > 0.1
+    convert.convert(encoder, spec, tmp_path / "model.xml")
+    found = OpenVinoEngine(tmp_path / "model.xml", "fp32").infer(pixels)
+    np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max())
 
 
 def test_an_images_features_do_not_depend_on_its_batch(small_weights: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from shoal.embeddings import EmbeddingStore
 from shoal.errors import ConfigError, RunError, SourceError, TooFewImagesError, WeightsError
 from shoal.progress import Progress
 from shoal.rundir import RunDir
-from shoal.train import checkpoint, clusters, datasets, recipe
+from shoal.train import checkpoint, clusters, datasets, recipe, show_views
 from shoal.train.encoders import Head
 from shoal.train.outcome import Outcome
 from shoal.train.phases import Training
@@ -140,6 +140,30 @@ def test_neighbours_by_the_projection_and_a_whitened_encoder_go_together(
     assert near.shape == (48, 16)  # of the projection head
     outcome = Outcome.load(run_dir.train / "encoder.safetensors")
     assert not torch.equal(outcome.encoder["whitening.turn"], torch.eye(len(outcome.encoder["whitening.turn"])))
+
+
+def test_killed_after_the_last_epoch_a_whitened_encoder_ends_the_same(
+    source: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was learned is in a checkpoint, the whitening is not yet: it is found when the command is given again."""
+
+    def request(name: str) -> TrainRequest:
+        changes = ("encoder.name=whitened/test_resnet", *NO_SCAN)
+        return TrainRequest((str(source),), str(recipe_file), changes, clusters="3", out=tmp_path / name, report=False)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    whole, _ = train(request("whole"), Progress())
+    with monkeypatch.context() as patch:
+        patch.setattr(Outcome, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(request("killed"), Progress())
+    assert not (tmp_path / "killed" / "train" / "pretext" / "outcome.safetensors").exists()
+    resumed, _ = train(request("killed"), Progress())
+    expected, found = (Outcome.load(run.train / "encoder.safetensors").encoder for run in (whole, resumed))
+    assert float((expected["whitening.turn"] - torch.eye(len(expected["whitening.turn"]))).abs().max()) > 0.1
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 def test_more_clusters_than_images_are_refused_before_hours_are_spent(
@@ -368,6 +392,21 @@ def test_show_views_draws_them(source: Path, tmp_path: Path, capsys: pytest.Capt
     assert done.value.code == 0
     with Image.open(capsys.readouterr().out.strip()) as figure:
         assert figure.width > 500
+
+
+def test_shown_views_have_the_sides_that_the_encoder_is_given() -> None:
+    changes = ("scan.epochs=1", "selflabel.epochs=1")
+    assert [(title, side) for title, _, side in show_views._sets(recipe.load("cpu-small", changes))] == [
+        ("pretext, first epoch: simclr, 16\u00d716 pixels", 16),
+        ("pretext, last epoch: simclr, 28\u00d728 pixels", 28),
+        ("scan: simclr, 32\u00d732 pixels", 32),
+        ("selflabel, weak: centre, 32\u00d732 pixels", 32),
+        ("selflabel, strong: strong, 32\u00d732 pixels", 32),
+    ]
+    changes = ("pretext.start_side=1", "pretext.end_side=1", "scan.epochs=1", "scan.views.area=[0.2, 1.0]")
+    assert [title for title, _, _ in show_views._sets(recipe.load("cpu-small", changes))] == [
+        "pretext and scan: simclr, 32\u00d732 pixels"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -227,8 +227,8 @@ class KerasBlock(nn.Module):
     def __init__(self, before: int, width: int, widen: bool, stride: int) -> None:
         super().__init__()
         self.norm0 = _keras_norm(before)
-        self.shortcut: nn.Module = nn.Conv2d(before, 4 * width, 1, stride) if widen else nn.MaxPool2d(1, stride)
-        self.widen = widen
+        self.shortcut = nn.Conv2d(before, 4 * width, 1, stride) if widen else None
+        self.stride = stride
         self.first = nn.Conv2d(before, width, 1, bias=False)
         self.norm1 = _keras_norm(width)
         self.second = nn.Conv2d(width, width, 3, stride, 1, bias=False)
@@ -236,11 +236,14 @@ class KerasBlock(nn.Module):
         self.third = nn.Conv2d(width, 4 * width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(self.norm0(x))
-        shortcut: Tensor = self.shortcut(active if self.widen else x)
-        y = F.relu(self.norm1(self.first(active)))
-        y = F.relu(self.norm2(self.second(y)))
-        out: Tensor = shortcut + self.third(y)
+        active = F.relu(self.norm0(x), inplace=True)
+        if self.shortcut is not None:
+            x = self.shortcut(active)
+        elif self.stride > 1:  # Keras pools by windows of one pixel
+            x = x[:, :, :: self.stride, :: self.stride]
+        y = F.relu(self.norm1(self.first(active)), inplace=True)
+        y = F.relu(self.norm2(self.second(y)), inplace=True)
+        out: Tensor = self.third(y) + x
         return out
 
 

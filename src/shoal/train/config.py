@@ -17,10 +17,12 @@ PRECISIONS: Final = ("auto", "bf16", "fp16", "fp32")
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
     """The network that is trained. `weights`: a file to start from (a borrowed backbone, a MoCo checkpoint), or
-    `embedded`, the embedded backbone's, for `tf_efficientnet_lite0`."""
+    `embedded`, the embedded backbone's, for `tf_efficientnet_lite0`. `frozen`: parts of it, by name (`blocks.0`), whose
+    weights stay as they are; their BatchNorms still follow the images."""
 
     name: str = "cpu-small"
     weights: str | None = None
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

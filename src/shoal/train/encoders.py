@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from shoal.embed import architectures, backbones
 from shoal.embed import weights as weight_files
-from shoal.errors import WeightsError
+from shoal.errors import ConfigError, WeightsError
+from shoal.train import few_pixels
 from shoal.train.config import EncoderConfig, HeadConfig
 from shoal.train.gather import world_size
 
@@ -21,13 +22,23 @@ def encoder(config: EncoderConfig) -> nn.Module:
     """The encoder of a recipe in channels-last form, fresh or from its weights file.
 
     Raises:
-        ConfigError: there is no such encoder.
+        ConfigError: there is no such encoder, or no such part of it to freeze.
         WeightsError: the weights cannot be read or do not fit.
     """
     model = architectures.build(config.name)
     if config.weights is not None:
         load(model, weights_file(config.weights))
-    return model.to(memory_format=torch.channels_last)
+    for part in config.frozen:
+        _freeze(model.inner if isinstance(model, architectures.Whitened) else model, part)
+    return few_pixels.convert(model.to(memory_format=torch.channels_last))
+
+
+def _freeze(model: nn.Module, part: str) -> None:
+    try:
+        model.get_submodule(part).requires_grad_(False)
+    except AttributeError:
+        known = ", ".join(name for name, _ in model.named_children())
+        raise ConfigError(f"encoder.frozen has {part!r}; expected parts of the encoder, such as {known}") from None
 
 
 def weights_file(weights: str) -> Path:

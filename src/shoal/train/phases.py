@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from shoal.errors import ConfigError, TooFewImagesError
 from shoal.progress import Progress
 from shoal.rundir import RunDir, digest_file, digest_of
 from shoal.train import checkpoint, draws, encoders, evidence, pretext, scan, selflabel
-from shoal.train.config import PLAIN, EncoderConfig, LoopConfig, OptimiserConfig, ScheduleConfig, TrainConfig
+from shoal.train.config import PLAIN, LoopConfig, OptimiserConfig, ScheduleConfig, TrainConfig
 from shoal.train.encoders import Clusterer, ClusterHeads, Head
 from shoal.train.evidence import HeldOut
 from shoal.train.features import encode, standardised
@@ -129,21 +130,19 @@ class Training:
             )
         position = train(phase, settings, self.folder, self.progress)
         facts: dict[str, Any] = {"epochs": position.epoch, "images": len(self.pixels)}
-        projected = None
-        if self.config.neighbours.features == "projection":  # it has learned from features that nobody whitened
-            projected = self._features(_Projection(phase.network), settings.precision)
-        result, is_judged = phase.encoder, self.config.encoder.weights is not None and self.config.pretext.epochs > 0
-        if projected is None or is_judged or isinstance(result, Whitened):
-            features = self._settled(result, settings.precision)
-        if is_judged:
+        result = phase.encoder
+        both = self._features(_SideBySide(phase.network), settings.precision)
+        seen, projections = both.tensor_split([int(result.dim)], dim=1)  # type: ignore[arg-type]
+        features = _settled(result, seen)
+        near = projections if self.config.neighbours.features == "projection" else features
+        if self.config.encoder.weights is not None and self.config.pretext.epochs > 0:
             before = encoders.encoder(self.config.encoder).to(self.device)
-            earlier = self._settled(before, settings.precision)
+            earlier = _settled(before, self._features(before, settings.precision))
             facts |= self._compared(earlier, features)
             if not facts["kept"]:
-                result, features, projected = before, earlier, None
-        near = features if projected is None else projected
+                result, near = before, earlier
         if rank() == 0:
-            checkpoint.write_tensors(self.folder / "features.safetensors", {"features": near})
+            checkpoint.write_tensors(self.folder / "features.safetensors", {"features": near.contiguous()})
         self._write(PRETEXT, Outcome.of(result, None, facts))
 
     def learn_scan(self) -> None:
@@ -223,12 +222,6 @@ class Training:
         everything = torch.arange(len(self.pixels))
         return encode(network, self.pixels, everything, self.plain, precision, self.progress)
 
-    def _settled(self, encoder: nn.Module, precision: Precision) -> Tensor:
-        """Features of all images; an encoder that whitens them is fitted to them first."""
-        if not isinstance(encoder, Whitened):
-            return self._features(encoder, precision)
-        return encoder.whitening.fit(self._features(encoder.inner, precision))
-
     def _compared(self, earlier: Tensor, now: Tensor) -> dict[str, Any]:
         """What tells whether an encoder's features became better by the pretext task than its weights gave."""
         clusters, k = self._clusters_asked_for() or SOME_CLUSTERS, self.config.neighbours.k
@@ -277,7 +270,7 @@ class Training:
 
     def _encoder(self, phase: str) -> nn.Module:
         """The encoder that a phase left."""
-        encoder = encoders.encoder(EncoderConfig(self.config.encoder.name))
+        encoder = encoders.encoder(dataclasses.replace(self.config.encoder, weights=None))
         encoder.load_state_dict(Outcome.load(self.outcome(phase)).encoder)
         return encoder
 
@@ -300,8 +293,8 @@ class Training:
         return digest_of(json.loads(record.read_text(encoding="utf-8"))["key"]) if record.is_file() else ""
 
 
-class _Projection(nn.Module):
-    """A Projector that gives its projections only."""
+class _SideBySide(nn.Module):
+    """A Projector whose features and projections are the columns of one matrix: one pass gives both."""
 
     def __init__(self, projector: nn.Module) -> None:
         super().__init__()
@@ -309,8 +302,12 @@ class _Projection(nn.Module):
         self.training = projector.training
 
     def forward(self, images: Tensor) -> Tensor:
-        projections: Tensor = self.projector(images)[1]
-        return projections
+        return torch.cat(self.projector(images), dim=1)
+
+
+def _settled(encoder: nn.Module, features: Tensor) -> Tensor:
+    """An encoder's features of all images; one that whitens them is fitted to them."""
+    return encoder.whitening.fit(features) if isinstance(encoder, Whitened) else features
 
 
 def _clusterer(encoder: nn.Module, head: Head) -> Clusterer:

@@ -15,7 +15,7 @@ from shoal.embed.architectures import full_name
 from shoal.pipeline import Stage
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_file
-from shoal.train import clusters, datasets, processes, recipe
+from shoal.train import clusters, datasets, freed_memory, processes, recipe
 from shoal.train import show_views as show
 from shoal.train.config import TrainConfig
 from shoal.train.monitor import KnnMonitor
@@ -57,6 +57,8 @@ def train(request: TrainRequest, progress: Progress) -> tuple[RunDir, bool]:
         return run_dir, False
     _warn_of_faults(config, progress)
     with processes.together(request.device) as device:
+        if device.type == "cpu":
+            freed_memory.keep()
         monitor = KnnMonitor(run_dir, config)
         training = Training(config, run_dir, asked.seed, asked.counts, device, progress, monitor)
         monitor.training = training

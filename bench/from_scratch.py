@@ -1,14 +1,17 @@
-"""CIFAR-10 from random weights on a CPU: k-NN, purity of 20 clusters, and ACC, NMI, ARI at 10 clusters.
+"""From random weights on a CPU: k-NN, purity of 20 clusters, and ACC, NMI, ARI at 10 clusters; CIFAR-10, Fashion-MNIST.
 
 Everything is learned from the training images; labels are read only here, when all is done. Resumable: run it again and
-it goes on where it stopped. Each seed's result is added to bench/results/train_cifar.json as it ends, with its log, its
-seconds by the clock and of processor time: on a machine that is busy with something else only the latter mean anything.
+it goes on where it stopped. Each seed's result is added to bench/results/from_scratch.json as it ends, with its log,
+its seconds by the clock and of processor time: on a machine busy with something else only the latter mean anything.
 
-    python bench/train_cifar.py --train cifar10-train.parquet --on dev            # choose settings: 40,000 to 10,000
-    python bench/train_cifar.py --train cifar10-train.parquet --test cifar10-test.parquet --on test --seeds 0 1 2
+    python bench/from_scratch.py --train cifar10-train.parquet --on dev            # choose settings: 40,000 to 10,000
+    python bench/from_scratch.py --train cifar10-train.parquet --test cifar10-test.parquet --on test --seeds 0 1 2
+    python bench/from_scratch.py --train fashion-mnist-train.parquet --test fashion-mnist-test.parquet --on test \
+        --name fashion --set pretext.epochs=9
 
 `--set key.sub=value` changes the recipe (`cpu-small` unless --recipe says otherwise). `--continues RUN …` names runs
-that left the weights this one starts from, one after another: their epochs are counted too.
+that left the weights this one starts from, one after another: their epochs are counted too. `shoal bench` leaves tables
+of Fashion-MNIST in bench.out/data/.
 """
 
 from __future__ import annotations
@@ -58,9 +61,9 @@ def main() -> None:
 
 def keep(name: str, found: dict[str, Any]) -> Path:
     """Put one seed's result beside the others, with the machine that it was made on."""
-    file = machine.RESULTS / "train_cifar.json"
+    file = machine.RESULTS / "from_scratch.json"
     earlier = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else {}
-    return machine.write_result("train_cifar", {"runs": {**earlier, name: {"machine": machine.describe(), **found}}})
+    return machine.write_result("from_scratch", {"runs": {**earlier, name: {"machine": machine.describe(), **found}}})
 
 
 def _name(asked: argparse.Namespace, seed: int) -> str:
@@ -210,7 +213,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=Path, help="the same, for --on test")
     parser.add_argument("--on", choices=("dev", "test"), default="dev")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--out", type=Path, default=Path("train_cifar"), help="folder of the runs")
+    parser.add_argument("--out", type=Path, default=Path("from_scratch"), help="folder of the runs")
     parser.add_argument("--recipe", default="cpu-small")
     parser.add_argument("--name", help="of the results and runs, to keep several settings apart")
     parser.add_argument("--continues", type=Path, metavar="RUN", nargs="*", default=[])
