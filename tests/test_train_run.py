@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import sys
@@ -251,6 +252,31 @@ def test_training_may_start_from_weights_that_there_are(
     start, end = Outcome.load(weights).encoder, Outcome.load(run_dir.train / "encoder.safetensors").encoder
     assert start.keys() == end.keys()
     assert all(torch.equal(start[name], end[name]) for name in start)
+
+
+def test_frozen_parts_stay_as_their_weights_say(
+    trained: RunDir, source: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    weights = trained.train / "pretext" / "outcome.safetensors"
+    changes = (f"encoder.weights={weights}", "encoder.frozen=[conv1, layer1]", *NO_SCAN)
+    request = TrainRequest((str(source),), str(recipe_file), changes, "3", out=tmp_path / "run", report=False)
+    config = recipe.load(str(recipe_file), changes)
+    training = Training(config, trained, 0, ClusterCounts.parse("3"), torch.device("cpu"), Progress())
+    run_dir, _ = train(request, Progress())
+    start = Outcome.load(weights).encoder
+    network = training._encoder("pretext")
+    learned = checkpoint.read_tensors(next((run_dir.train / "pretext").glob("last*.safetensors")))
+    changed = {
+        name
+        for name, weight in network.named_parameters()
+        if not torch.equal(start[name], learned[f"model/encoder.{name}"])
+    }
+    assert changed
+    assert changed == {name for name, weight in network.named_parameters() if weight.requires_grad}
+    assert not any(name.startswith(("conv1.", "layer1.")) for name in changed)
+    wrong = dataclasses.replace(request, changes=("encoder.frozen=[layer9]",), out=tmp_path / "wrong")
+    with pytest.raises(ConfigError, match=r"encoder.frozen has 'layer9'; expected parts of the encoder, such as conv1"):
+        train(wrong, Progress())
 
 
 def test_a_pretext_task_that_makes_borrowed_weights_worse_is_not_kept(

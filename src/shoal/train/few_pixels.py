@@ -1,4 +1,4 @@
-"""Convolutions of images of few pixels as matrix products, while training on a CPU.
+"""Convolutions of images of few pixels as matrix products, on a CPU.
 
 The last layers of a network see 2×2 pixels or one. There oneDNN convolves image by image, so that all weights are read
 again for each, and multiplies padding. One product of a whole batch is the same sum, several times as fast.
@@ -21,8 +21,7 @@ class Convolution(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         count, _, height, width = input.shape
-        suits = input.device.type == "cpu" and height * width <= MOST_PIXELS and count >= LEAST_IMAGES
-        if not (self.training and suits):
+        if input.device.type != "cpu" or height * width > MOST_PIXELS or count < LEAST_IMAGES:
             return super().forward(input)
         tall, taps_tall = _meetings(height, self.kernel_size[0], self.stride[0], int(self.padding[0]))
         wide, taps_wide = _meetings(width, self.kernel_size[1], self.stride[1], int(self.padding[1]))
