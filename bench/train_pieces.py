@@ -45,6 +45,7 @@ def main() -> None:
     machine.write_result("train_pieces", {"images_per_second": found})
 
 
+@freed_memory.kept()
 def rate(work: Callable[[], object], images: int, repeats: int) -> dict[str, float]:
     """The best of several repeats after one that is not counted."""
     walls, processors = [], []
@@ -56,6 +57,7 @@ def rate(work: Callable[[], object], images: int, repeats: int) -> dict[str, flo
     return {"wall": round(images / min(walls[1:]), 1), "processor": round(images / min(processors[1:]), 1)}
 
 
+@freed_memory.kept()
 def seconds(work: Callable[[], object], repeats: int) -> dict[str, list[float]]:
     """Of each of several repeats, after one that is not counted: by the clock, and of processor time (all threads')."""
     work()
@@ -76,7 +78,6 @@ def view_work(kind: str) -> Callable[[], object]:
 
 def pretext_work(name: str, size: int, batch: int) -> Callable[[], object]:
     """A whole step: two views of each image, forward, loss, backward, optimiser."""
-    freed_memory.keep()
     config = recipe.load(RECIPES[name], [f"data.size={size}", "pretext.start_side=1", "pretext.end_side=1"])
     pixels = images(batch, size)
     phase = pretext.build(

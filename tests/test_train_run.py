@@ -28,6 +28,7 @@ from shoal.train.outcome import Outcome
 from shoal.train.phases import Training
 from shoal.train.processes import is_launched
 from shoal.train.run import TrainRequest, train
+from shoal.train.run import show_views as show_views_of
 from small_run import write_small_run
 
 RECIPE = """
@@ -274,9 +275,12 @@ def test_frozen_parts_stay_as_their_weights_say(
     assert changed
     assert changed == {name for name, weight in network.named_parameters() if weight.requires_grad}
     assert not any(name.startswith(("conv1.", "layer1.")) for name in changed)
-    wrong = dataclasses.replace(request, changes=("encoder.frozen=[layer9]",), out=tmp_path / "wrong")
-    with pytest.raises(ConfigError, match=r"encoder.frozen has 'layer9'; expected parts of the encoder, such as conv1"):
-        train(wrong, Progress())
+    for part in ("layer9", "''", "maxpool"):
+        wrong = (f"encoder.weights={weights}", f"encoder.frozen=[{part}]")
+        with pytest.raises(ConfigError, match=r"encoder.frozen has '.*'; expected parts .* have weights: conv1, bn1"):
+            train(dataclasses.replace(request, changes=wrong, out=tmp_path / "wrong"), Progress())
+    with pytest.raises(ConfigError, match=r"encoder.weights is not: those parts would stay as drawn"):
+        train(dataclasses.replace(request, changes=("encoder.frozen=[conv1]",), out=tmp_path / "drawn"), Progress())
 
 
 def test_a_pretext_task_that_makes_borrowed_weights_worse_is_not_kept(
@@ -420,18 +424,28 @@ def test_show_views_draws_them(source: Path, tmp_path: Path, capsys: pytest.Capt
         assert figure.width > 500
 
 
+def test_where_nothing_is_trained_the_images_alone_are_shown(
+    trained: RunDir, source: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    weights = trained.train / "pretext" / "outcome.safetensors"
+    changes = (f"encoder.weights={weights}", "pretext.epochs=0", *NO_SCAN)
+    request = TrainRequest((str(source),), str(recipe_file), changes, "3", out=tmp_path / "run", device="cpu")
+    with Image.open(show_views_of(request, Progress())) as figure:
+        assert figure.width > 500
+
+
 def test_shown_views_have_the_sides_that_the_encoder_is_given() -> None:
     changes = ("scan.epochs=1", "selflabel.epochs=1")
     assert [(title, side) for title, _, side in show_views._sets(recipe.load("cpu-small", changes))] == [
-        ("pretext, first epoch: simclr, 16\u00d716 pixels", 16),
-        ("pretext, last epoch: simclr, 28\u00d728 pixels", 28),
-        ("scan: simclr, 32\u00d732 pixels", 32),
-        ("selflabel, weak: centre, 32\u00d732 pixels", 32),
-        ("selflabel, strong: strong, 32\u00d732 pixels", 32),
+        ("pretext, first epoch: simclr, sides of 16 pixels", 16),
+        ("pretext, last epoch: simclr, sides of 28 pixels", 28),
+        ("scan: simclr, sides of 32 pixels", 32),
+        ("selflabel, weak: centre, sides of 32 pixels", 32),
+        ("selflabel, strong: strong, sides of 32 pixels", 32),
     ]
     changes = ("pretext.start_side=1", "pretext.end_side=1", "scan.epochs=1", "scan.views.area=[0.2, 1.0]")
     assert [title for title, _, _ in show_views._sets(recipe.load("cpu-small", changes))] == [
-        "pretext and scan: simclr, 32\u00d732 pixels"
+        "pretext and scan: simclr, sides of 32 pixels"
     ]
 
 

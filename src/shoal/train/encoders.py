@@ -34,11 +34,11 @@ def encoder(config: EncoderConfig) -> nn.Module:
 
 
 def _freeze(model: nn.Module, part: str) -> None:
-    try:
-        model.get_submodule(part).requires_grad_(False)
-    except AttributeError:
-        known = ", ".join(name for name, _ in model.named_children())
-        raise ConfigError(f"encoder.frozen has {part!r}; expected parts of the encoder, such as {known}") from None
+    parts = dict(model.named_modules())
+    if not part or part not in parts or not any(True for _ in parts[part].parameters()):
+        known = ", ".join(name for name, child in model.named_children() if any(True for _ in child.parameters()))
+        raise ConfigError(f"encoder.frozen has {part!r}; expected parts of the encoder that have weights: {known}")
+    parts[part].requires_grad_(False)
 
 
 def weights_file(weights: str) -> Path:

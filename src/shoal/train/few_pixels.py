@@ -12,32 +12,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MOST_PIXELS = 4  # of an image; with more, most pairs of pixels are too far apart for a kernel to join them
-LEAST_IMAGES = 32  # below, arranging the weights takes longer than it saves
+MOST_PIXELS = 4  # of an image: up to here a 3×3 kernel joins every pixel with every other
+LEAST_IMAGES = 32  # below, arranging the weights takes longer than it may save
 
 
 class Convolution(nn.Conv2d):
     """nn.Conv2d, with the same parameters under the same names."""
 
     def forward(self, input: Tensor) -> Tensor:
-        count, _, height, width = input.shape
-        if input.device.type != "cpu" or height * width > MOST_PIXELS or count < LEAST_IMAGES:
+        if input.device.type != "cpu" or input[0, 0].numel() > MOST_PIXELS or len(input) < LEAST_IMAGES:
             return super().forward(input)
-        tall, taps_tall = _meetings(height, self.kernel_size[0], self.stride[0], int(self.padding[0]))
-        wide, taps_wide = _meetings(width, self.kernel_size[1], self.stride[1], int(self.padding[1]))
-        rows = input.permute(0, 2, 3, 1).reshape(count * height * width, -1)  # [n · h · w, c]
-        if self.kernel_size == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0):
-            found = F.linear(rows, self.weight.flatten(1), self.bias)
-            return found.view(count, height, width, -1).permute(0, 3, 1, 2)
-        # The kernel's weights for each pair of an output pixel and an input pixel; none where no tap joins them.
-        which = taps_tall[:, None, :, None] * self.kernel_size[1] + taps_wide[None, :, None, :]  # [h', w', h, w]
-        joined = (taps_tall[:, None, :, None] >= 0) & (taps_wide[None, :, None, :] >= 0)
-        which = torch.where(joined, which, self.kernel_size[0] * self.kernel_size[1]).view(tall * wide, height * width)
-        taps = F.pad(self.weight.flatten(2).permute(2, 0, 1), (0, 0, 0, 0, 0, 1))  # [k · k + 1, c', c], the last is 0
-        matrix = taps[which].permute(0, 2, 1, 3).reshape(tall * wide * self.out_channels, -1)  # [h' w' c', h w c]
-        bias = None if self.bias is None else self.bias.repeat(tall * wide)
-        found = F.linear(rows.view(count, -1), matrix, bias)
-        return found.view(count, tall, wide, -1).permute(0, 3, 1, 2)
+        return product(self, input)
+
+
+def product(layer: nn.Conv2d, images: Tensor) -> Tensor:
+    """The convolution [n, c', h', w'] of images [n, c, h, w] by one matrix product."""
+    tall, wide = layer.kernel_size
+    if layer.kernel_size == (1, 1) and layer.padding == (0, 0):
+        images = images[:, :, :: layer.stride[0], :: layer.stride[1]]
+        return F.linear(images.permute(0, 2, 3, 1), layer.weight.flatten(1), layer.bias).permute(0, 3, 1, 2)
+    down = _meetings(images.shape[2], tall, layer.stride[0], int(layer.padding[0]))[:, None, :, None]
+    across = _meetings(images.shape[3], wide, layer.stride[1], int(layer.padding[1]))[None, :, None, :]
+    # The kernel's weights for each pair of an output pixel and an input pixel; none where no tap joins them.
+    which = torch.where((down >= 0) & (across >= 0), down * wide + across, tall * wide)  # [h', w', h, w]
+    height, width = which.shape[:2]
+    taps = F.pad(layer.weight.flatten(2).permute(2, 0, 1), (0, 0, 0, 0, 0, 1))  # [k · k + 1, c', c], the last is 0
+    # Not taps[which]: its gradient is summed by all threads at once, in no fixed order.
+    chosen = taps.index_select(0, which.flatten()).view(height * width, -1, *taps.shape[1:])  # [h' w', h w, c', c]
+    matrix = chosen.permute(0, 2, 1, 3).reshape(height * width * layer.out_channels, -1)
+    bias = None if layer.bias is None else layer.bias.repeat(height * width)
+    found = F.linear(images.permute(0, 2, 3, 1).flatten(1), matrix, bias)
+    return found.view(len(images), height, width, -1).permute(0, 3, 1, 2)
 
 
 def convert(network: nn.Module) -> nn.Module:
@@ -70,8 +75,8 @@ def _converted(layer: nn.Conv2d) -> Convolution:
 
 
 @lru_cache(maxsize=256)
-def _meetings(size: int, kernel: int, stride: int, padding: int) -> tuple[int, Tensor]:
-    """Along one side: how many outputs, and for each of them and each input the tap that joins them, or −1."""
+def _meetings(size: int, kernel: int, stride: int, padding: int) -> Tensor:
+    """Along one side, for each output and each input, the tap of the kernel that joins them, or −1."""
     outputs = (size + 2 * padding - kernel) // stride + 1
-    taps = torch.arange(size)[None, :] - torch.arange(outputs)[:, None] * stride + padding  # [outputs, size]
-    return outputs, torch.where((taps >= 0) & (taps < kernel), taps, -1)
+    taps = torch.arange(size)[None, :] - torch.arange(outputs)[:, None] * stride + padding
+    return torch.where((taps >= 0) & (taps < kernel), taps, -1)

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
-EVERYTHING = 2**31 - 1
+NEVER = -1
+USUAL = {M_MMAP_MAX: 65536, M_TRIM_THRESHOLD: 128 * 1024}
 
 
-def keep() -> None:
-    """Have this process's malloc keep what is freed, where it is glibc's.
+@contextmanager
+def kept() -> Iterator[None]:
+    """Within this, the process's malloc keeps what is freed, where it is glibc's; afterwards it gives it back.
 
     As it comes, it gives tensors of over 32 MB back to the system as soon as they are freed, which clears the pages of
-    the same ones again in every step: a seventh of a training's time on a CPU, for a tenth less memory.
+    the same ones again in every step.
     """
-    if sys.platform != "linux":
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not all(hasattr(libc, name) for name in ("mallopt", "malloc_trim")):
+        yield
         return
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, EVERYTHING)
+    assert libc is not None
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_TRIM_THRESHOLD, NEVER)
+    try:
+        yield
+    finally:
+        for name, value in USUAL.items():
+            libc.mallopt(name, value)
+        libc.malloc_trim(0)

@@ -121,6 +121,8 @@ class Training:
         """
         if self.config.pretext.epochs == 0 and self.config.encoder.weights is None:
             raise ConfigError("pretext.epochs is 0 and encoder.weights is not set; expected one of the two")
+        if self.config.encoder.frozen and self.config.encoder.weights is None:
+            raise ConfigError("encoder.frozen is set, but encoder.weights is not: those parts would stay as drawn")
         with draws.seeded(self.device, self.seed, PRETEXT, "weights"):
             encoder = encoders.encoder(self.config.encoder)
             self._require_room(int(encoder.dim))  # type: ignore[arg-type]

@@ -56,9 +56,7 @@ def train(request: TrainRequest, progress: Progress) -> tuple[RunDir, bool]:
     if request.resume and _is_finished(run_dir, request.report):
         return run_dir, False
     _warn_of_faults(config, progress)
-    with processes.together(request.device) as device:
-        if device.type == "cpu":
-            freed_memory.keep()
+    with processes.together(request.device) as device, freed_memory.kept():
         monitor = KnnMonitor(run_dir, config)
         training = Training(config, run_dir, asked.seed, asked.counts, device, progress, monitor)
         monitor.training = training

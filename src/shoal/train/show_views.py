@@ -35,8 +35,10 @@ def write(run_dir: RunDir, config: TrainConfig, pixels: Pixels, seed: int) -> Pa
         (title, [_pictures(whole), *_columns(chosen, Views(views, side, *pixels.colours()), seed)])
         for title, views, side in _sets(config)
     ]
+    if not blocks:
+        blocks = [("nothing is trained, so that there are no views", [_pictures(whole)])]
     target = run_dir.report / "views.png"
-    atomic.write_bytes(target, _figure(blocks))
+    atomic.write_bytes(target, _figure(blocks, config.data.size))
     return target
 
 
@@ -57,7 +59,7 @@ def _sets(config: TrainConfig) -> list[tuple[str, ViewConfig, int]]:
     for title, views, side in named:
         titles.setdefault((views, side), []).append(title)
     return [
-        (f"{' and '.join(words)}: {views.kind}, {side}\u00d7{side} pixels", views, side)
+        (f"{' and '.join(words)}: {views.kind}, sides of {side} pixels", views, side)
         for (views, side), words in titles.items()
     ]
 
@@ -72,8 +74,7 @@ def _pictures(images: Tensor) -> Pictures:
     return found
 
 
-def _figure(blocks: list[tuple[str, list[Pictures]]]) -> bytes:
-    side = blocks[0][1][0].shape[1]
+def _figure(blocks: list[tuple[str, list[Pictures]]], side: int) -> bytes:
     shown = side * max(1, -(-LEAST_SIDE // side))
     step = shown + GAP
     height = sum(TITLE + len(columns[0]) * step for _, columns in blocks)
