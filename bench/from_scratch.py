@@ -53,17 +53,10 @@ def main() -> None:
     for seed in asked.seeds:
         request = _request(asked, table, seed)
         found = one_seed(asked, request, test)
-        path = keep(_name(asked, seed), found)
+        path = machine.keep_run("from_scratch", _name(asked, seed), found)
         print(json.dumps({key: value for key, value in found.items() if not isinstance(value, (list, dict))}, indent=1))
         print(f"-> {path}")
         train(replace(request, report=True), TerminalProgress())  # to look at; it takes no part in the figures
-
-
-def keep(name: str, found: dict[str, Any]) -> Path:
-    """Put one seed's result beside the others, with the machine that it was made on."""
-    file = machine.RESULTS / "from_scratch.json"
-    earlier = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else {}
-    return machine.write_result("from_scratch", {"runs": {**earlier, name: {"machine": machine.describe(), **found}}})
 
 
 def _name(asked: argparse.Namespace, seed: int) -> str:
@@ -109,7 +102,7 @@ def one_seed(asked: argparse.Namespace, request: TrainRequest, test: Path) -> di
         "processor_minutes": round((_processor_seconds(before + lines) + beside) / 60, 2),
         "knn": round(weighted_knn(bank, bank_labels, queries, test_labels), 4),
         "purity_20_train": round(_purity(fine, labels), 4),
-        **_told(run_dir, test_items, test_labels),
+        **told(run_dir, test_items, test_labels),
         "log_before": before,
         "log": lines,
     }
@@ -125,7 +118,7 @@ def _processor_seconds(lines: Sequence[dict[str, Any]]) -> float:
     return float(sum(line["processor_seconds"] for line in lines))
 
 
-def _told(run_dir: RunDir, items: Sequence[Any], labels: np.ndarray) -> dict[str, float]:
+def told(run_dir: RunDir, items: Sequence[Any], labels: np.ndarray) -> dict[str, float]:
     """ACC, NMI and ARI of the run's clusters on images it has not seen."""
     model = Model.open(run_dir.root, "cpu")
     clusters = np.concatenate([model.assign(new).cluster for new in model.embed(items)])

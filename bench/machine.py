@@ -97,6 +97,13 @@ def write_result(name: str, values: dict[str, Any]) -> Path:
     return target
 
 
+def keep_run(name: str, run: str, found: dict[str, Any]) -> Path:
+    """Put what one run of a benchmark found beside the others in results/NAME.json, with the machine it was made on."""
+    file = RESULTS / f"{name}.json"
+    earlier = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else {}
+    return write_result(name, {"runs": {**earlier, run: {"machine": describe(), **found}}})
+
+
 def peak_memory_bytes() -> int:
     """The most memory this process has held so far (resident set), in bytes."""
     if os.name == "nt":

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from shoal.train import draws, evidence, pretext, recipe, scan, selflabel
+from shoal.train import draws, evidence, pretext, recipe, scan, selflabel, teacher
 from shoal.train.config import DataConfig, TrainConfig
 from shoal.train.encoders import Clusterer, ClusterHeads
 from shoal.train.loop import Phase, Settings
@@ -71,7 +71,7 @@ def settings(recipe_: TrainConfig, phase: str, minutes: float = 0.0) -> Settings
 
 
 def build(kind: str, recipe_: TrainConfig, images: Pixels) -> Phase:
-    """A phase with fresh weights: simclr, moco, rotnet, scan-frozen, scan-tuned or selflabel."""
+    """A phase with fresh weights: simclr, moco, rotnet, scan-frozen, scan-tuned, selflabel or taught."""
     with draws.seeded(PRECISION.device, 0, "weights"):
         encoder = TinyEncoder()
         if kind in ("simclr", "moco", "rotnet"):
@@ -84,6 +84,18 @@ def build(kind: str, recipe_: TrainConfig, images: Pixels) -> Phase:
             network = Clusterer(encoder, ClusterHeads(8, 3, 1))
             return selflabel.SelfLabel(
                 recipe_.selflabel, network, images, torch.arange(len(images)), held_out, COLOURS, PRECISION
+            )
+        if kind == "taught":
+            labels, sure = torch.arange(len(images)) % 3, torch.rand(len(images))
+            labels[:6] = 0  # some of them wrong
+            return selflabel.Taught(
+                recipe_.selflabel,
+                Clusterer(encoder, ClusterHeads(8, 3, 1)),
+                images,
+                teacher.Teacher(torch.arange(len(images)), labels, sure, 3, "", ""),
+                held_out,
+                COLOURS,
+                PRECISION,
             )
         if kind == "scan-tuned":
             return scan.TunedScan(recipe_.scan, 3, anchors, neighbours, held_out, encoder, images, COLOURS, PRECISION)

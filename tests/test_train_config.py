@@ -165,10 +165,10 @@ def test_views_grow_to_their_full_size() -> None:
 
 def test_what_cannot_work_together_is_refused() -> None:
     for change, words in (
-        ("selflabel.epochs=2", "scan.epochs is 0"),
+        ("selflabel.quota=0 selflabel.epochs=2", "scan.epochs is 0"),
         ("scan.images=train/", "scan.epochs is 0"),
         ("scan.optimiser.name=muon", "only pretext has"),
         ("selflabel.optimiser.name=muon", "only pretext has"),
     ):
         with pytest.raises(ConfigError, match=words):
-            recipe.load("cpu-small", [change])
+            recipe.load("cpu-small", change.split())

@@ -11,8 +11,9 @@ from torch import nn
 
 from shoal.embed import architectures
 from shoal.errors import ConfigError, WeightsError
-from shoal.train import ema, encoders
+from shoal.train import encoders
 from shoal.train.config import EncoderConfig, HeadConfig
+from shoal.train.ema import Average
 from shoal.train.encoders import ClusterHeads
 
 
@@ -152,14 +153,31 @@ def test_stacked_cluster_heads_are_linear_layers_side_by_side() -> None:
 
 def test_the_average_follows_and_never_touches_live_weights() -> None:
     live = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    average = ema.shadow(live)
-    start = live[0].weight.detach().clone()
+    average = Average(live, 0.9)
+    for steps in range(1, 101):
+        before = {name: tensor.clone() for name, tensor in average.network.state_dict().items()}
+        with torch.no_grad():
+            live[0].weight.add_(1.0)
+        live(torch.rand(8, 3))
+        now = {name: tensor.clone() for name, tensor in live.state_dict().items()}
+        average.update(live)
+        decay = min(0.9, (1 + steps) / (10 + steps))
+        for name in ("0.weight", "1.running_mean", "1.running_var"):
+            torch.testing.assert_close(
+                average.network.state_dict()[name], decay * before[name] + (1 - decay) * now[name]
+            )
+        assert average.network[1].num_batches_tracked == steps
+        for name, tensor in live.state_dict().items():
+            assert torch.equal(tensor, now[name])
+    assert decay == 0.9
+
+
+def test_the_average_of_a_short_training_has_left_its_beginning() -> None:
+    live = nn.Linear(3, 3, bias=False)
+    average = Average(live, 0.99)
+    start = live.weight.detach().clone()
     with torch.no_grad():
-        live[0].weight.add_(1.0)
-    live(torch.rand(8, 3))
-    now = {name: tensor.clone() for name, tensor in live.state_dict().items()}
-    ema.update(average, live, 0.9)
-    torch.testing.assert_close(average[0].weight, 0.9 * start + 0.1 * now["0.weight"])
-    torch.testing.assert_close(average[1].running_mean, now["1.running_mean"])
-    for name, tensor in live.state_dict().items():
-        assert torch.equal(tensor, now[name])
+        live.weight.add_(1.0)
+    for _ in range(30):
+        average.update(live)
+    assert (average.network.weight - start).min() > 0.9

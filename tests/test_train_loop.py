@@ -21,6 +21,7 @@ from shoal.train import checkpoint, dead_taps, log, loop, pixels
 from shoal.train.config import DataConfig
 from shoal.train.evidence import HeldOut, crosswise, split
 from shoal.train.features import encode, mine
+from shoal.train.selflabel import surest
 from shoal.train.watch import Watch, health
 
 PHASES = {
@@ -30,6 +31,7 @@ PHASES = {
     "scan-frozen": ("scan", []),
     "scan-tuned": ("scan", ["scan.loop.clip=1.0", "scan.optimiser.name=sgd"]),
     "selflabel": ("selflabel", ["selflabel.ema=0.9"]),
+    "taught": ("selflabel", ["selflabel.quota=0.9", "selflabel.loop.batch=8"]),
 }
 
 
@@ -117,6 +119,25 @@ def test_scan_finds_the_kinds_of_images(tmp_path: Path) -> None:
     kinds = phase._held_out.positions % 3
     assert len({(int(a), int(b)) for a, b in zip(label, kinds, strict=True)}) == 3
     assert log.read(tmp_path)[-1]["agreement"] > 0.95
+
+
+def test_clusters_that_are_mostly_right_teach_an_encoder_the_rest(tmp_path: Path) -> None:
+    changes = ("selflabel.epochs=20", "selflabel.quota=0.5", "selflabel.optimiser.rate=0.02", "selflabel.ema=null")
+    recipe, images = small_training.config(*changes), small_training.pixels()
+    phase = small_training.build("taught", recipe, images)
+    kinds = torch.arange(len(images)) % 3
+    assert (phase.kept.labels != kinds).sum() == 4
+    loop.train(phase, small_training.settings(recipe, "selflabel"), tmp_path, Progress())
+    assert (phase.kept.labels == kinds).all()
+    assert log.read(tmp_path)[-1]["renewed"] == 0
+    torch.testing.assert_close(phase.logits(torch.arange(60)).softmax(dim=1).max(dim=1).values, phase.kept.confidence)
+
+
+def test_of_each_cluster_the_surest_come_first() -> None:
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2, 0])
+    confidence = torch.tensor([0.1, 0.9, 0.5, 0.7, 0.2, 0.3, 0.0, 0.3])
+    order = surest(labels, confidence, 4)  # the fourth cluster is empty
+    assert order.tolist() == [1, 5, 3, 2, 6, 7, 4, 0]  # at 0.1, 0.25, 0.3, 0.5, 0.5, 0.7, 0.75, 0.9 of their clusters
 
 
 def test_standardising_is_put_into_the_head() -> None:

@@ -306,6 +306,104 @@ def test_a_pretext_task_that_makes_borrowed_weights_worse_is_not_kept(
     assert all(torch.equal(start[name], found.encoder[name]) for name in start)
 
 
+TAUGHT = ("scan.epochs=0", "selflabel.epochs=3", "selflabel.optimiser.rate=0.01")
+
+
+def test_clusters_of_the_ordinary_stages_may_teach_the_encoder(
+    source: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = TrainRequest(
+        (str(source),), str(recipe_file), TAUGHT, "3", out=tmp_path / "run", device="cpu", report=False
+    )
+    judged = []
+
+    def kept(then: float, now: float) -> None:
+        def before(label: torch.Tensor, neighbours: torch.Tensor, clusters: int) -> float:
+            judged.append((len(label), clusters))
+            return then
+
+        monkeypatch.setattr("shoal.train.evidence.agreement", before)
+        monkeypatch.setattr("shoal.train.evidence.HeldOut.agreement", lambda judge, logits: now)
+
+    kept(0.2, 0.4)
+    run_dir, _ = train(request, Progress())
+    outcome = Outcome.load(run_dir.train / "encoder.safetensors")
+    assert outcome.head is not None
+    assert outcome.facts | {"clusters": 3, "agreement_before": 0.2, "agreement": 0.4, "kept": True} == outcome.facts
+    assert outcome.facts["why"].startswith("3 clusters, as asked")
+    rows, store = run_dir.read_clusters().to_pandas(), EmbeddingStore.open(run_dir.embeddings)
+    logits = store.read(rows["id"].to_numpy()) @ outcome.head.weight.numpy() + outcome.head.bias.numpy()
+    told = logits.argmax(axis=1)
+    assert all(rows["cluster"][told == number].nunique() == 1 for number in np.unique(told))
+    start = Outcome.load(run_dir.train / "pretext" / "outcome.safetensors").encoder
+    assert not all(torch.equal(start[name], outcome.encoder[name]) for name in start)
+    assert judged == [(48, 3)]
+
+    # Run again, nothing is done again: neither the ordinary stages for the teacher nor the learning.
+    stages = run_dir.read_state()["stages"]
+    train(request, Progress())
+    again = run_dir.read_state()["stages"]
+    assert {name: record for name, record in again.items() if name != "index"} == {
+        name: record for name, record in stages.items() if name != "index"
+    }
+    assert len(judged) == 1
+
+    # Where it made them worse, the run is as if it had not been asked for.
+    kept(0.4, 0.2)
+    worse, _ = train(dataclasses.replace(request, out=tmp_path / "worse"), Progress())
+    assert Outcome.load(worse.train / "encoder.safetensors").head is None
+    plain_changes = ("scan.epochs=0", "selflabel.epochs=0")
+    plain, _ = train(dataclasses.replace(request, changes=plain_changes, out=tmp_path / "plain"), Progress())
+    assert worse.read_clusters().equals(plain.read_clusters())
+    assert worse.stage("embed")["facts"]["embedded_now"] == 48  # once, for the teacher
+
+
+def test_teaching_starts_again_when_images_were_added(source: Path, recipe_file: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "images"
+    shutil.copytree(source, folder)
+    request = TrainRequest((str(folder),), str(recipe_file), TAUGHT, "3", out=tmp_path / "run", report=False)
+    run_dir, _ = train(request, Progress())
+    before = run_dir.stage("selflabel")
+    Image.new("RGB", (20, 20), "purple").save(folder / "new.png")
+    train(request, Progress())
+    assert run_dir.stage("selflabel")["key"] != before["key"]
+    assert run_dir.read_clusters().num_rows == 50
+
+
+def test_more_clusters_than_features_cannot_teach(trained: RunDir, recipe_file: Path) -> None:
+    config = recipe.load(str(recipe_file), TAUGHT)
+    training = Training(config, trained, 0, ClusterCounts.parse("33"), torch.device("cpu"), Progress())
+    with pytest.raises(ConfigError, match=r"--clusters has value 33; expected at most 32, the dimensions"):
+        training._require_room(32)
+
+
+def test_the_embedded_backbone_at_its_own_size_teaches_the_one_that_is_tuned(source: Path, tmp_path: Path) -> None:
+    changes = ("data.size=32", "selflabel.epochs=1", "selflabel.loop.batch=16")
+    request = TrainRequest((str(source),), "tune-embedded", changes, "3", out=tmp_path / "run", report=False)
+    ImageClusterer(3, out=tmp_path / "run").fit(source)
+    clusters = RunDir(tmp_path / "run").clusters.read_bytes()
+    said: list[str] = []
+
+    class Heard(Progress):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    run_dir, _ = train(request, Heard())
+    outcome = Outcome.load(run_dir.train / "encoder.safetensors")
+    assert {"agreement_before", "agreement", "kept"} <= outcome.facts.keys()
+    if not outcome.facts["kept"]:
+        assert any(text.startswith("Self-labelling left neighbours agreeing less") for text in said)
+        assert run_dir.clusters.read_bytes() == clusters
+    frozen = recipe.load("tune-embedded").encoder.frozen
+    learned = checkpoint.read_tensors(next((run_dir.train / "selflabel").glob("last*.safetensors")))
+    start = Outcome.load(run_dir.train / "pretext" / "outcome.safetensors").encoder
+    for name in ("conv_stem.weight", "blocks.2.0.conv_pw.weight", "blocks.6.0.conv_pwl.weight"):
+        same = torch.equal(start[name], learned[f"model/network.encoder.{name}"])
+        assert same == any(name.startswith(f"{part}.") for part in frozen), name
+
+
 def test_clusters_may_be_learned_from_some_of_the_images(
     trained: RunDir, source: Path, recipe_file: Path, tmp_path: Path
 ) -> None:

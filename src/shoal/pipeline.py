@@ -142,22 +142,33 @@ def _require_room_of_its_own(run_dir: RunDir, source: Source) -> None:
         raise RunError(f"--out has value {str(run_dir.root)!r}, which holds the source; expected a folder of its own")
 
 
-def _run_stage(stage: Stage, config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
-    state = run_dir.read_state()
-    records = state["stages"]
+def is_done(config: ClusterConfig, run_dir: RunDir, stage: Stage) -> bool:
+    """Would running the stage do nothing? Those before it must have been run."""
+    record = run_dir.read_state()["stages"].get(stage.name)
+    return (
+        bool(record)
+        and record["state"] == "done"
+        and record["key"] == _key(config, run_dir, stage)
+        and not stage.always
+        and stage.made(run_dir).exists()
+    )
+
+
+def _key(config: ClusterConfig, run_dir: RunDir, stage: Stage) -> str:
+    records = run_dir.read_state()["stages"]
     inputs = [records[name]["digest"] for name in stage.after]
     if stage.reads_edits and run_dir.edits.is_file():
         inputs.append(corrected_digest(run_dir))
-    key = digest_of(stage.name, STAGE_VERSION.get(stage.name, 1), stage.key(config), inputs)
+    return digest_of(stage.name, STAGE_VERSION.get(stage.name, 1), stage.key(config), inputs)
+
+
+def _run_stage(stage: Stage, config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+    state = run_dir.read_state()
+    records = state["stages"]
     record = records.get(stage.name)
-    if (
-        record
-        and record["state"] == "done"
-        and record["key"] == key
-        and not stage.always
-        and stage.made(run_dir).exists()
-    ):
+    if is_done(config, run_dir, stage):
         return StageResult(record["digest"], record["facts"])
+    key = _key(config, run_dir, stage)
     if record and record["key"] != key:
         records[stage.name] = {"state": "stale", "key": key}
         run_dir.write_state(state)

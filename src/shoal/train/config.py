@@ -216,7 +216,8 @@ class ScanConfig:
 
 @dataclass(frozen=True, slots=True)
 class SelfLabelConfig:
-    """Learning on from confident clusters. `quota` above 0 takes that part of each cluster instead of a threshold."""
+    """Learning on from confident clusters: those of scan, or, if that has no epochs, those that the ordinary stages
+    make. `quota` above 0 takes that part of each cluster instead of a threshold."""
 
     epochs: int = 200
     threshold: float = 0.99
@@ -249,10 +250,10 @@ class TrainConfig:
     selflabel: SelfLabelConfig = field(default_factory=SelfLabelConfig)
 
     def __post_init__(self) -> None:
-        if self.scan.epochs == 0 and self.selflabel.epochs > 0:
+        if self.scan.epochs == 0 and self.selflabel.epochs > 0 and self.selflabel.quota == 0:
             raise ConfigError(
-                f"selflabel.epochs has value {self.selflabel.epochs}, but scan.epochs is 0, so that there is nothing "
-                "to learn on from; expected scan.epochs above 0, or selflabel.epochs=0"
+                "selflabel.quota has value 0, but scan.epochs is 0, so that clusters teach the encoder and no head has "
+                "a threshold to pass; expected a part of each cluster above 0, such as selflabel.quota=0.5"
             )
         if self.scan.epochs == 0 and self.scan.images is not None:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Averaged weights that live beside the trained ones and never overwrite them."""
+"""The exponential moving average of a network's weights: a network of its own, never written into the live one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,28 @@ import torch
 from torch import nn
 
 
-def shadow(network: nn.Module) -> nn.Module:
-    """A copy to average into; it is not trained."""
-    return copy.deepcopy(network).requires_grad_(False)
+class Average(nn.Module):
+    """average <- d · average + (1 − d) · network after each step, statistics of BatchNorm too; integers are copied.
 
+    d is min(decay, (1 + t) / (10 + t)) after t steps, so that a short training's average is not where it began.
+    """
 
-@torch.no_grad()
-def update(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """average <- decay · average + (1 − decay) · network; what is no parameter (statistics of BatchNorm) is copied."""
-    for mean, live in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(live.detach().to(mean.dtype), 1 - decay)
-    for kept, now in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(now)
+    updates: torch.Tensor
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.decay = decay
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        self.updates += 1
+        steps = int(self.updates)
+        decay = min(self.decay, (1 + steps) / (10 + steps))
+        live = network.state_dict()
+        for name, mean in self.network.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(live[name].to(mean.dtype), 1 - decay)
+            else:
+                mean.copy_(live[name])

@@ -13,7 +13,7 @@ from shoal.train import draws, losses
 from shoal.train.features import mine, standardised
 from shoal.train.losses import ScanLoss
 
-CROSSWISE_IMAGES = 10_000  # whose neighbours compare two encoders
+SOME_IMAGES = 10_000  # whose neighbours tell which of two encoders, or of two clusterings, is better
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,11 @@ def agreement(label: Tensor, neighbours: Tensor, clusters: int) -> float:
     return float(information / torch.log(torch.tensor(float(clusters))))
 
 
+def some(count: int, seed: int) -> Tensor:
+    """Rising positions of the images that comparisons are made by: of all, or of so many as that takes."""
+    return torch.randperm(count, generator=draws.generator("cpu", seed, "crosswise"))[:SOME_IMAGES].sort().values
+
+
 def crosswise(
     first: Tensor, second: Tensor, clusters: int, k: int, seed: int, device: torch.device
 ) -> tuple[float, float]:
@@ -60,7 +65,7 @@ def crosswise(
         The agreement (0 to 1) of the first's k-means clusters on the second's neighbours, and of the second's on the
         first's.
     """
-    order = torch.randperm(len(first), generator=draws.generator("cpu", seed, "crosswise"))[:CROSSWISE_IMAGES]
+    order = some(len(first), seed)
     told, near = [], []
     for features in (first[order], second[order]):
         points = standardised(features)

@@ -22,13 +22,14 @@ from shoal.train import checkpoint, draws, encoders, evidence, pretext, scan, se
 from shoal.train.config import PLAIN, LoopConfig, OptimiserConfig, ScheduleConfig, TrainConfig
 from shoal.train.encoders import Clusterer, ClusterHeads, Head
 from shoal.train.evidence import HeldOut
-from shoal.train.features import encode, standardised
+from shoal.train.features import encode, mine, standardised
 from shoal.train.gather import rank
 from shoal.train.loop import Phase, Settings, train
 from shoal.train.outcome import Outcome, metadata
 from shoal.train.pixels import Pixels, open_pixels
 from shoal.train.precision import Precision
 from shoal.train.pretext import Colours, Monitor
+from shoal.train.teacher import Teacher
 from shoal.train.views import Views
 
 PRETEXT, SCAN, SELFLABEL = "pretext", "scan", "selflabel"
@@ -133,6 +134,9 @@ class Training:
         position = train(phase, settings, self.folder, self.progress)
         facts: dict[str, Any] = {"epochs": position.epoch, "images": len(self.pixels)}
         result = phase.encoder
+        if self.is_taught and self.starts_embedded:  # nobody will ask for its features at the size of the views
+            self._write(PRETEXT, Outcome.of(result, None, facts))
+            return
         both = self._features(_SideBySide(phase.network), settings.precision)
         seen, projections = both.tensor_split([int(result.dim)], dim=1)  # type: ignore[arg-type]
         features = _settled(result, seen)
@@ -183,46 +187,85 @@ class Training:
         self._write(SCAN, Outcome.of(encoder, chosen, facts))
 
     def learn_selflabel(self) -> None:
-        """The clusters sharpened; kept only if neighbours then agree better than before."""
-        features = checkpoint.read_tensors(self.folder / "features.safetensors")["features"]
-        _, _, held_out = self._split(features)
-        before = Outcome.load(self.outcome(SCAN))
-        assert before.head is not None
-        network = _clusterer(self._encoder(SCAN), before.head)
-        settings = self.settings(self.config.selflabel, SELFLABEL, self._digest(SCAN))
-        phase = selflabel.SelfLabel(
-            self.config.selflabel, network, self.pixels, self.chosen, held_out, self.colours, settings.precision
-        )
-        earlier = phase.agreement()
+        """The clusters sharpened; kept only if neighbours then agree better than before.
+
+        After scan the network teaches itself; else the run's clusters, as the ordinary stages made them, teach it. The
+        neighbours are those that the encoder saw before under strong views: of the very features that told the earlier
+        clusters, they would flatter those.
+
+        Raises:
+            ConfigError: the run has more clusters than the encoder's features have dimensions.
+        """
+        config = self.config.selflabel
+        precision = Precision.of(self.device, config.loop.precision)
+        phase: selflabel.SelfLabel | selflabel.Taught
+        if self.is_taught:
+            teacher = Teacher.of(self.run_dir, self.pixels.ids)
+            earlier, inputs = Outcome.load(self.outcome(PRETEXT)), teacher.digest
+            earlier = dataclasses.replace(earlier, facts={"clusters": teacher.clusters, "why": teacher.why})
+            encoder = self._encoder(PRETEXT)
+            network = _clusterer(encoder, _unlearned(int(encoder.dim), teacher.clusters))  # type: ignore[arg-type]
+            rows = evidence.some(len(teacher.labels), self.seed)
+            judge = self._seen_strongly(encoder, teacher.positions[rows], precision)
+            before = teacher.labels[rows]
+            phase = selflabel.Taught(config, network, self.pixels, teacher, judge, self.colours, precision)
+        else:
+            earlier, inputs = Outcome.load(self.outcome(SCAN)), self._digest(SCAN)
+            assert earlier.head is not None
+            network = _clusterer(self._encoder(SCAN), earlier.head)
+            some = self.chosen[evidence.some(len(self.chosen), self.seed)]
+            judge = self._seen_strongly(network.encoder, some, precision)
+            phase = selflabel.SelfLabel(config, network, self.pixels, self.chosen, judge, self.colours, precision)
+            before = phase.logits(some).argmax(dim=1)
+        settings = self.settings(config, SELFLABEL, inputs)
         position = train(phase, settings, self.folder, self.progress)
         self._take_best(phase, settings)
-        now = -position.best if position.best is not None else earlier
-        facts = {**before.facts, "agreement_before": earlier, "agreement": now, "kept": now > earlier}
-        if now <= earlier:
+        clusters = network.heads.weight.shape[2]
+        then = evidence.agreement(before, judge.neighbours, clusters)
+        now = judge.agreement(phase.logits(judge.positions))
+        facts = {**earlier.facts, "agreement_before": then, "agreement": now, "kept": now > then}
+        if now <= then:
             self.progress.say(
-                f"Self-labelling left neighbours agreeing less than before ({now:.4f}, before {earlier:.4f}): "
-                "the clusters of scan stay"
+                f"Self-labelling left neighbours agreeing less than before ({now:.4f}, before {then:.4f}): the earlier "
+                "clusters stay"
             )
-            self._write(SELFLABEL, Outcome(before.encoder, before.head, facts))
+            self._write(SELFLABEL, dataclasses.replace(earlier, facts=facts))
             return
         result: Any = phase.result
         head = Head(result.heads.weight[0].detach().cpu(), result.heads.bias[0, 0].detach().cpu())
-        self._write(SELFLABEL, Outcome.of(result.encoder, head, facts))
+        self._write(SELFLABEL, Outcome.of(result.encoder, head, facts | {"best_epoch": position.best_epoch}))
 
     def phases(self) -> list[str]:
         """Those the recipe has, in order."""
         found = [PRETEXT]
         if self.config.scan.epochs > 0:
             found.append(SCAN)
-            if self.config.selflabel.epochs > 0:
-                found.append(SELFLABEL)
+        if self.config.selflabel.epochs > 0:
+            found.append(SELFLABEL)
         return found
+
+    @property
+    def is_taught(self) -> bool:
+        """Do clusters that the ordinary stages make teach the encoder?"""
+        return self.config.scan.epochs == 0 and self.config.selflabel.epochs > 0
+
+    @property
+    def starts_embedded(self) -> bool:
+        """Is the encoder, until self-labelling, the embedded backbone as it comes?"""
+        return self.config.encoder.weights == encoders.EMBEDDED and self.config.pretext.epochs == 0
 
     # -- pieces ------------------------------------------------------------------------------------------------------
 
     def _features(self, network: nn.Module, precision: Precision) -> Tensor:
         everything = torch.arange(len(self.pixels))
         return encode(network, self.pixels, everything, self.plain, precision, self.progress)
+
+    def _seen_strongly(self, encoder: nn.Module, positions: Tensor, precision: Precision) -> HeldOut:
+        """Images with the neighbours that they have under one strong view each, as self-labelling shows them."""
+        views = Views(self.config.selflabel.strong, self.config.data.size, *self.colours)
+        random = draws.generator(self.device, self.seed, SELFLABEL, "judge", rank())
+        seen = encode(encoder.to(self.device), self.pixels, positions, lambda images: views(images, random), precision)
+        return HeldOut(positions, mine(seen, self.config.neighbours.k, self.device))
 
     def _compared(self, earlier: Tensor, now: Tensor) -> dict[str, Any]:
         """What tells whether an encoder's features became better by the pretext task than its weights gave."""
@@ -261,6 +304,8 @@ class Training:
             raise TooFewImagesError(
                 f"{images} usable images are fewer than {least}, which {'scan' if by_scan else 'clustering'} needs"
             )
+        if self.is_taught:
+            _unlearned(dim, asked)
         if by_scan and asked > dim:
             raise ConfigError(
                 f"scan.clusters has value {asked}; expected at most {dim}, the dimensions of the encoder's features"
@@ -310,6 +355,19 @@ class _SideBySide(nn.Module):
 def _settled(encoder: nn.Module, features: Tensor) -> Tensor:
     """An encoder's features of all images; one that whitens them is fitted to them."""
     return encoder.whitening.fit(features) if isinstance(encoder, Whitened) else features
+
+
+def _unlearned(dim: int, clusters: int) -> Head:
+    """A head that says nothing yet: its first gradients leave a borrowed encoder as it is.
+
+    Raises:
+        ConfigError: there are too many clusters for a linear head of so many features.
+    """
+    if clusters > dim:
+        raise ConfigError(
+            f"--clusters has value {clusters}; expected at most {dim}, the dimensions of the encoder's features"
+        )
+    return Head(torch.zeros(dim, clusters), torch.zeros(clusters))
 
 
 def _clusterer(encoder: nn.Module, head: Head) -> Clusterer:

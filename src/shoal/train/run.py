@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal import atomic, pipeline
-from shoal.config import ClusterConfig, ClusterCounts
+from shoal.config import DEFAULT_BACKBONE, ClusterConfig, ClusterCounts
 from shoal.embed.architectures import full_name
 from shoal.pipeline import Stage
 from shoal.progress import Progress
@@ -65,14 +65,23 @@ def train(request: TrainRequest, progress: Progress) -> tuple[RunDir, bool]:
         if not processes.is_leader():
             processes.follow([work[phase] for phase in phases], device)
             return run_dir, True
+        index, *ordinary = pipeline.clustering_stages()
         stages = [
             _phase_stage(training, phase, work[phase], number, phases[number - 1] if number else "index")
             for number, phase in enumerate(phases)
         ]
-        pipeline.run(asked, run_dir, [pipeline.clustering_stages()[0], *stages], progress)
+        taught = stages[-1:] if training.is_taught else []
+        pipeline.run(asked, run_dir, [index, *stages[: len(stages) - len(taught)]], progress)
+        for stage in taught:
+            if not pipeline.is_done(asked, run_dir, stage):
+                pipeline.run(_teaching(asked, training), run_dir, ordinary, progress)
+            pipeline.run(asked, run_dir, [stage], progress)
         processes.call(processes.END, device)
     _keep_encoder(run_dir, training, phases[-1])
-    pipeline.run(asked, run_dir, _onward(training, phases), progress)
+    last = Outcome.load(training.outcome(phases[-1]))
+    if training.is_taught and last.head is None:
+        asked = _teaching(asked, training)
+    pipeline.run(asked, run_dir, _onward(last, phases[-1]), progress)
     if request.report:
         show.write(run_dir, config, training.pixels, request.seed)
         pipeline.run(asked, run_dir, pipeline.report_stages(), progress)
@@ -114,6 +123,13 @@ def _warn_of_faults(config: TrainConfig, progress: Progress) -> None:
             )
 
 
+def _teaching(asked: ClusterConfig, training: Training) -> ClusterConfig:
+    """What the ordinary stages are asked for, to make the clusters that self-labelling starts from."""
+    if training.starts_embedded:  # at its own size, as `shoal cluster` has it: that run may be there already
+        return dataclasses.replace(asked, backbone=DEFAULT_BACKBONE, weights=None)
+    return dataclasses.replace(asked, weights=str(training.outcome(PRETEXT)))
+
+
 def _phase_stage(training: Training, phase: str, work: Callable[[], None], number: int, before: str) -> Stage:
     """A phase as a stage of the pipeline; the other processes are called to it."""
 
@@ -127,20 +143,20 @@ def _phase_stage(training: Training, phase: str, work: Callable[[], None], numbe
     def key(config: ClusterConfig) -> dict[str, Any]:
         return {**training.asked(phase), "seed": training.seed}
 
-    return Stage(phase, run, key, lambda run_dir: training.outcome(phase), (before,))
+    # A pretext task of no epochs leaves the same whatever the images are.
+    after = ("index", before) if phase == SELFLABEL and training.is_taught else (before,)
+    return Stage(phase, run, key, lambda run_dir: training.outcome(phase), after)
 
 
-def _onward(training: Training, phases: list[str]) -> list[Stage]:
+def _onward(outcome: Outcome, last: str) -> list[Stage]:
     """From the learned encoder to clusters: the ordinary stages, but for clusters that a trained head tells."""
     _, embed, neighbours, cluster = pipeline.clustering_stages()
-    last = phases[-1]
-    if last == PRETEXT:
+    head = outcome.head
+    if head is None:
         return [embed, neighbours, cluster]
 
     def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
-        outcome = Outcome.load(training.outcome(last))
-        assert outcome.head is not None
-        return clusters.write(run_dir, outcome.head, config.seed, str(outcome.facts["why"]))
+        return clusters.write(run_dir, head, config.seed, str(outcome.facts["why"]))
 
     told = Stage("cluster", run, lambda config: {"told by": last}, cluster.made, ("embed", last))
     return [embed, neighbours, told]

@@ -1,4 +1,4 @@
-"""Self-labelling as a phase of the loop: what a weak view makes it sure of, the encoder learns under a strong one."""
+"""Self-labelling as a phase of the loop: of what is sure, the encoder learns to say the same under strong views."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from shoal.train import ema, losses
+from shoal.train import losses
 from shoal.train.config import PLAIN, SelfLabelConfig
+from shoal.train.ema import Average
 from shoal.train.encoders import Clusterer, on_device
 from shoal.train.evidence import HeldOut
 from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
 from shoal.train.pretext import Colours
 from shoal.train.scan import logits_of
+from shoal.train.teacher import Teacher
 from shoal.train.views import Views
 from shoal.train.watch import Watch, effective_clusters
 
 
-class SelfLabel:
-    """Trains a Clusterer of one head in place.
+class _Sharpened:
+    """What both ways share: a Clusterer of one head that is trained in place, and the average of its weights.
 
-    `kept` holds the live network and, if the recipe has a decay, the average of its weights; `result` is the one of
-    them that counts in the end.
-
-    Args:
-        chosen: positions of the images to learn from, int64 [n].
+    Clusters are judged by the neighbours of `judge`. `kept` holds the live network and, if the recipe has a decay, the
+    average; `result` is the one of them that counts in the end.
     """
 
     name = "selflabel"
@@ -36,33 +36,75 @@ class SelfLabel:
         config: SelfLabelConfig,
         network: Clusterer,
         pixels: Pixels,
-        chosen: Tensor,
-        held_out: HeldOut,
+        judge: HeldOut,
         colours: Colours,
         precision: Precision,
     ) -> None:
         self.config = config
-        self.count = len(chosen)
         self.network = on_device(network, precision.device)
         self.kept: nn.Module = nn.ModuleDict({"network": self.network})
         if config.ema is not None:
-            self.kept["average"] = ema.shadow(self.network)
+            self.kept["average"] = Average(self.network, config.ema)
         size = pixels.config.size
-        self._pixels, self._chosen = pixels, chosen
-        self._held_out, self._precision = held_out, precision
-        self._weak, self._strong = Views(config.weak, size, *colours), Views(config.strong, size, *colours)
+        self._pixels, self._judge, self._precision = pixels, judge, precision
+        self._strong = Views(config.strong, size, *colours)
         self._plain = Views(PLAIN, size, *colours)
         self._entropy, self._clusters = torch.zeros(()), network.heads.weight.shape[2]
 
     @property
     def result(self) -> nn.Module:
         """The network to keep: the average if there is one."""
-        name = "average" if self.config.ema is not None else "network"
-        kept: nn.Module = self.kept[name]  # type: ignore[index]
-        return kept
+        if self.config.ema is None:
+            return self.network
+        network: nn.Module = self.kept["average"].network  # type: ignore[index]
+        return network
 
     def begin_epoch(self, epoch: int) -> None:
         """Every epoch is alike."""
+
+    def after_step(self) -> None:
+        if self.config.ema is not None:
+            self.kept["average"].update(self.network)  # type: ignore[index]
+
+    def look(self, watch: Watch, epoch: int) -> dict[str, float]:
+        entropy = float(self._entropy)
+        watch.clusters(entropy, self._clusters, epoch)
+        return {"clusters_used": effective_clusters(entropy)}
+
+    def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float, dict[str, Any]]:
+        """Minus the agreement of neighbours."""
+        agreement = self._judge.agreement(self.logits(self._judge.positions))
+        return -agreement, {"agreement": agreement}
+
+    def logits(self, positions: Tensor) -> Tensor:
+        """What the result says of images as they are, [n, K]."""
+        return logits_of(self.result, self._pixels, positions, self._plain, self._precision)[0]
+
+    def _note(self, logits: Tensor) -> None:
+        mean = logits.detach().float().softmax(dim=1).mean(dim=0)
+        self._entropy = -torch.special.xlogy(mean, mean).sum()
+
+
+class SelfLabel(_Sharpened):
+    """The network teaches itself: labels are what it says of weak views at every step (SCAN, section 2.3).
+
+    Args:
+        chosen: positions of the images to learn from, int64 [n].
+    """
+
+    def __init__(
+        self,
+        config: SelfLabelConfig,
+        network: Clusterer,
+        pixels: Pixels,
+        chosen: Tensor,
+        judge: HeldOut,
+        colours: Colours,
+        precision: Precision,
+    ) -> None:
+        super().__init__(config, network, pixels, judge, colours, precision)
+        self._weak = Views(config.weak, pixels.config.size, *colours)
+        self._chosen, self.count = chosen, len(chosen)
 
     def examples(self, positions: Tensor, random: torch.Generator) -> Tensor:
         return self._pixels.take(self._chosen[positions])
@@ -80,24 +122,70 @@ class SelfLabel:
             quota=self.config.quota,
             weigh_classes=self.config.weigh_classes,
         )
-        mean = weak.float().softmax(dim=1).mean(dim=0)
-        self._entropy = -torch.special.xlogy(mean, mean).sum()
+        self._note(weak)
         return {"loss": found.total, "confident": found.confident.float().mean()}
 
-    def after_step(self) -> None:
-        if self.config.ema is not None:
-            ema.update(self.result, self.network, self.config.ema)
 
-    def look(self, watch: Watch, epoch: int) -> dict[str, float]:
-        entropy = float(self._entropy)
-        watch.clusters(entropy, self._clusters, epoch)
-        return {"clusters_used": effective_clusters(entropy)}
+class Taught(_Sharpened):
+    """Clusters that there are teach the network: at first theirs are the labels, after each epoch those it now gives.
+
+    Of each cluster the surest `quota` is learned from. The last epoch counts: agreement with neighbours that were there
+    before falls with all that is learned beyond them.
+    """
+
+    def __init__(
+        self,
+        config: SelfLabelConfig,
+        network: Clusterer,
+        pixels: Pixels,
+        teacher: Teacher,
+        judge: HeldOut,
+        colours: Colours,
+        precision: Precision,
+    ) -> None:
+        super().__init__(config, network, pixels, judge, colours, precision)
+        self.kept.register_buffer("labels", teacher.labels.clone())
+        self.kept.register_buffer("confidence", teacher.confidence.clone())
+        self._chosen, self.count = teacher.positions, max(1, round(config.quota * len(teacher.labels)))
+        self._surest, self._weights = torch.empty(0), torch.empty(0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """The images to learn from, and the weight of each class, by the labels as they stand."""
+        labels: Tensor = self.kept.labels  # type: ignore[assignment]
+        self._surest = surest(labels, self.kept.confidence, self._clusters)[: self.count]  # type: ignore[arg-type]
+        counts = torch.bincount(labels[self._surest], minlength=self._clusters).float()
+        even = counts.sum() / (self._clusters * counts.clamp_min(1))
+        self._weights = even if self.config.weigh_classes else torch.ones_like(counts)
+
+    def examples(self, positions: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        rows = self._surest[positions]
+        return self._pixels.take(self._chosen[rows]), self.kept.labels[rows]  # type: ignore[index]
+
+    def losses(self, network: nn.Module, examples: tuple[Tensor, Tensor], random: torch.Generator) -> dict[str, Tensor]:
+        pixels, labels = (part.to(self._precision.device, non_blocking=True) for part in examples)
+        with self._precision.autocast():
+            strong = network(self._strong(pixels, random))[0]
+        self._note(strong)
+        loss = F.cross_entropy(strong.float(), labels, reduction="none") * self._weights.to(strong.device)[labels]
+        return {"loss": loss.mean()}
 
     def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float, dict[str, Any]]:
-        """Minus the agreement of neighbours among the images put aside."""
-        agreement = self.agreement()
-        return -agreement, {"agreement": agreement}
+        """The labels are renewed here, where the checkpoint that is written next will hold them."""
+        logits = self.logits(self._chosen)
+        confidence, labels = logits.softmax(dim=1).max(dim=1)
+        renewed = float(labels.ne(self.kept.labels).float().mean())  # type: ignore[arg-type]
+        self.kept.labels.copy_(labels)  # type: ignore[operator]
+        self.kept.confidence.copy_(confidence)  # type: ignore[operator]
+        agreement = self._judge.agreement(logits[torch.isin(self._chosen, self._judge.positions)])
+        return -float(epoch), {"agreement": agreement, "renewed": renewed}
 
-    def agreement(self) -> float:
-        logits = logits_of(self.result, self._pixels, self._held_out.positions, self._plain, self._precision)
-        return self._held_out.agreement(logits[0])
+
+def surest(labels: Tensor, confidence: Tensor, clusters: int) -> Tensor:
+    """Positions of all images [n], such that the first part of them has the same part of each cluster, its surest."""
+    by_label_then_surest = confidence.argsort(descending=True, stable=True)
+    by_label_then_surest = by_label_then_surest[labels[by_label_then_surest].argsort(stable=True)]
+    counts = torch.bincount(labels, minlength=clusters)
+    starts = counts.cumsum(0) - counts
+    ordered = labels[by_label_then_surest]
+    place = torch.arange(len(labels)) - starts[ordered]
+    return by_label_then_surest[((place + 0.5) / counts[ordered]).argsort(stable=True)]

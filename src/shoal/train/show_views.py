@@ -52,9 +52,11 @@ def _sets(config: TrainConfig) -> list[tuple[str, ViewConfig, int]]:
         named += [(word, task.views, side) for word, side in zip(words, (first, last), strict=False)]
     if config.scan.epochs:
         named.append(("scan", config.scan.views, size))
-        if config.selflabel.epochs:
-            weak, strong = config.selflabel.weak, config.selflabel.strong
-            named += [("selflabel, weak", weak, size), ("selflabel, strong", strong, size)]
+    if config.selflabel.epochs:
+        weak, strong = config.selflabel.weak, config.selflabel.strong
+        if config.scan.epochs:
+            named.append(("selflabel, weak", weak, size))
+        named.append(("selflabel, strong", strong, size))
     titles: dict[tuple[ViewConfig, int], list[str]] = {}
     for title, views, side in named:
         titles.setdefault((views, side), []).append(title)
