@@ -98,7 +98,7 @@ def one_seed(asked: argparse.Namespace, request: TrainRequest, test: Path) -> di
         "on": asked.on,
         "seed": seed,
         "recipe": _without_folders(config.to_json()),
-        "minutes": round((_seconds(run_dir) + sum(line["seconds"] for line in before)) / 60, 2),
+        "minutes": round((seconds(run_dir) + sum(line["seconds"] for line in before)) / 60, 2),
         "processor_minutes": round((_processor_seconds(before + lines) + beside) / 60, 2),
         "knn": round(weighted_knn(bank, bank_labels, queries, test_labels), 4),
         "purity_20_train": round(_purity(fine, labels), 4),
@@ -179,7 +179,7 @@ def weighted_knn(
     return right / len(queries)
 
 
-def _seconds(run_dir: RunDir) -> float:
+def seconds(run_dir: RunDir) -> float:
     """Of all the work: each epoch's from the log, which counts resumed ones too, and of the other stages."""
     epochs: dict[str, float] = {}
     for line in log.read(run_dir.train):

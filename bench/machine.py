@@ -99,9 +99,13 @@ def write_result(name: str, values: dict[str, Any]) -> Path:
 
 def keep_run(name: str, run: str, found: dict[str, Any]) -> Path:
     """Put what one run of a benchmark found beside the others in results/NAME.json, with the machine it was made on."""
+    return write_result(name, {"runs": {**kept_runs(name), run: {"machine": describe(), **found}}})
+
+
+def kept_runs(name: str) -> dict[str, Any]:
+    """What `keep_run` put there."""
     file = RESULTS / f"{name}.json"
-    earlier = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else {}
-    return write_result(name, {"runs": {**earlier, run: {"machine": describe(), **found}}})
+    return dict(json.loads(file.read_text(encoding="utf-8"))["runs"]) if file.is_file() else {}
 
 
 def peak_memory_bytes() -> int:

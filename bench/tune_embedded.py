@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import machine
-from from_scratch import told
+from from_scratch import seconds, told
 from shoal import pipeline
 from shoal.config import ClusterConfig
 from shoal.evaluate import metrics
@@ -44,7 +44,10 @@ def main() -> None:
     asked = parser.parse_args()
     items = list(open_source((str(asked.test),)).items())
     truth = np.array([item.label for item in items])
+    done = machine.kept_runs("tune_embedded")
     for seed in asked.seeds:
+        if f"{asked.train.stem}-seed{seed}" in done:
+            continue
         run_dir = RunDir(asked.out / f"{asked.train.stem}-seed{seed}.shoal")
         before = run_dir.root.with_suffix(".before.json")
         if not before.is_file():
@@ -62,12 +65,11 @@ def main() -> None:
             seed=seed,
             report=False,
         )
-        began = time.perf_counter()
         train(request, TerminalProgress())
         found = {
             "recipe": recipe.load(RECIPE, asked.set).to_json(),
             "frozen": json.loads(before.read_text(encoding="utf-8")),
-            "tuned": {"minutes": round((time.perf_counter() - began) / 60, 2), **measured(run_dir, items, truth)},
+            "tuned": {"minutes": round(seconds(run_dir) / 60, 2), **measured(run_dir, items, truth)},
             "facts": Outcome.load(run_dir.train / "encoder.safetensors").facts,
             "log": log.read(run_dir.train),
         }

@@ -17,11 +17,13 @@ from shoal.config import ClusterConfig
 from shoal.errors import CollapseError, RunError
 from shoal.progress import Progress
 from shoal.rundir import RunDir
-from shoal.train import checkpoint, dead_taps, log, loop, pixels
+from shoal.train import checkpoint, dead_taps, log, loop, pixels, selflabel
 from shoal.train.config import DataConfig
+from shoal.train.encoders import Clusterer, ClusterHeads
 from shoal.train.evidence import HeldOut, crosswise, split
 from shoal.train.features import encode, mine
 from shoal.train.selflabel import surest
+from shoal.train.teacher import Teacher
 from shoal.train.watch import Watch, health
 
 PHASES = {
@@ -133,11 +135,31 @@ def test_clusters_that_are_mostly_right_teach_an_encoder_the_rest(tmp_path: Path
     torch.testing.assert_close(phase.logits(torch.arange(60)).softmax(dim=1).max(dim=1).values, phase.kept.confidence)
 
 
+def test_uneven_clusters_teach_without_alarm(tmp_path: Path) -> None:
+    """95 of 100 images are of one kind: all but one cluster empty would be 1, these are 1.2."""
+    changes = ("selflabel.epochs=12", "selflabel.loop.batch=8", "selflabel.weigh_classes=false")
+    recipe = small_training.config(*changes, "selflabel.optimiser.rate=0.05", "selflabel.ema=null")
+    images = small_training.pixels(100)
+    labels = torch.zeros(100, dtype=torch.long)
+    labels[:5] = 1
+    phase = selflabel.Taught(
+        recipe.selflabel,
+        Clusterer(small_training.TinyEncoder(), ClusterHeads(8, 2, 1)),
+        images,
+        Teacher(torch.arange(100), labels, torch.rand(100), 2, "", ""),
+        HeldOut(torch.arange(100), torch.arange(100).roll(1)[:, None]),
+        small_training.COLOURS,
+        small_training.PRECISION,
+    )
+    loop.train(phase, small_training.settings(recipe, "selflabel"), tmp_path, Progress())
+    assert all(line["clusters_used"] < 1.5 for line in log.read(tmp_path)[-3:])
+
+
 def test_of_each_cluster_the_surest_come_first() -> None:
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 2, 0])
     confidence = torch.tensor([0.1, 0.9, 0.5, 0.7, 0.2, 0.3, 0.0, 0.3])
     order = surest(labels, confidence, 4)  # the fourth cluster is empty
-    assert order.tolist() == [1, 5, 3, 2, 6, 7, 4, 0]  # at 0.1, 0.25, 0.3, 0.5, 0.5, 0.7, 0.75, 0.9 of their clusters
+    assert order.tolist() == [1, 5, 6, 3, 2, 4, 7, 0]  # after 0, 0, 0, 0.2, 0.4, 0.5, 0.6, 0.8 of their clusters
 
 
 def test_standardising_is_put_into_the_head() -> None:

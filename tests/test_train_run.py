@@ -21,8 +21,9 @@ from shoal.config import ClusterCounts
 from shoal.embeddings import EmbeddingStore
 from shoal.errors import ConfigError, RunError, SourceError, TooFewImagesError, WeightsError
 from shoal.progress import Progress
+from shoal.publish.publish import publish
 from shoal.rundir import RunDir
-from shoal.train import checkpoint, clusters, datasets, recipe, show_views
+from shoal.train import checkpoint, clusters, datasets, recipe, selflabel, show_views
 from shoal.train.encoders import Head
 from shoal.train.outcome import Outcome
 from shoal.train.phases import Training
@@ -312,9 +313,7 @@ TAUGHT = ("scan.epochs=0", "selflabel.epochs=3", "selflabel.optimiser.rate=0.01"
 def test_clusters_of_the_ordinary_stages_may_teach_the_encoder(
     source: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = TrainRequest(
-        (str(source),), str(recipe_file), TAUGHT, "3", out=tmp_path / "run", device="cpu", report=False
-    )
+    request = TrainRequest((str(source),), str(recipe_file), TAUGHT, "3", out=tmp_path / "run", device="cpu")
     judged = []
 
     def kept(then: float, now: float) -> None:
@@ -338,14 +337,14 @@ def test_clusters_of_the_ordinary_stages_may_teach_the_encoder(
     start = Outcome.load(run_dir.train / "pretext" / "outcome.safetensors").encoder
     assert not all(torch.equal(start[name], outcome.encoder[name]) for name in start)
     assert judged == [(48, 3)]
+    assert (run_dir.report / "train-selflabel.png").stat().st_size > 1000
+    publish(run_dir, tmp_path / "model")
+    assert "| self-labelling | 3 epochs" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
 
     # Run again, nothing is done again: neither the ordinary stages for the teacher nor the learning.
-    stages = run_dir.read_state()["stages"]
+    done = {name: run_dir.stage(name) for name in ("pretext", "selflabel", "embed", "neighbours", "cluster", "report")}
     train(request, Progress())
-    again = run_dir.read_state()["stages"]
-    assert {name: record for name, record in again.items() if name != "index"} == {
-        name: record for name, record in stages.items() if name != "index"
-    }
+    assert {name: run_dir.stage(name) for name in done} == done
     assert len(judged) == 1
 
     # Where it made them worse, the run is as if it had not been asked for.
@@ -356,6 +355,70 @@ def test_clusters_of_the_ordinary_stages_may_teach_the_encoder(
     plain, _ = train(dataclasses.replace(request, changes=plain_changes, out=tmp_path / "plain"), Progress())
     assert worse.read_clusters().equals(plain.read_clusters())
     assert worse.stage("embed")["facts"]["embedded_now"] == 48  # once, for the teacher
+
+
+@pytest.mark.parametrize("where", ["selflabel", "embed", "cluster"])
+def test_resume_of_a_killed_teaching_goes_on(
+    where: str, source: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ordinary stages are done already, for the teacher: that does not make the run a finished one."""
+    monkeypatch.setattr("shoal.train.evidence.HeldOut.agreement", lambda judge, logits: 2.0)  # it is kept
+    request = TrainRequest(
+        (str(source),), str(recipe_file), TAUGHT, "3", out=tmp_path / "run", device="cpu", report=False, resume=True
+    )
+
+    class SwitchedOffError(Exception):
+        pass
+
+    def switch_off(*words: object, **more: object) -> None:
+        raise SwitchedOffError
+
+    with monkeypatch.context() as patched:
+        if where == "selflabel":
+            patched.setattr(selflabel.Taught, "after_step", switch_off)
+        elif where == "embed":  # after the encoder was taught
+            patched.setattr("shoal.train.run._keep_encoder", switch_off)
+        else:
+            patched.setattr("shoal.train.clusters.write", switch_off)
+        with pytest.raises(SwitchedOffError):
+            train(request, Progress())
+    run_dir, worked = train(request, Progress())
+    assert worked
+    assert run_dir.stage("cluster")["facts"]["method"] == "selflabel"
+    assert run_dir.stage("embed")["facts"]["backbone"] == "shoal:timm/test_resnet"
+    assert train(request, Progress()) == (run_dir, False)
+    assert train(dataclasses.replace(request, changes=(*TAUGHT, "selflabel.quota=0.6")), Progress())[1]
+
+
+def test_one_cluster_teaches_nothing(recipe_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for level in range(1, 9):  # other files, the same pixels
+        Image.new("RGB", (20, 20), "teal").save(folder / f"{level}.png", compress_level=level)
+    changes = ("pretext.epochs=0", "encoder.name=tf_efficientnet_lite0", "encoder.weights=embedded", "data.size=32")
+    request = TrainRequest((str(folder),), str(recipe_file), (*TAUGHT, *changes), out=tmp_path / "run", report=False)
+    said: list[str] = []
+
+    class Heard(Progress):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    run_dir, _ = train(request, Heard())
+    assert run_dir.stage("cluster")["facts"]["k"] == 1
+    assert any("Self-labelling was left out: 1 clusters" in text for text in said)
+
+
+def test_scan_after_teaching_in_the_same_run_has_features_of_its_own(source: Path, tmp_path: Path) -> None:
+    small = ("data.size=32", "selflabel.epochs=1", "selflabel.loop.batch=16")
+    request = TrainRequest((str(source),), "tune-embedded", small, "3", out=tmp_path / "run", report=False)
+    run_dir, _ = train(request, Progress())
+    assert not (run_dir.train / "features.safetensors").exists()
+    scan = ("data.size=32", "selflabel.epochs=0", "scan.epochs=1", "scan.tune_encoder=false", "scan.loop.batch=16")
+    train(dataclasses.replace(request, changes=scan), Progress())
+    assert checkpoint.read_tensors(run_dir.train / "features.safetensors")["features"].shape == (48, 1280)
+    assert run_dir.stage("cluster")["facts"]["method"] == "scan"
+    train(request, Progress())
+    assert not (run_dir.train / "features.safetensors").exists()
 
 
 def test_teaching_starts_again_when_images_were_added(source: Path, recipe_file: Path, tmp_path: Path) -> None:
@@ -468,7 +531,7 @@ def test_a_head_s_clusters_and_confidence_are_kept_exactly(seed: int, tmp_path: 
     weight, bias = rng.normal(size=(12, 5)), rng.normal(size=5) * 3
     run = write_small_run(tmp_path / "run", features)
     head = Head(torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
-    clusters.write(run, head, 0, "5 clusters were asked for")
+    clusters.write(run, head, 0, "scan", "5 clusters were asked for")
     logits = features.astype(np.float64) @ weight + bias
     probability = np.exp(logits - logits.max(1, keepdims=True))
     probability /= probability.sum(1, keepdims=True)
@@ -491,7 +554,7 @@ def test_images_far_from_all_clusters_are_unknown(tmp_path: Path) -> None:
     centres = 5 * np.eye(3, 8)
     features = (centres[np.arange(900) % 3] + rng.normal(0, 0.3, (900, 8))).astype(np.float16)
     run = write_small_run(tmp_path / "run", features)
-    clusters.write(run, Head(torch.from_numpy(centres.T).float(), torch.zeros(3)), 0, "why")
+    clusters.write(run, Head(torch.from_numpy(centres.T).float(), torch.zeros(3)), 0, "scan", "why")
     model = ClusterModel.load(run.model)
     near = model.assign((centres + 0.1).astype(np.float32))
     far = model.assign(np.full((1, 8), 40, np.float32))
@@ -503,7 +566,7 @@ def test_clusters_without_images_are_dropped_and_more_than_dimensions_refused(tm
     features = np.abs(np.random.default_rng(0).normal(size=(50, 4))).astype(np.float16)
     run = write_small_run(tmp_path / "run", features)
     weight = torch.tensor([[0.0, 5, -5], [0, -5, 5], [0, 1, 1], [0, 1, 2]])
-    found = clusters.write(run, Head(weight, torch.tensor([-99.0, 0, 0])), 0, "3 clusters were asked for")
+    found = clusters.write(run, Head(weight, torch.tensor([-99.0, 0, 0])), 0, "scan", "3 clusters were asked for")
     assert found.facts["k"] == 2
     assert found.facts["sentence"] == "3 clusters were asked for; 1 of them got no image"
     assert set(run.read_clusters()["cluster"].to_pylist()) == {0, 1}

@@ -143,10 +143,12 @@ def _require_room_of_its_own(run_dir: RunDir, source: Source) -> None:
 
 
 def is_done(config: ClusterConfig, run_dir: RunDir, stage: Stage) -> bool:
-    """Would running the stage do nothing? Those before it must have been run."""
-    record = run_dir.read_state()["stages"].get(stage.name)
+    """Would running the stage do nothing?"""
+    records = run_dir.read_state()["stages"]
+    record = records.get(stage.name)
     return (
-        bool(record)
+        record is not None
+        and all(records.get(name, {}).get("state") == "done" for name in stage.after)
         and record["state"] == "done"
         and record["key"] == _key(config, run_dir, stage)
         and not stage.always

@@ -46,6 +46,7 @@ DATASETS: Final = {
     "shoal-cifar100-20-": ("uoft-cs/cifar100", "CIFAR-100"),
     "shoal-stl10-": (None, "STL-10"),
 }
+HEADS: Final = ("scan", "selflabel")  # methods of clustering whose clusters are a trained head's
 SECTIONS: Final = ("encoder", "data", "pretext", "neighbours", "scan", "selflabel")  # of a recipe
 TASKS: Final = {"simclr": "SimCLR", "moco": "MoCo v2", "rotnet": "RotNet"}
 ESCAPED: Final = re.compile(r"([\\`*_{}\[\]<>|~&$])")  # what Markdown, HTML and formulas begin with
@@ -167,7 +168,7 @@ class Card:
                     f"encoder {'tuned' if scan['tune_encoder'] else 'frozen'}",
                 )
             )
-        if scan["epochs"] and selflabel["epochs"]:
+        if selflabel["epochs"]:
             stage = self.findings.state["stages"].get("selflabel", {})
             kept = "" if stage.get("facts", {}).get("kept", True) else "; not kept: neighbours agreed less after it"
             taken = f"the surest {selflabel['quota']:.0%} of each cluster"

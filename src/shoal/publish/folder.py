@@ -17,7 +17,7 @@ from shoal.embed.spec import EncoderSpec
 from shoal.errors import RequestError, WorkError
 from shoal.progress import Progress
 from shoal.publish import architecture
-from shoal.publish.card import Card, recipe_of
+from shoal.publish.card import HEADS, Card, recipe_of
 from shoal.report import sheets, thumbnails
 from shoal.report.findings import Findings
 from shoal.report.selection import show
@@ -97,7 +97,7 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
             files={name: what for name, what in FILES.items() if name in written},
         )
         parts = architecture.encoder_parts(spec, folder / ENCODER_WEIGHTS)
-        is_head = findings.facts.get("method") == "scan" and "made_as" not in findings.facts
+        is_head = findings.facts.get("method") in HEADS and "made_as" not in findings.facts
         (folder / ARCHITECTURE).write_bytes(architecture.draw(spec, parts, card.model, card.origin, is_head))
         (folder / CARD).write_text(card.render(), encoding="utf-8")
         task.advance()

@@ -19,7 +19,7 @@ TITLES: Final = {
     "train-pretext": "Loss of the pretext task, and how even its features lie",
     "train-knn": "What the nearest neighbours' labels tell, by epoch; watched, not learned from",
     "train-scan": "Loss of clustering: consistency and entropy apart",
-    "train-selflabel": "Self-labelling: loss, and the share of images it is sure of",
+    "train-selflabel": "Self-labelling: loss, images that are sure or told anew, and neighbours that agree",
     "train-views": "Views: what the encoder was shown",
     "train-architecture": "The encoder",
 }
@@ -35,7 +35,7 @@ _PANELS: Final[dict[str, list[tuple[str, str, tuple[str, ...]]]]] = {
     ],
     "selflabel": [
         ("Self-labelling loss", "mean of each epoch", ("loss",)),
-        ("Confident images, and neighbours that agree", "as parts of 1", ("confident", "agreement")),
+        ("Images, and neighbours that agree", "as parts of 1", ("confident", "renewed", "agreement")),
     ],
 }
 
@@ -73,7 +73,8 @@ def _phase(phase: str, lines: list[dict[str, Any]], clusters: int | None) -> byt
     return figures.png(figure)
 
 
-def _curves(panel: Axes, lines: list[dict[str, Any]], names: tuple[str, ...]) -> None:
+def _curves(panel: Axes, lines: list[dict[str, Any]], known: tuple[str, ...]) -> None:
+    names = [name for name in known if any(name in line for line in lines)]
     for name, colour in zip(names, (INK, ACCENT), strict=False):
         points = [(line["epoch"] + 1, line[name]) for line in lines if name in line]
         panel.plot(*zip(*points, strict=True), color=colour, linewidth=1.4, marker=".", markersize=4, label=name)

@@ -30,10 +30,11 @@ LEAST_SCALE = 1e-3  # of the least-squares fit's α, which may come out negative
 PAIRS_IMAGES = 20_000  # beyond, silhouettes are of squared distances, which need no pairs
 
 
-def write(run_dir: RunDir, head: Head, seed: int, words: str) -> StageResult:
+def write(run_dir: RunDir, head: Head, seed: int, method: str, words: str) -> StageResult:
     """Write clusters, levels, sweep, choose_k and the model's clusters of `head` on the run's embeddings.
 
     Args:
+        method: the phase that trained the head.
         words: why that many clusters. Those that got no image are dropped, and counted there.
     """
     images = run_dir.read_images(["id", "path", "status", "duplicate_of"])
@@ -71,7 +72,7 @@ def write(run_dir: RunDir, head: Head, seed: int, words: str) -> StageResult:
     facts = {
         "k": k,
         "sentence": words,
-        "method": "scan",
+        "method": method,
         "metric": EUCLIDEAN,
         "sizes": sizes.tolist(),
         "n_unsure": int(found.unsure.sum()),

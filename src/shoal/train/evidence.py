@@ -38,6 +38,8 @@ class HeldOut:
 
 def agreement(label: Tensor, neighbours: Tensor, clusters: int) -> float:
     """`HeldOut.agreement` of cluster numbers [m]; neighbours [m, k]."""
+    if clusters < 2:
+        return 0.0
     pairs = label[:, None] * clusters + label[neighbours]  # [m, k]
     joint = torch.bincount(pairs.flatten(), minlength=clusters**2).double().view(clusters, clusters)
     joint = (joint + joint.T) / (2 * joint.sum())

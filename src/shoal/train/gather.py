@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 
 def world_size() -> int:
@@ -35,6 +35,14 @@ def gather_constant(values: Tensor) -> Tensor:
     parts = [torch.empty_like(values) for _ in range(world_size())]
     distributed.all_gather(parts, values.contiguous())
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def share_first(network: nn.Module) -> None:
+    """Give every process the first one's weights and statistics."""
+    if world_size() > 1:
+        for tensor in network.state_dict().values():
+            distributed.broadcast(tensor, 0)
 
 
 class _Gather(torch.autograd.Function):

@@ -34,6 +34,7 @@ from shoal.train.views import Views
 
 PRETEXT, SCAN, SELFLABEL = "pretext", "scan", "selflabel"
 LEAST_IMAGES = 4  # for scan: two to learn from, two to judge by
+EMBEDDED_ARCHITECTURE = "tf_efficientnet_lite0"  # by timm's name
 SOME_CLUSTERS = 20  # by which encoders are compared where nobody said how many
 
 
@@ -106,7 +107,9 @@ class Training:
         if phase in (SCAN, SELFLABEL):
             found |= {SCAN: recipe[SCAN], "clusters": self.clusters.values}
         if phase == SELFLABEL:
-            found |= {SELFLABEL: recipe[SELFLABEL]}
+            found |= {SELFLABEL: recipe[SELFLABEL], "version": 2}  # raised when the same settings leave something else
+        if not self.leaves_features:
+            found["features"] = False
         weights = self.config.encoder.weights
         return {**found, "weights": digest_file(encoders.weights_file(weights)) if weights else None}
 
@@ -134,7 +137,9 @@ class Training:
         position = train(phase, settings, self.folder, self.progress)
         facts: dict[str, Any] = {"epochs": position.epoch, "images": len(self.pixels)}
         result = phase.encoder
-        if self.is_taught and self.starts_embedded:  # nobody will ask for its features at the size of the views
+        if not self.leaves_features:
+            if rank() == 0:  # what an earlier training left there is of another encoder
+                (self.folder / "features.safetensors").unlink(missing_ok=True)
             self._write(PRETEXT, Outcome.of(result, None, facts))
             return
         both = self._features(_SideBySide(phase.network), settings.precision)
@@ -163,7 +168,7 @@ class Training:
         clusters, words = self._number_of_clusters(features[self.chosen])
         anchors, neighbours, held_out = self._split(features)
         encoder = self._encoder(PRETEXT)
-        settings = self.settings(config, SCAN, self._digest(PRETEXT))
+        settings = self.settings(config, SCAN, digest_of(self._digest(PRETEXT), self._inputs()))
         precision = settings.precision
         with draws.seeded(self.device, self.seed, SCAN, "weights"):
             phase: scan.TunedScan | scan.FrozenScan
@@ -192,9 +197,6 @@ class Training:
         After scan the network teaches itself; else the run's clusters, as the ordinary stages made them, teach it. The
         neighbours are those that the encoder saw before under strong views: of the very features that told the earlier
         clusters, they would flatter those.
-
-        Raises:
-            ConfigError: the run has more clusters than the encoder's features have dimensions.
         """
         config = self.config.selflabel
         precision = Precision.of(self.device, config.loop.precision)
@@ -204,7 +206,15 @@ class Training:
             earlier, inputs = Outcome.load(self.outcome(PRETEXT)), teacher.digest
             earlier = dataclasses.replace(earlier, facts={"clusters": teacher.clusters, "why": teacher.why})
             encoder = self._encoder(PRETEXT)
-            network = _clusterer(encoder, _unlearned(int(encoder.dim), teacher.clusters))  # type: ignore[arg-type]
+            dim = int(encoder.dim)  # type: ignore[arg-type]
+            if not 2 <= teacher.clusters <= dim:
+                self.progress.say(
+                    f"Self-labelling was left out: {teacher.clusters} clusters, and it takes from 2 to {dim}, the "
+                    "dimensions of the encoder's features"
+                )
+                self._write(SELFLABEL, dataclasses.replace(earlier, facts={**earlier.facts, "kept": False}))
+                return
+            network = _clusterer(encoder, Head(torch.zeros(dim, teacher.clusters), torch.zeros(teacher.clusters)))
             rows = evidence.some(len(teacher.labels), self.seed)
             judge = self._seen_strongly(encoder, teacher.positions[rows], precision)
             before = teacher.labels[rows]
@@ -223,8 +233,9 @@ class Training:
         clusters = network.heads.weight.shape[2]
         then = evidence.agreement(before, judge.neighbours, clusters)
         now = judge.agreement(phase.logits(judge.positions))
-        facts = {**earlier.facts, "agreement_before": then, "agreement": now, "kept": now > then}
-        if now <= then:
+        kept = now > then
+        facts = {**earlier.facts, "agreement_before": then, "agreement": now, "kept": kept}
+        if not kept:
             self.progress.say(
                 f"Self-labelling left neighbours agreeing less than before ({now:.4f}, before {then:.4f}): the earlier "
                 "clusters stay"
@@ -252,7 +263,14 @@ class Training:
     @property
     def starts_embedded(self) -> bool:
         """Is the encoder, until self-labelling, the embedded backbone as it comes?"""
-        return self.config.encoder.weights == encoders.EMBEDDED and self.config.pretext.epochs == 0
+        encoder = self.config.encoder
+        is_embedded = encoder.weights == encoders.EMBEDDED and encoder.name == EMBEDDED_ARCHITECTURE
+        return is_embedded and self.config.pretext.epochs == 0
+
+    @property
+    def leaves_features(self) -> bool:
+        """Does the pretext task leave features of all images at the size of the views, for what comes after?"""
+        return not (self.is_taught and self.starts_embedded)
 
     # -- pieces ------------------------------------------------------------------------------------------------------
 
@@ -304,8 +322,11 @@ class Training:
             raise TooFewImagesError(
                 f"{images} usable images are fewer than {least}, which {'scan' if by_scan else 'clustering'} needs"
             )
-        if self.is_taught:
-            _unlearned(dim, asked)
+        if self.is_taught and self._clusters_asked_for() and asked > dim:
+            raise ConfigError(
+                f"--clusters has value {asked}; expected at most {dim}, the dimensions of the encoder's features, for "
+                "self-labelling"
+            )
         if by_scan and asked > dim:
             raise ConfigError(
                 f"scan.clusters has value {asked}; expected at most {dim}, the dimensions of the encoder's features"
@@ -355,19 +376,6 @@ class _SideBySide(nn.Module):
 def _settled(encoder: nn.Module, features: Tensor) -> Tensor:
     """An encoder's features of all images; one that whitens them is fitted to them."""
     return encoder.whitening.fit(features) if isinstance(encoder, Whitened) else features
-
-
-def _unlearned(dim: int, clusters: int) -> Head:
-    """A head that says nothing yet: its first gradients leave a borrowed encoder as it is.
-
-    Raises:
-        ConfigError: there are too many clusters for a linear head of so many features.
-    """
-    if clusters > dim:
-        raise ConfigError(
-            f"--clusters has value {clusters}; expected at most {dim}, the dimensions of the encoder's features"
-        )
-    return Head(torch.zeros(dim, clusters), torch.zeros(clusters))
 
 
 def _clusterer(encoder: nn.Module, head: Head) -> Clusterer:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from shoal import atomic, pipeline
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig, ClusterCounts
 from shoal.embed.architectures import full_name
@@ -53,23 +55,18 @@ def train(request: TrainRequest, progress: Progress) -> tuple[RunDir, bool]:
     """
     config = recipe.load(request.recipe, request.changes)
     asked, run_dir = prepare(request, config, progress)
-    if request.resume and _is_finished(run_dir, request.report):
+    if request.resume and _is_finished(request, config, asked, run_dir, progress):
         return run_dir, False
     _warn_of_faults(config, progress)
-    with processes.together(request.device) as device, freed_memory.kept():
+    with processes.together(request.device) as device:
         monitor = KnnMonitor(run_dir, config)
         training = Training(config, run_dir, asked.seed, asked.counts, device, progress, monitor)
         monitor.training = training
-        work = {PRETEXT: training.learn_pretext, SCAN: training.learn_scan, SELFLABEL: training.learn_selflabel}
-        phases = training.phases()
         if not processes.is_leader():
-            processes.follow([work[phase] for phase in phases], device)
+            processes.follow([work for _, work in _work(training)], device)
             return run_dir, True
         index, *ordinary = pipeline.clustering_stages()
-        stages = [
-            _phase_stage(training, phase, work[phase], number, phases[number - 1] if number else "index")
-            for number, phase in enumerate(phases)
-        ]
+        stages = _phase_stages(training)
         taught = stages[-1:] if training.is_taught else []
         pipeline.run(asked, run_dir, [index, *stages[: len(stages) - len(taught)]], progress)
         for stage in taught:
@@ -77,11 +74,9 @@ def train(request: TrainRequest, progress: Progress) -> tuple[RunDir, bool]:
                 pipeline.run(_teaching(asked, training), run_dir, ordinary, progress)
             pipeline.run(asked, run_dir, [stage], progress)
         processes.call(processes.END, device)
-    _keep_encoder(run_dir, training, phases[-1])
-    last = Outcome.load(training.outcome(phases[-1]))
-    if training.is_taught and last.head is None:
-        asked = _teaching(asked, training)
-    pipeline.run(asked, run_dir, _onward(last, phases[-1]), progress)
+    _keep_encoder(run_dir, training, training.phases()[-1])
+    asked, onward = _onward(asked, training)
+    pipeline.run(asked, run_dir, onward, progress)
     if request.report:
         show.write(run_dir, config, training.pixels, request.seed)
         pipeline.run(asked, run_dir, pipeline.report_stages(), progress)
@@ -130,9 +125,29 @@ def _teaching(asked: ClusterConfig, training: Training) -> ClusterConfig:
     return dataclasses.replace(asked, weights=str(training.outcome(PRETEXT)))
 
 
-def _phase_stage(training: Training, phase: str, work: Callable[[], None], number: int, before: str) -> Stage:
-    """A phase as a stage of the pipeline; the other processes are called to it."""
+def _work(training: Training) -> list[tuple[str, Callable[[], None]]]:
+    """Every phase the recipe has, in order, and what does it; what it frees it keeps, but not beyond its end."""
+    work = {PRETEXT: training.learn_pretext, SCAN: training.learn_scan, SELFLABEL: training.learn_selflabel}
 
+    def keeping(learn: Callable[[], None]) -> Callable[[], None]:
+        def learn_and_keep() -> None:
+            with freed_memory.kept():
+                learn()
+
+        return learn_and_keep
+
+    return [(phase, keeping(work[phase])) for phase in training.phases()]
+
+
+def _phase_stages(training: Training) -> list[Stage]:
+    """The phases as stages of the pipeline; the other processes are called to each."""
+    return [
+        _phase_stage(training, phase, work, number, training.phases()[:number][-1:])
+        for number, (phase, work) in enumerate(_work(training))
+    ]
+
+
+def _phase_stage(training: Training, phase: str, work: Callable[[], None], number: int, before: list[str]) -> Stage:
     def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
         atomic.write_json(run_dir.train / "recipe.json", training.config.to_json())
         processes.call(number, training.device)
@@ -143,23 +158,24 @@ def _phase_stage(training: Training, phase: str, work: Callable[[], None], numbe
     def key(config: ClusterConfig) -> dict[str, Any]:
         return {**training.asked(phase), "seed": training.seed}
 
-    # A pretext task of no epochs leaves the same whatever the images are.
-    after = ("index", before) if phase == SELFLABEL and training.is_taught else (before,)
-    return Stage(phase, run, key, lambda run_dir: training.outcome(phase), after)
+    # Of the index too: a pretext task of no epochs leaves the same whatever the images are.
+    return Stage(phase, run, key, lambda run_dir: training.outcome(phase), ("index", *before))
 
 
-def _onward(outcome: Outcome, last: str) -> list[Stage]:
+def _onward(asked: ClusterConfig, training: Training) -> tuple[ClusterConfig, list[Stage]]:
     """From the learned encoder to clusters: the ordinary stages, but for clusters that a trained head tells."""
     _, embed, neighbours, cluster = pipeline.clustering_stages()
+    last = training.phases()[-1]
+    outcome = Outcome.load(training.outcome(last))
     head = outcome.head
     if head is None:
-        return [embed, neighbours, cluster]
+        return _teaching(asked, training) if training.is_taught else asked, [embed, neighbours, cluster]
 
     def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
-        return clusters.write(run_dir, head, config.seed, str(outcome.facts["why"]))
+        return clusters.write(run_dir, head, config.seed, last, str(outcome.facts["why"]))
 
     told = Stage("cluster", run, lambda config: {"told by": last}, cluster.made, ("embed", last))
-    return [embed, neighbours, told]
+    return asked, [embed, neighbours, told]
 
 
 def _keep_encoder(run_dir: RunDir, training: Training, last: str) -> None:
@@ -171,5 +187,15 @@ def _keep_encoder(run_dir: RunDir, training: Training, last: str) -> None:
             shutil.copyfile(made, temporary)
 
 
-def _is_finished(run_dir: RunDir, report: bool) -> bool:
-    return run_dir.run_json.is_file() and run_dir.stage("report" if report else "cluster") is not None
+def _is_finished(
+    request: TrainRequest, config: TrainConfig, asked: ClusterConfig, run_dir: RunDir, progress: Progress
+) -> bool:
+    """Would the same request find nothing to do, as long as the images are the same?"""
+    training = Training(config, run_dir, asked.seed, asked.counts, torch.device("cpu"), progress)
+    if not all(pipeline.is_done(asked, run_dir, stage) for stage in _phase_stages(training)):
+        return False
+    if not (run_dir.train / ENCODER).is_file():
+        return False
+    asked, onward = _onward(asked, training)
+    done = all(pipeline.is_done(asked, run_dir, stage) for stage in onward)
+    return done and (not request.report or pipeline.is_done(asked, run_dir, pipeline.report_stages()[-1]))

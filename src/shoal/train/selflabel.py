@@ -13,6 +13,7 @@ from shoal.train.config import PLAIN, SelfLabelConfig
 from shoal.train.ema import Average
 from shoal.train.encoders import Clusterer, on_device
 from shoal.train.evidence import HeldOut
+from shoal.train.gather import share_first, world_size
 from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
 from shoal.train.pretext import Colours
@@ -50,6 +51,7 @@ class _Sharpened:
         self._strong = Views(config.strong, size, *colours)
         self._plain = Views(PLAIN, size, *colours)
         self._entropy, self._clusters = torch.zeros(()), network.heads.weight.shape[2]
+        self._expected, self._advice = float(self._clusters), "raise scan.entropy_weight"
 
     @property
     def result(self) -> nn.Module:
@@ -68,17 +70,23 @@ class _Sharpened:
 
     def look(self, watch: Watch, epoch: int) -> dict[str, float]:
         entropy = float(self._entropy)
-        watch.clusters(entropy, self._clusters, epoch)
+        watch.clusters(entropy, self._expected, epoch, self._advice)
         return {"clusters_used": effective_clusters(entropy)}
 
     def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float, dict[str, Any]]:
         """Minus the agreement of neighbours."""
+        self._share_average()
         agreement = self._judge.agreement(self.logits(self._judge.positions))
         return -agreement, {"agreement": agreement}
 
     def logits(self, positions: Tensor) -> Tensor:
         """What the result says of images as they are, [n, K]."""
         return logits_of(self.result, self._pixels, positions, self._plain, self._precision)[0]
+
+    def _share_average(self) -> None:
+        """All processes take the first's: statistics of BatchNorm, averaged apart, may differ."""
+        if self.config.ema is not None:
+            share_first(self.result)
 
     def _note(self, logits: Tensor) -> None:
         mean = logits.detach().float().softmax(dim=1).mean(dim=0)
@@ -146,7 +154,10 @@ class Taught(_Sharpened):
         super().__init__(config, network, pixels, judge, colours, precision)
         self.kept.register_buffer("labels", teacher.labels.clone())
         self.kept.register_buffer("confidence", teacher.confidence.clone())
-        self._chosen, self.count = teacher.positions, max(1, round(config.quota * len(teacher.labels)))
+        least = max(self._clusters, 2 * world_size())
+        count = len(teacher.labels)
+        self._chosen, self.count = teacher.positions, min(count, max(round(config.quota * count), least))
+        self._advice = "raise selflabel.quota"
         self._surest, self._weights = torch.empty(0), torch.empty(0)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -154,6 +165,8 @@ class Taught(_Sharpened):
         labels: Tensor = self.kept.labels  # type: ignore[assignment]
         self._surest = surest(labels, self.kept.confidence, self._clusters)[: self.count]  # type: ignore[arg-type]
         counts = torch.bincount(labels[self._surest], minlength=self._clusters).float()
+        shares = counts / counts.sum()
+        self._expected = effective_clusters(float(-torch.special.xlogy(shares, shares).sum()))
         even = counts.sum() / (self._clusters * counts.clamp_min(1))
         self._weights = even if self.config.weigh_classes else torch.ones_like(counts)
 
@@ -171,6 +184,7 @@ class Taught(_Sharpened):
 
     def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float, dict[str, Any]]:
         """The labels are renewed here, where the checkpoint that is written next will hold them."""
+        self._share_average()
         logits = self.logits(self._chosen)
         confidence, labels = logits.softmax(dim=1).max(dim=1)
         renewed = float(labels.ne(self.kept.labels).float().mean())  # type: ignore[arg-type]
@@ -181,11 +195,14 @@ class Taught(_Sharpened):
 
 
 def surest(labels: Tensor, confidence: Tensor, clusters: int) -> Tensor:
-    """Positions of all images [n], such that the first part of them has the same part of each cluster, its surest."""
+    """Positions of all images [n], such that the first part of them has the same part of each cluster, its surest.
+
+    The surest image of every cluster comes before the second of any.
+    """
     by_label_then_surest = confidence.argsort(descending=True, stable=True)
     by_label_then_surest = by_label_then_surest[labels[by_label_then_surest].argsort(stable=True)]
     counts = torch.bincount(labels, minlength=clusters)
     starts = counts.cumsum(0) - counts
     ordered = labels[by_label_then_surest]
     place = torch.arange(len(labels)) - starts[ordered]
-    return by_label_then_surest[((place + 0.5) / counts[ordered]).argsort(stable=True)]
+    return by_label_then_surest[(place / counts[ordered]).argsort(stable=True)]

@@ -68,13 +68,13 @@ class Watch:
                 f"{self._phase}.temperature, or check that the views do not hide what the images show (--show-views)"
             )
 
-    def clusters(self, entropy: float, clusters: int, epoch: int, advice: str = "raise scan.entropy_weight") -> None:
-        """`entropy` of the mean assignment to `clusters`; `advice` is what to try first."""
+    def clusters(self, entropy: float, clusters: float, epoch: int, advice: str = "raise scan.entropy_weight") -> None:
+        """`entropy` of the mean assignment to so many `clusters`, effectively; `advice` is what to try first."""
         effective = effective_clusters(entropy)
         self._empty = self._empty + 1 if clusters >= 2 and effective < min(LEAST_CLUSTERS, 0.75 * clusters) else 0
         if self._empty >= PATIENCE:
             raise CollapseError(
-                f"{self._phase} collapsed in epoch {epoch}: nearly all images are in one of {clusters} clusters "
+                f"{self._phase} collapsed in epoch {epoch}: nearly all images are in one of {clusters:.3g} clusters "
                 f"(effective number {effective:.2f}); {advice}, lower "
                 f"{self._phase}.optimiser.rate, or train the pretext task for longer"
             )
