@@ -181,6 +181,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
     ]
     assert [process.wait(timeout=120) for process in started] == [0, 0]
     together, alone = load_file(target), two_ranks.gradients()
+    assert together.pop("shared").tolist() == [[15.0], [15.0]]  # 4 + 2 + 4 · 2 numbers and a count, all 1
     assert together.keys() == alone.keys()
     for name, gradient in alone.items():
         assert gradient.abs().max() > 1e-6 or name.endswith("bias")

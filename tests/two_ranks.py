@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from shoal.train import losses
-from shoal.train.gather import rank, world_size
+from shoal.train.gather import gather_constant, rank, share_first, world_size
 
 BATCH, DIM, CLUSTERS, HEADS = 24, 10, 4, 3
 
@@ -57,10 +57,20 @@ def gradients() -> dict[str, Tensor]:
     return found
 
 
+def shared() -> Tensor:
+    """Sums of a network's weights and statistics in each process, after all have taken the first one's: [world, 1]."""
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.fill_(rank() + 1)
+    share_first(network)
+    return gather_constant(torch.stack([tensor.sum() for tensor in network.state_dict().values()]).sum().view(1, 1))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
-    made = gradients()
+    made = {**gradients(), "shared": shared()}
     if os.environ["RANK"] == "0":
         save_file(made, sys.argv[1])
     distributed.destroy_process_group()
