@@ -7,7 +7,7 @@ its seconds by the clock and of processor time: on a machine busy with something
     python bench/from_scratch.py --train cifar10-train.parquet --on dev            # choose settings: 40,000 to 10,000
     python bench/from_scratch.py --train cifar10-train.parquet --test cifar10-test.parquet --on test --seeds 0 1 2
     python bench/from_scratch.py --train fashion-mnist-train.parquet --test fashion-mnist-test.parquet --on test \
-        --name fashion --set pretext.epochs=9
+        --name fashion --set pretext.epochs=8
 
 `--set key.sub=value` changes the recipe (`cpu-small` unless --recipe says otherwise). `--continues RUN …` names runs
 that left the weights this one starts from, one after another: their epochs are counted too. `shoal bench` leaves tables

@@ -18,7 +18,7 @@ from shoal.embed.architectures import Whitened
 from shoal.errors import ConfigError, TooFewImagesError
 from shoal.progress import Progress
 from shoal.rundir import RunDir, digest_file, digest_of
-from shoal.train import checkpoint, draws, encoders, evidence, pretext, scan, selflabel
+from shoal.train import checkpoint, draws, encoders, evidence, pretext, scan, selflabel, views
 from shoal.train.config import PLAIN, LoopConfig, OptimiserConfig, ScheduleConfig, TrainConfig
 from shoal.train.encoders import Clusterer, ClusterHeads, Head
 from shoal.train.evidence import HeldOut
@@ -30,7 +30,6 @@ from shoal.train.pixels import Pixels, open_pixels
 from shoal.train.precision import Precision
 from shoal.train.pretext import Colours, Monitor
 from shoal.train.teacher import Teacher
-from shoal.train.views import Views
 
 PRETEXT, SCAN, SELFLABEL = "pretext", "scan", "selflabel"
 LEAST_IMAGES = 4  # for scan: two to learn from, two to judge by
@@ -89,7 +88,7 @@ class Training:
 
     def plain(self, images: Tensor) -> Tensor:
         """Images as they are, normalised."""
-        return Views(PLAIN, self.config.data.size, *self.colours)(images, torch.Generator(self.device))
+        return views.Views(PLAIN, self.config.data.size, *self.colours)(images, torch.Generator(self.device))
 
     def settings(self, section: Any, phase: str, inputs: str) -> Settings:
         loop: LoopConfig = section.loop
@@ -195,8 +194,8 @@ class Training:
         """The clusters sharpened; kept only if neighbours then agree better than before.
 
         After scan the network teaches itself; else the run's clusters, as the ordinary stages made them, teach it. The
-        neighbours are those that the encoder saw before under strong views: of the very features that told the earlier
-        clusters, they would flatter those.
+        neighbours are those that the encoder saw before, under stronger views: of the very features that told the
+        earlier clusters, they would flatter those.
         """
         config = self.config.selflabel
         precision = Precision.of(self.device, config.loop.precision)
@@ -279,10 +278,13 @@ class Training:
         return encode(network, self.pixels, everything, self.plain, precision, self.progress)
 
     def _seen_strongly(self, encoder: nn.Module, positions: Tensor, precision: Precision) -> HeldOut:
-        """Images with the neighbours that they have under one strong view each, as self-labelling shows them."""
-        views = Views(self.config.selflabel.strong, self.config.data.size, *self.colours)
+        """Images with the neighbours that they have under one view each, stronger than those that are learned from."""
+        strong = self.config.selflabel.strong
+        operations, cutout = min(views.OPERATIONS, 2 * strong.operations), round(1.5 * strong.cutout)
+        stronger = dataclasses.replace(strong, operations=operations, cutout=cutout)
+        shown = views.Views(stronger, self.config.data.size, *self.colours)
         random = draws.generator(self.device, self.seed, SELFLABEL, "judge", rank())
-        seen = encode(encoder.to(self.device), self.pixels, positions, lambda images: views(images, random), precision)
+        seen = encode(encoder.to(self.device), self.pixels, positions, lambda images: shown(images, random), precision)
         return HeldOut(positions, mine(seen, self.config.neighbours.k, self.device))
 
     def _compared(self, earlier: Tensor, now: Tensor) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from shoal.train import colour, geometry
 from shoal.train.config import ViewConfig
 
 GEOMETRIC = 5  # of RandAugment's operations; with the photometric ones and doing nothing, there are 14
+OPERATIONS = GEOMETRIC + len(colour.PHOTOMETRIC) + 1  # the last does nothing
 
 
 class Views:
@@ -83,9 +84,8 @@ class Views:
     def _strong(self, images: Tensor, random: torch.Generator) -> Tensor:
         """`operations` of RandAugment's 14, no one twice: those that move pixels in one pass, then those of colour."""
         count = len(images)
-        every = GEOMETRIC + len(colour.PHOTOMETRIC) + 1  # the last does nothing
-        order = torch.rand(count, every, generator=random, device=random.device).argsort(dim=1)
-        chosen = torch.zeros(count, every, dtype=torch.bool, device=random.device)
+        order = torch.rand(count, OPERATIONS, generator=random, device=random.device).argsort(dim=1)
+        chosen = torch.zeros(count, OPERATIONS, dtype=torch.bool, device=random.device)
         chosen.scatter_(1, order[:, : self.config.operations], True)
         maps = geometry.after(geometry.flips(count, random), self._placed(images, random))
         maps = geometry.after(geometry.distortions(chosen[:, :GEOMETRIC], random), maps)
