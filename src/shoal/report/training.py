@@ -19,7 +19,7 @@ TITLES: Final = {
     "train-pretext": "Loss of the pretext task, and how even its features lie",
     "train-knn": "What the nearest neighbours' labels tell, by epoch; watched, not learned from",
     "train-scan": "Loss of clustering: consistency and entropy apart",
-    "train-selflabel": "Self-labelling: loss, images that are sure or told anew, and neighbours that agree",
+    "train-selflabel": "Self-labelling: loss, neighbours that agree, and images learned from or told anew",
     "train-views": "Views: what the encoder was shown",
     "train-architecture": "The encoder",
 }
@@ -35,7 +35,11 @@ _PANELS: Final[dict[str, list[tuple[str, str, tuple[str, ...]]]]] = {
     ],
     "selflabel": [
         ("Self-labelling loss", "mean of each epoch", ("loss",)),
-        ("Images, and neighbours that agree", "as parts of 1", ("confident", "renewed", "agreement")),
+        (
+            "Neighbours that agree, and images",
+            "parts of 1; confident: images learned from; renewed: images that got another cluster",
+            ("confident", "renewed", "agreement"),
+        ),
     ],
 }
 
