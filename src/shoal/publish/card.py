@@ -174,6 +174,8 @@ class Card:
             taken = f"the surest {selflabel['quota']:.0%} of each cluster"
             if not selflabel["quota"]:
                 taken = f"images surer than {selflabel['threshold']}"
+            if not scan["epochs"]:
+                taken += " that was found with the encoder before"
             found.append(("self-labelling", f"{_loop(selflabel)}, {taken}{kept}"))
         return found
 
