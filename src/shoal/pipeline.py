@@ -145,32 +145,29 @@ def _require_room_of_its_own(run_dir: RunDir, source: Source) -> None:
 def is_done(config: ClusterConfig, run_dir: RunDir, stage: Stage) -> bool:
     """Would running the stage do nothing?"""
     records = run_dir.read_state()["stages"]
-    record = records.get(stage.name)
-    return (
-        record is not None
-        and all(records.get(name, {}).get("state") == "done" for name in stage.after)
-        and record["state"] == "done"
-        and record["key"] == _key(config, run_dir, stage)
-        and not stage.always
-        and stage.made(run_dir).exists()
-    )
+    inputs_are_there = all(records.get(name, {}).get("state") == "done" for name in stage.after)
+    return inputs_are_there and _is_current(stage, run_dir, records, _key(stage, config, run_dir, records))
 
 
-def _key(config: ClusterConfig, run_dir: RunDir, stage: Stage) -> str:
-    records = run_dir.read_state()["stages"]
+def _key(stage: Stage, config: ClusterConfig, run_dir: RunDir, records: dict[str, Any]) -> str:
     inputs = [records[name]["digest"] for name in stage.after]
     if stage.reads_edits and run_dir.edits.is_file():
         inputs.append(corrected_digest(run_dir))
     return digest_of(stage.name, STAGE_VERSION.get(stage.name, 1), stage.key(config), inputs)
 
 
+def _is_current(stage: Stage, run_dir: RunDir, records: dict[str, Any], key: str) -> bool:
+    record = records.get(stage.name, {})
+    is_same = record.get("state") == "done" and record["key"] == key
+    return is_same and not stage.always and stage.made(run_dir).exists()
+
+
 def _run_stage(stage: Stage, config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
     state = run_dir.read_state()
     records = state["stages"]
-    record = records.get(stage.name)
-    if is_done(config, run_dir, stage):
+    record, key = records.get(stage.name), _key(stage, config, run_dir, records)
+    if _is_current(stage, run_dir, records, key):
         return StageResult(record["digest"], record["facts"])
-    key = _key(config, run_dir, stage)
     if record and record["key"] != key:
         records[stage.name] = {"state": "stale", "key": key}
         run_dir.write_state(state)
