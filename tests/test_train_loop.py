@@ -19,10 +19,10 @@ from shoal.progress import Progress
 from shoal.rundir import RunDir
 from shoal.train import checkpoint, dead_taps, log, loop, pixels, selflabel
 from shoal.train.config import DataConfig
-from shoal.train.encoders import Clusterer, ClusterHeads
+from shoal.train.encoders import Clusterer, ClusterHeads, Head
 from shoal.train.evidence import HeldOut, crosswise, split
 from shoal.train.features import encode, mine
-from shoal.train.selflabel import surest
+from shoal.train.selflabel import calibrated, surest
 from shoal.train.teacher import Teacher
 from shoal.train.watch import Watch, health
 
@@ -160,6 +160,20 @@ def test_of_each_cluster_the_surest_come_first() -> None:
     confidence = torch.tensor([0.1, 0.9, 0.5, 0.7, 0.2, 0.3, 0.0, 0.3])
     order = surest(labels, confidence, 4)  # the fourth cluster is empty
     assert order.tolist() == [1, 5, 6, 3, 2, 4, 7, 0]  # after 0, 0, 0, 0.2, 0.4, 0.5, 0.6, 0.8 of their clusters
+
+
+@pytest.mark.parametrize("truth", [0.2, 1.0, 3.0])
+def test_confidence_tells_how_often_the_earlier_clusters_agree(truth: float) -> None:
+    """The earlier clusters are drawn by probabilities softmax(truth · logits): that factor is found again."""
+    random = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(20_000, 5, generator=random)
+    earlier = torch.multinomial((truth * logits).softmax(dim=1), 1, generator=random)[:, 0]
+    head = calibrated(Head(torch.ones(3, 5), torch.full((5,), 2.0)), logits, earlier)
+    assert head.weight.unique().item() == pytest.approx(truth, rel=0.12)
+    torch.testing.assert_close(head.bias, 2 * head.weight[0])
+    agreed = logits.argmax(dim=1).eq(earlier).float().mean()
+    confidence = (logits * head.weight[0]).softmax(dim=1).max(dim=1).values.mean()
+    assert float(confidence) == pytest.approx(float(agreed), abs=0.02)
 
 
 def test_standardising_is_put_into_the_head() -> None:

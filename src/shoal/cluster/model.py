@@ -158,7 +158,7 @@ def fit_model(
         known = np.flatnonzero(~np.isnan(votes))
         blocks = kmeans.score_blocks(points[known], found.centroids, metric=metric)
         judged = np.concatenate([block for _, block in blocks]), votes[known].astype(np.float64)
-    concentration = DEFAULT_CONCENTRATION if judged is None else _concentration(*judged)
+    concentration = DEFAULT_CONCENTRATION if judged is None else fit_concentration(*judged)
     dims = points.shape[1] if space.basis is None else space.basis.shape[1]
     lengths = as_if_new(lengths, dims)
     scores = scores_without_itself(points, found, metric)
@@ -232,6 +232,23 @@ def closeness_of(points: Float32, scores: Float32, lengths: Float32, metric: str
     return closeness
 
 
+def fit_concentration(scores: Float32, agreed: npt.NDArray[np.float64]) -> float:
+    """How sharply membership falls off with scores [n, k], so that confidence says how often others agree.
+
+    The concentration is the one under which the confidence best predicts, in log-likelihood, the share [n] of others
+    (clusterings of the image, or neighbours of it) that agree on its cluster.
+    """
+    spread = float(scores.std()) or 1.0
+    gaps = (scores - scores.max(axis=1, keepdims=True)) / spread
+    best, best_likelihood = TEMPERATURES[0], -np.inf
+    for temperature in TEMPERATURES:
+        confidence = np.clip(1 / np.exp(temperature * gaps).sum(axis=1), 1e-6, 1 - 1e-6)
+        likelihood = float((agreed * np.log(confidence) + (1 - agreed) * np.log1p(-confidence)).mean())
+        if likelihood > best_likelihood:
+            best, best_likelihood = temperature, likelihood
+    return float(best) / spread
+
+
 def _halves_agree(
     points: Float32, k: int, metric: str, rng: np.random.Generator
 ) -> tuple[Float32, npt.NDArray[np.float64]] | None:
@@ -250,20 +267,3 @@ def _halves_agree(
     first = scores.argmax(axis=1).astype(np.int32)
     second, _ = kmeans.assign(sample, fits[1].centroids, metric=metric)
     return scores, (stability.contingency(second, first, k).argmax(axis=1)[second] == first).astype(np.float64)
-
-
-def _concentration(scores: Float32, agreed: npt.NDArray[np.float64]) -> float:
-    """How sharply membership falls off with scores [n, k], so that confidence says how often others agree.
-
-    The concentration is the one under which the confidence best predicts, in log-likelihood, the share [n] of others
-    (clusterings of the image, or neighbours of it) that agree on its cluster.
-    """
-    spread = float(scores.std()) or 1.0
-    gaps = (scores - scores.max(axis=1, keepdims=True)) / spread
-    best, best_likelihood = TEMPERATURES[0], -np.inf
-    for temperature in TEMPERATURES:
-        confidence = np.clip(1 / np.exp(temperature * gaps).sum(axis=1), 1e-6, 1 - 1e-6)
-        likelihood = float((agreed * np.log(confidence) + (1 - agreed) * np.log1p(-confidence)).mean())
-        if likelihood > best_likelihood:
-            best, best_likelihood = temperature, likelihood
-    return float(best) / spread

@@ -37,6 +37,24 @@ EMBEDDED_ARCHITECTURE = "tf_efficientnet_lite0"  # by timm's name
 SOME_CLUSTERS = 20  # by which encoders are compared where nobody said how many
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Start:
+    """Self-labelling about to begin.
+
+    Attributes:
+        judge: images with the neighbours that clusters are judged by, before and after.
+        earlier: what stays if they are not better.
+        before: the earlier clusters of the judge's images, int64 [m].
+        inputs: a digest of what is learned from.
+    """
+
+    phase: selflabel.SelfLabel | selflabel.Taught
+    judge: HeldOut
+    earlier: Outcome
+    before: Tensor
+    inputs: str
+
+
 @dataclass(frozen=True)
 class Training:
     """A recipe on the images of a run. Every process of a training has one of these."""
@@ -199,51 +217,28 @@ class Training:
         """
         config = self.config.selflabel
         precision = Precision.of(self.device, config.loop.precision)
-        phase: selflabel.SelfLabel | selflabel.Taught
-        if self.is_taught:
-            teacher = Teacher.of(self.run_dir, self.pixels.ids)
-            earlier, inputs = Outcome.load(self.outcome(PRETEXT)), teacher.digest
-            earlier = dataclasses.replace(earlier, facts={"clusters": teacher.clusters, "why": teacher.why})
-            encoder = self._encoder(PRETEXT)
-            dim = int(encoder.dim)  # type: ignore[arg-type]
-            if not 2 <= teacher.clusters <= dim:
-                self.progress.say(
-                    f"Self-labelling was left out: {teacher.clusters} clusters, and it takes from 2 to {dim}, the "
-                    "dimensions of the encoder's features"
-                )
-                self._write(SELFLABEL, dataclasses.replace(earlier, facts={**earlier.facts, "kept": False}))
-                return
-            network = _clusterer(encoder, Head(torch.zeros(dim, teacher.clusters), torch.zeros(teacher.clusters)))
-            rows = evidence.some(len(teacher.labels), self.seed)
-            judge = self._seen_strongly(encoder, teacher.positions[rows], precision)
-            before = teacher.labels[rows]
-            phase = selflabel.Taught(config, network, self.pixels, teacher, judge, self.colours, precision)
-        else:
-            earlier, inputs = Outcome.load(self.outcome(SCAN)), self._digest(SCAN)
-            assert earlier.head is not None
-            network = _clusterer(self._encoder(SCAN), earlier.head)
-            some = self.chosen[evidence.some(len(self.chosen), self.seed)]
-            judge = self._seen_strongly(network.encoder, some, precision)
-            phase = selflabel.SelfLabel(config, network, self.pixels, self.chosen, judge, self.colours, precision)
-            before = phase.logits(some).argmax(dim=1)
-        settings = self.settings(config, SELFLABEL, inputs)
+        start = self._taught(precision) if self.is_taught else self._teaching_itself(precision)
+        if start is None:
+            return
+        phase, judge = start.phase, start.judge
+        settings = self.settings(config, SELFLABEL, start.inputs)
         position = train(phase, settings, self.folder, self.progress)
         self._take_best(phase, settings)
-        clusters = network.heads.weight.shape[2]
-        then = evidence.agreement(before, judge.neighbours, clusters)
-        now = judge.agreement(phase.logits(judge.positions))
+        logits = phase.logits(judge.positions)
+        then = evidence.agreement(start.before, judge.neighbours, logits.shape[1])
+        now = judge.agreement(logits)
         kept = now > then
-        facts = {**earlier.facts, "agreement_before": then, "agreement": now, "kept": kept}
+        facts = {**start.earlier.facts, "agreement_before": then, "agreement": now, "kept": kept}
         if not kept:
             self.progress.say(
                 f"Self-labelling left neighbours agreeing less than before ({now:.4f}, before {then:.4f}): the earlier "
                 "clusters stay"
             )
-            self._write(SELFLABEL, dataclasses.replace(earlier, facts=facts))
+            self._write(SELFLABEL, dataclasses.replace(start.earlier, facts=facts))
             return
-        result: Any = phase.result
-        head = Head(result.heads.weight[0].detach().cpu(), result.heads.bias[0, 0].detach().cpu())
-        self._write(SELFLABEL, Outcome.of(result.encoder, head, facts | {"best_epoch": position.best_epoch}))
+        head = selflabel.calibrated(phase.head(), logits, start.before)
+        encoder: Any = phase.result.encoder
+        self._write(SELFLABEL, Outcome.of(encoder, head, facts | {"best_epoch": position.best_epoch}))
 
     def phases(self) -> list[str]:
         """Those the recipe has, in order."""
@@ -276,6 +271,38 @@ class Training:
     def _features(self, network: nn.Module, precision: Precision) -> Tensor:
         everything = torch.arange(len(self.pixels))
         return encode(network, self.pixels, everything, self.plain, precision, self.progress)
+
+    def _taught(self, precision: Precision) -> _Start | None:
+        """Clusters of the ordinary stages teach; None, and they stay, if the encoder cannot have as many."""
+        teacher = Teacher.of(self.run_dir, self.pixels.ids)
+        facts: dict[str, Any] = {"clusters": teacher.clusters, "why": teacher.why}
+        earlier = dataclasses.replace(Outcome.load(self.outcome(PRETEXT)), facts=facts)
+        encoder = self._encoder(PRETEXT)
+        dim = int(encoder.dim)  # type: ignore[arg-type]
+        if not 2 <= teacher.clusters <= dim:
+            self.progress.say(
+                f"Self-labelling was left out: {teacher.clusters} clusters, and it takes from 2 to {dim}, the "
+                "dimensions of the encoder's features"
+            )
+            self._write(SELFLABEL, dataclasses.replace(earlier, facts=facts | {"kept": False}))
+            return None
+        network = _clusterer(encoder, Head(torch.zeros(dim, teacher.clusters), torch.zeros(teacher.clusters)))
+        rows = evidence.some(len(teacher.labels), self.seed)
+        judge = self._seen_strongly(encoder, teacher.positions[rows], precision)
+        config = self.config.selflabel
+        phase = selflabel.Taught(config, network, self.pixels, teacher, judge, self.colours, precision)
+        return _Start(phase, judge, earlier, teacher.labels[rows], teacher.digest)
+
+    def _teaching_itself(self, precision: Precision) -> _Start:
+        """What scan left goes on."""
+        earlier = Outcome.load(self.outcome(SCAN))
+        assert earlier.head is not None
+        network = _clusterer(self._encoder(SCAN), earlier.head)
+        some = self.chosen[evidence.some(len(self.chosen), self.seed)]
+        judge = self._seen_strongly(network.encoder, some, precision)
+        config = self.config.selflabel
+        phase = selflabel.SelfLabel(config, network, self.pixels, self.chosen, judge, self.colours, precision)
+        return _Start(phase, judge, earlier, phase.logits(some).argmax(dim=1), self._digest(SCAN))
 
     def _seen_strongly(self, encoder: nn.Module, positions: Tensor, precision: Precision) -> HeldOut:
         """Images with the neighbours that they have under one view each, stronger than those that are learned from."""

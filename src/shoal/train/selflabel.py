@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shoal.cluster.model import fit_concentration
 from shoal.train import losses
 from shoal.train.config import PLAIN, SelfLabelConfig
 from shoal.train.ema import Average
-from shoal.train.encoders import Clusterer, on_device
+from shoal.train.encoders import Clusterer, Head, on_device
 from shoal.train.evidence import HeldOut
 from shoal.train.gather import share_first, world_size
 from shoal.train.pixels import Pixels
@@ -82,6 +83,11 @@ class _Sharpened:
     def logits(self, positions: Tensor) -> Tensor:
         """What the result says of images as they are, [n, K]."""
         return logits_of(self.result, self._pixels, positions, self._plain, self._precision)[0]
+
+    def head(self) -> Head:
+        """The result's."""
+        heads: Any = self.result.heads
+        return Head(heads.weight[0].detach().cpu(), heads.bias[0, 0].detach().cpu())
 
     def _share_average(self) -> None:
         """All processes take the first's: statistics of BatchNorm, averaged apart, may differ."""
@@ -192,6 +198,20 @@ class Taught(_Sharpened):
         self.kept.confidence.copy_(confidence)  # type: ignore[operator]
         agreement = self._judge.agreement(logits[torch.isin(self._chosen, self._judge.positions)])
         return -float(epoch), {"agreement": agreement, "renewed": renewed}
+
+
+def calibrated(head: Head, logits: Tensor, earlier: Tensor) -> Head:
+    """The head with its logits multiplied by one number, so that confidence tells how often earlier clusters agree.
+
+    As it was trained, a network is sure of nearly all images, since it was asked to be.
+
+    Args:
+        logits: what it says of some images [n, K].
+        earlier: the clusters that these images had before, by the same numbers, int64 [n].
+    """
+    agreed = logits.argmax(dim=1).eq(earlier)
+    factor = fit_concentration(logits.numpy(), agreed.double().numpy())
+    return Head(head.weight * factor, head.bias * factor)
 
 
 def surest(labels: Tensor, confidence: Tensor, clusters: int) -> Tensor:
