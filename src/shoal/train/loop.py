@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -210,6 +211,8 @@ def _save(
 def _distributed(network: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1 or not any(weight.requires_grad for weight in network.parameters()):
         return network
+    # It says so of a single head's dimension of size 1, whose stride means nothing.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
 
