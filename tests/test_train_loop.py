@@ -22,7 +22,7 @@ from shoal.train.config import DataConfig
 from shoal.train.encoders import Clusterer, ClusterHeads, Head
 from shoal.train.evidence import HeldOut, crosswise, split
 from shoal.train.features import encode, mine
-from shoal.train.selflabel import calibrated, surest
+from shoal.train.selflabel import calibrated, probe, surest
 from shoal.train.teacher import Teacher
 from shoal.train.watch import Watch, health
 
@@ -160,6 +160,25 @@ def test_of_each_cluster_the_surest_come_first() -> None:
     confidence = torch.tensor([0.1, 0.9, 0.5, 0.7, 0.2, 0.3, 0.0, 0.3])
     order = surest(labels, confidence, 4)  # the fourth cluster is empty
     assert order.tolist() == [1, 5, 6, 3, 2, 4, 7, 0]  # after 0, 0, 0, 0.2, 0.4, 0.5, 0.6, 0.8 of their clusters
+
+
+@pytest.mark.parametrize("clusters", [2, 5])
+def test_a_probe_tells_what_a_line_can_tell(clusters: int) -> None:
+    """Features far from zero, of very different scales, and one that is the same for all images."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % clusters
+    features = torch.eye(clusters, 8)[labels] + 0.1 * torch.randn(400, 8, generator=random)
+    features = features * torch.logspace(-3, 3, 8) + 50
+    features[:, 7] = 7
+    head = probe(features[:300], labels[:300], clusters)
+    assert head.weight.shape == (8, clusters)
+    assert ((features[300:] @ head.weight + head.bias).argmax(dim=1) == labels[300:]).all()
+
+
+def test_a_probe_gives_no_image_to_a_cluster_that_has_none() -> None:
+    features = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+    head = probe(features, (features[:, 0] > 0).long(), 3)
+    assert ((features @ head.weight + head.bias).argmax(dim=1) < 2).all()
 
 
 @pytest.mark.parametrize("truth", [0.2, 1.0, 3.0])

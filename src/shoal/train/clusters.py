@@ -43,12 +43,17 @@ def write(run_dir: RunDir, head: Head, seed: int, method: str, words: str) -> St
     store = EmbeddingStore.open(run_dir.embeddings)
     weight, bias = head.weight.numpy().astype(np.float64), head.bias.numpy().astype(np.float64)
     order = _used_by_size(store, ids, weight, bias)
-    model = fit(store, ids, weight[:, order], bias[order])
-    if len(order) < weight.shape[1]:
-        words = f"{words}; {weight.shape[1] - len(order)} of them got no image"
-    points, lengths = points_of(model.space, store, ids)
-    found = model.assign_points(points, lengths)
-    k = len(model.centroids)
+    while True:
+        model = fit(store, ids, weight[:, order], bias[order])
+        points, lengths = points_of(model.space, store, ids)
+        found = model.assign_points(points, lengths)
+        sizes = np.bincount(found.cluster, minlength=len(order))
+        if sizes.all():
+            break
+        order = order[sizes > 0]  # the images of the others lay on a border, and fell to its other side
+    k = len(order)
+    if k < weight.shape[1]:
+        words = f"{words}; {weight.shape[1] - k} of them got no image"
     silhouettes = _silhouettes(points, found.cluster, k)
     rows = ImageRows.of(images, ids)
     columns: dict[str, npt.NDArray[Any]] = {
@@ -65,7 +70,6 @@ def write(run_dir: RunDir, head: Head, seed: int, method: str, words: str) -> St
         run_dir.levels, rows.table({"coarse": nested.coarse, "medium": nested.medium, "fine": nested.fine})
     )
     records.write_table(run_dir.root / "sweep.parquet", rows.table({f"k{k}": found.cluster}))
-    sizes = np.bincount(found.cluster, minlength=k)
     records.write_table(run_dir.choose_k, _evidence(points, found.cluster, means, silhouettes, sizes))
     model.save(run_dir.model)
     digest = digest_of(*(digest_file(path) for path in (run_dir.clusters, run_dir.choose_k)))

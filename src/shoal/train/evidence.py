@@ -48,9 +48,9 @@ def agreement(label: Tensor, neighbours: Tensor, clusters: int) -> float:
     return float(information / torch.log(torch.tensor(float(clusters))))
 
 
-def some(count: int, seed: int) -> Tensor:
+def some(count: int, seed: int, most: int = SOME_IMAGES) -> Tensor:
     """Rising positions of the images that comparisons are made by: of all, or of so many as that takes."""
-    return torch.randperm(count, generator=draws.generator("cpu", seed, "crosswise"))[:SOME_IMAGES].sort().values
+    return torch.randperm(count, generator=draws.generator("cpu", seed, "crosswise"))[:most].sort().values
 
 
 def crosswise(

@@ -17,6 +17,7 @@ from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
 
 BATCH = 512
+LEAST_DEVIATION = 1e-6
 QUERIES = 4096  # rows compared at a time on a GPU
 
 
@@ -69,6 +70,11 @@ def mine(features: Tensor, k: int, device: torch.device, progress: Progress | No
         similarity[rows, rows + start] = -torch.inf
         found.append(similarity.topk(k, dim=1).indices.cpu())
     return torch.cat(found)
+
+
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature, [d], over all images [n, d]; a constant's deviation is not zero."""
+    return features.mean(dim=0), features.std(dim=0).clamp_min(LEAST_DEVIATION)
 
 
 def standardised(features: Tensor) -> Float32:

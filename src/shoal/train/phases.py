@@ -286,7 +286,10 @@ class Training:
             )
             self._write(SELFLABEL, dataclasses.replace(earlier, facts=facts | {"kept": False}))
             return None
-        network = _clusterer(encoder, Head(torch.zeros(dim, teacher.clusters), torch.zeros(teacher.clusters)))
+        encoder.to(self.device)
+        rows = evidence.some(len(teacher.labels), self.seed, selflabel.PROBE_IMAGES)
+        features = encode(encoder, self.pixels, teacher.positions[rows], self.plain, precision, self.progress)
+        network = _clusterer(encoder, selflabel.probe(features, teacher.labels[rows], teacher.clusters))
         rows = evidence.some(len(teacher.labels), self.seed)
         judge = self._seen_strongly(encoder, teacher.positions[rows], precision)
         config = self.config.selflabel

@@ -12,7 +12,7 @@ from shoal.train import draws, losses
 from shoal.train.config import PLAIN, ScanConfig
 from shoal.train.encoders import Clusterer, ClusterHeads, Head, on_device
 from shoal.train.evidence import HeldOut
-from shoal.train.features import encode
+from shoal.train.features import encode, moments
 from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
 from shoal.train.pretext import Colours
@@ -110,7 +110,7 @@ class FrozenScan(_Scan):
         device: torch.device,
     ) -> None:
         super().__init__(config, clusters, anchors, neighbours, held_out)
-        self._mean, self._scale = _moments(views) if config.standardise else _nothing(views)
+        self._mean, self._scale = moments(views[0].float()) if config.standardise else _nothing(views)
         self._views, self._device = views, device
         self._plain = self._standard(plain).to(device)
         self.network = ClusterHeads(views.shape[2], clusters, config.heads).to(device)
@@ -194,12 +194,6 @@ class TunedScan(_Scan):
 def _of_head(heads: Any, number: int) -> tuple[Tensor, Tensor]:
     """Weight [d, K] and bias [K] of one of several stacked heads."""
     return heads.weight[number].detach().cpu(), heads.bias[number, 0].detach().cpu()
-
-
-def _moments(views: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each feature, [d], over all images under their first view."""
-    first = views[0].float()
-    return first.mean(dim=0), first.std(dim=0).clamp_min(1e-6)
 
 
 def _nothing(views: Tensor) -> tuple[Tensor, Tensor]:

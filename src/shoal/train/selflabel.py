@@ -14,6 +14,7 @@ from shoal.train.config import PLAIN, SelfLabelConfig
 from shoal.train.ema import Average
 from shoal.train.encoders import Clusterer, Head, on_device
 from shoal.train.evidence import HeldOut
+from shoal.train.features import moments
 from shoal.train.gather import share_first, world_size
 from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
@@ -22,6 +23,8 @@ from shoal.train.scan import logits_of
 from shoal.train.teacher import Teacher
 from shoal.train.views import Views
 from shoal.train.watch import Watch, effective_clusters
+
+PROBE_IMAGES, PROBE_STEPS, PROBE_DECAY = 50_000, 100, 1e-3
 
 
 class _Sharpened:
@@ -198,6 +201,33 @@ class Taught(_Sharpened):
         self.kept.confidence.copy_(confidence)  # type: ignore[operator]
         agreement = self._judge.agreement(logits[torch.isin(self._chosen, self._judge.positions)])
         return -float(epoch), {"agreement": agreement, "renewed": renewed}
+
+
+def probe(features: Tensor, labels: Tensor, clusters: int) -> Head:
+    """The linear head by which features as they are tell `labels`: softmax regression on standardised features.
+
+    Fine-tuning that starts from a head that knows nothing bends the features first (Kumar et al., 2022), and with few
+    images it has no time to recover.
+
+    Args:
+        features: float32 [n, d].
+        labels: int64 [n], each below `clusters`.
+    """
+    mean, scale = moments(features)
+    points = (features - mean) / scale
+    weight, bias = torch.zeros(points.shape[1], clusters), torch.zeros(clusters)
+    found = [weight.requires_grad_(), bias.requires_grad_()]
+    optimiser = torch.optim.LBFGS(found, max_iter=PROBE_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = F.cross_entropy(points @ weight + bias, labels) + PROBE_DECAY * weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    weight = weight.detach() / scale[:, None]
+    return Head(weight, bias.detach() - mean @ weight)
 
 
 def calibrated(head: Head, logits: Tensor, earlier: Tensor) -> Head:
