@@ -24,7 +24,7 @@ from shoal.train.teacher import Teacher
 from shoal.train.views import Views
 from shoal.train.watch import Watch, effective_clusters
 
-PROBE_IMAGES, PROBE_STEPS, PROBE_DECAY = 50_000, 100, 1e-3
+PROBE_IMAGES, PROBE_STEPS, PROBE_DECAY = 50_000, 100, 0.05
 
 
 class _Sharpened:
