@@ -195,6 +195,13 @@ def test_confidence_tells_how_often_the_earlier_clusters_agree(truth: float) -> 
     assert float(confidence) == pytest.approx(float(agreed), abs=0.02)
 
 
+def test_agreement_of_all_images_is_not_certainty() -> None:
+    logits = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    head = calibrated(Head(torch.ones(3, 5), torch.zeros(5)), logits, logits.argmax(dim=1))
+    confidence = (logits * head.weight[0]).softmax(dim=1).max(dim=1).values
+    assert 0.9 < float(confidence.mean()) < 1 - 0.5 / 200
+
+
 def test_standardising_is_put_into_the_head() -> None:
     recipe = small_training.config("scan.standardise=true")
     phase = small_training.build("scan-frozen", recipe, small_training.pixels())

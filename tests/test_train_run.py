@@ -8,6 +8,7 @@ import pickle
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -445,6 +446,38 @@ def test_teaching_starts_again_when_images_were_added(source: Path, recipe_file:
     assert run_dir.read_clusters().num_rows == 50
 
 
+def test_what_teaches_starts_and_judges_goes_by_the_same_images(
+    source: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With samples smaller than all images, each of another size."""
+    seen: list[tuple[Any, Any]] = []
+    make, calibrate, earlier = selflabel.Taught.__init__, selflabel.calibrated, []
+
+    def made(phase: selflabel.Taught, config: object, network: object, pixels: object, *rest: object) -> None:
+        make(phase, config, network, pixels, *rest)
+        teacher, judge = rest[:2]
+        told = phase.logits(teacher.positions).argmax(dim=1)
+        assert told.eq(teacher.labels).float().mean() > 0.9  # it starts by what they tell
+        seen.append((teacher, judge))
+
+    def calibrating(head: Head, logits: torch.Tensor, before: torch.Tensor) -> Head:
+        earlier.append(before)
+        return calibrate(head, logits, before)
+
+    monkeypatch.setattr(selflabel.Taught, "__init__", made)
+    monkeypatch.setattr(selflabel, "calibrated", calibrating)
+    monkeypatch.setattr(selflabel, "PROBE_IMAGES", 40)
+    monkeypatch.setattr("shoal.train.evidence.some", lambda count, seed, most=20: torch.arange(count).flip(0)[:most])
+    monkeypatch.setattr("shoal.train.evidence.HeldOut.agreement", lambda judge, logits: 1.0)
+    changes = (*TAUGHT, "selflabel.loop.precision=fp32")
+    request = TrainRequest((str(source),), str(recipe_file), changes, "3", out=tmp_path / "run", report=False)
+    train(request, Progress())
+    (teacher, judge), (before,) = seen[0], earlier
+    by_position = dict(zip(teacher.positions.tolist(), teacher.labels.tolist(), strict=True))
+    assert len(judge.positions) == 20
+    assert before.tolist() == [by_position[position] for position in judge.positions.tolist()]
+
+
 def test_more_clusters_than_features_cannot_teach(trained: RunDir, recipe_file: Path) -> None:
     config = recipe.load(str(recipe_file), TAUGHT)
     training = Training(config, trained, 0, ClusterCounts.parse("33"), torch.device("cpu"), Progress())
@@ -572,10 +605,8 @@ def test_images_far_from_all_clusters_are_unknown(tmp_path: Path) -> None:
     assert far.unknown.all()
 
 
-def test_a_cluster_that_only_had_images_on_its_border_is_dropped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What rounding does where logits are equal: the head's third cluster gets no image from the model made of it."""
+def test_a_cluster_that_the_model_gives_no_image_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding does so where an image's logits are nearly equal; here the head is said to have a cluster it has not."""
     features = (5 * np.eye(3, 8)[np.arange(30) % 2]).astype(np.float16)
     run = write_small_run(tmp_path / "run", features)
     monkeypatch.setattr(clusters, "_used_by_size", lambda *_: np.arange(3))

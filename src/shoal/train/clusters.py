@@ -50,7 +50,7 @@ def write(run_dir: RunDir, head: Head, seed: int, method: str, words: str) -> St
         sizes = np.bincount(found.cluster, minlength=len(order))
         if sizes.all():
             break
-        order = order[sizes > 0]  # the images of the others lay on a border, and fell to its other side
+        order = order[sizes > 0]  # a head's image on a border may be the model's on the other side
     k = len(order)
     if k < weight.shape[1]:
         words = f"{words}; {weight.shape[1] - k} of them got no image"

@@ -124,7 +124,7 @@ class Training:
         if phase in (SCAN, SELFLABEL):
             found |= {SCAN: recipe[SCAN], "clusters": self.clusters.values}
         if phase == SELFLABEL:
-            found |= {SELFLABEL: recipe[SELFLABEL], "version": 2}  # raised when the same settings leave something else
+            found |= {SELFLABEL: recipe[SELFLABEL], "version": 3}  # raised when the same settings leave something else
         if not self.leaves_features:
             found["features"] = False
         weights = self.config.encoder.weights
@@ -273,7 +273,7 @@ class Training:
         return encode(network, self.pixels, everything, self.plain, precision, self.progress)
 
     def _taught(self, precision: Precision) -> _Start | None:
-        """Clusters of the ordinary stages teach; None, and they stay, if the encoder cannot have as many."""
+        """Clusters of the ordinary stages teach. None if the encoder cannot have as many; they stay then."""
         teacher = Teacher.of(self.run_dir, self.pixels.ids)
         facts: dict[str, Any] = {"clusters": teacher.clusters, "why": teacher.why}
         earlier = dataclasses.replace(Outcome.load(self.outcome(PRETEXT)), facts=facts)
@@ -287,14 +287,14 @@ class Training:
             self._write(SELFLABEL, dataclasses.replace(earlier, facts=facts | {"kept": False}))
             return None
         encoder.to(self.device)
-        rows = evidence.some(len(teacher.labels), self.seed, selflabel.PROBE_IMAGES)
-        features = encode(encoder, self.pixels, teacher.positions[rows], self.plain, precision, self.progress)
-        network = _clusterer(encoder, selflabel.probe(features, teacher.labels[rows], teacher.clusters))
-        rows = evidence.some(len(teacher.labels), self.seed)
-        judge = self._seen_strongly(encoder, teacher.positions[rows], precision)
+        fitted = evidence.some(len(teacher.labels), self.seed, selflabel.PROBE_IMAGES)
+        features = encode(encoder, self.pixels, teacher.positions[fitted], self.plain, precision, self.progress)
+        network = _clusterer(encoder, selflabel.probe(features, teacher.labels[fitted], teacher.clusters))
+        judged = evidence.some(len(teacher.labels), self.seed)
+        judge = self._seen_strongly(encoder, teacher.positions[judged], precision)
         config = self.config.selflabel
         phase = selflabel.Taught(config, network, self.pixels, teacher, judge, self.colours, precision)
-        return _Start(phase, judge, earlier, teacher.labels[rows], teacher.digest)
+        return _Start(phase, judge, earlier, teacher.labels[judged], teacher.digest)
 
     def _teaching_itself(self, precision: Precision) -> _Start:
         """What scan left goes on."""

@@ -24,7 +24,8 @@ from shoal.train.teacher import Teacher
 from shoal.train.views import Views
 from shoal.train.watch import Watch, effective_clusters
 
-PROBE_IMAGES, PROBE_STEPS, PROBE_DECAY = 50_000, 100, 0.05
+PROBE_IMAGES, PROBE_STEPS = 50_000, 100
+PROBE_DECAY = 0.05  # much: a head that fits every image would leave no loss to learn from
 
 
 class _Sharpened:
@@ -217,7 +218,7 @@ def probe(features: Tensor, labels: Tensor, clusters: int) -> Head:
     points = (features - mean) / scale
     weight, bias = torch.zeros(points.shape[1], clusters), torch.zeros(clusters)
     found = [weight.requires_grad_(), bias.requires_grad_()]
-    optimiser = torch.optim.LBFGS(found, max_iter=PROBE_STEPS, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(found, max_iter=PROBE_STEPS, history_size=10, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
@@ -237,10 +238,13 @@ def calibrated(head: Head, logits: Tensor, earlier: Tensor) -> Head:
 
     Args:
         logits: what it says of some images [n, K].
-        earlier: the clusters that these images had before, by the same numbers, int64 [n].
+        earlier: the clusters that these images had before, by the same numbers, int64 [n]; after scan its own.
     """
-    agreed = logits.argmax(dim=1).eq(earlier)
-    factor = fit_concentration(logits.numpy(), agreed.double().numpy())
+    agreed = logits.argmax(dim=1).eq(earlier).double()
+    doubted = (len(agreed) * agreed + 1) / (
+        len(agreed) + 2
+    )  # a vote each way: agreement of all images is not certainty
+    factor = fit_concentration(logits.numpy(), doubted.numpy())
     return Head(head.weight * factor, head.bias * factor)
 
 
