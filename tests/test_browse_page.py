@@ -414,7 +414,13 @@ def test_split_makes_what_its_preview_showed(opened: Open) -> None:
 def test_selected_images_move_to_a_cluster_a_new_one_or_noise(opened: Open) -> None:
     page = opened()
     before = sizes(page)
+
+    def first_image_is_gone(label: str | None) -> None:
+        assert label is not None
+        expect(options(page).first).not_to_have_attribute("aria-label", label)
+
     go(page, "cluster/0")
+    first = options(page).first.get_attribute("aria-label")
     for number in (0, 2):
         options(page).nth(number).hover()
         options(page).nth(number).locator(".tick").click()
@@ -423,10 +429,13 @@ def test_selected_images_move_to_a_cluster_a_new_one_or_noise(opened: Open) -> N
     page.get_by_label("Find a cluster").fill("cluster 2")
     page.keyboard.press("Enter")
     said(page, "Moved 2 images to Cluster 2.")
+    first_image_is_gone(first)
+    first = options(page).first.get_attribute("aria-label")
     options(page).first.hover()
     options(page).first.locator(".tick").click()
     page.get_by_role("button", name="New cluster").click()
     said(page, "Moved 1 image to a new cluster.")
+    first_image_is_gone(first)
     options(page).first.locator(".tick").click(force=True)
     options(page).nth(2).click(modifiers=["Shift"])
     expect(page.get_by_text("3 images selected")).to_be_visible()
