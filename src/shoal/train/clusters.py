@@ -50,6 +50,7 @@ def write(run_dir: RunDir, head: Head, seed: int, method: str, words: str) -> St
         sizes = np.bincount(found.cluster, minlength=len(order))
         if sizes.all():
             break
+        del points, lengths, found  # each as large as all features
         order = order[sizes > 0]  # a head's image on a border may be the model's on the other side
     k = len(order)
     if k < weight.shape[1]:

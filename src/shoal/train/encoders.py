@@ -115,6 +115,11 @@ class Head:
     weight: Tensor
     bias: Tensor
 
+    def of_raw(self, mean: Tensor, scale: Tensor) -> Head:
+        """This head of (features − mean) / scale as one of the features themselves; mean and scale [d]."""
+        weight = self.weight / scale[:, None]
+        return Head(weight, self.bias - mean @ weight)
+
 
 class ClusterHeads(nn.Module):
     """Several linear heads as one matrix product: features [n, d] -> logits [H, n, K]."""
@@ -129,6 +134,10 @@ class ClusterHeads(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features @ self.weight + self.bias  # [n, d] @ [H, d, K] -> [H, n, K]
+
+    def head(self, number: int) -> Head:
+        """One of them, on the CPU and apart from the training."""
+        return Head(self.weight[number].detach().cpu(), self.bias[number, 0].detach().cpu())
 
 
 class Clusterer(nn.Module):

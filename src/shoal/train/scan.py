@@ -133,9 +133,8 @@ class FrozenScan(_Scan):
 
     def head(self, number: int) -> Head:
         """The head with the standardising put into its weights."""
-        weight, bias = _of_head(self.network, number)
-        weight = weight / self._scale[:, None]
-        return Head(weight, bias - self._mean @ weight)
+        heads: ClusterHeads = self.network  # type: ignore[assignment]
+        return heads.head(number).of_raw(self._mean, self._scale)
 
     def _standard(self, features: Tensor) -> Tensor:
         return (features - self._mean) / self._scale
@@ -185,15 +184,11 @@ class TunedScan(_Scan):
         return encoder
 
     def head(self, number: int) -> Head:
-        return Head(*_of_head(self.network.heads, number))
+        heads: ClusterHeads = self.network.heads  # type: ignore[assignment]
+        return heads.head(number)
 
     def held_out_logits(self) -> Tensor:
         return logits_of(self.network, self._pixels, self._held_out.positions, self._plain, self._precision)
-
-
-def _of_head(heads: Any, number: int) -> tuple[Tensor, Tensor]:
-    """Weight [d, K] and bias [K] of one of several stacked heads."""
-    return heads.weight[number].detach().cpu(), heads.bias[number, 0].detach().cpu()
 
 
 def _nothing(views: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from shoal.cluster.model import fit_concentration
 from shoal.train import losses
 from shoal.train.config import PLAIN, SelfLabelConfig
 from shoal.train.ema import Average
-from shoal.train.encoders import Clusterer, Head, on_device
+from shoal.train.encoders import Clusterer, ClusterHeads, Head, on_device
 from shoal.train.evidence import HeldOut
 from shoal.train.features import moments
 from shoal.train.gather import share_first, world_size
@@ -90,8 +90,8 @@ class _Sharpened:
 
     def head(self) -> Head:
         """The result's."""
-        heads: Any = self.result.heads
-        return Head(heads.weight[0].detach().cpu(), heads.bias[0, 0].detach().cpu())
+        heads: ClusterHeads = self.result.heads  # type: ignore[assignment]
+        return heads.head(0)
 
     def _share_average(self) -> None:
         """All processes take the first's: statistics of BatchNorm, averaged apart, may differ."""
@@ -205,7 +205,7 @@ class Taught(_Sharpened):
 
 
 def probe(features: Tensor, labels: Tensor, clusters: int) -> Head:
-    """The linear head by which features as they are tell `labels`: softmax regression on standardised features.
+    """A linear head by which features as they are tell `labels`: softmax regression on standardised features.
 
     Fine-tuning that starts from a head that knows nothing bends the features first (Kumar et al., 2022), and with few
     images it has no time to recover.
@@ -227,8 +227,7 @@ def probe(features: Tensor, labels: Tensor, clusters: int) -> Head:
         return value
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
-    weight = weight.detach() / scale[:, None]
-    return Head(weight, bias.detach() - mean @ weight)
+    return Head(weight.detach(), bias.detach()).of_raw(mean, scale)
 
 
 def calibrated(head: Head, logits: Tensor, earlier: Tensor) -> Head:
@@ -241,9 +240,8 @@ def calibrated(head: Head, logits: Tensor, earlier: Tensor) -> Head:
         earlier: the clusters that these images had before, by the same numbers, int64 [n]; after scan its own.
     """
     agreed = logits.argmax(dim=1).eq(earlier).double()
-    doubted = (len(agreed) * agreed + 1) / (
-        len(agreed) + 2
-    )  # a vote each way: agreement of all images is not certainty
+    # A vote more each way: agreement of all images is not certainty.
+    doubted = (len(agreed) * agreed + 1) / (len(agreed) + 2)
     factor = fit_concentration(logits.numpy(), doubted.numpy())
     return Head(head.weight * factor, head.bias * factor)
 
