@@ -20,15 +20,15 @@ import numpy as np
 
 from machine import describe, machine_line, write_result
 from shoal import pipeline
-from shoal.cluster.corrected import load_model
 from shoal.config import ClusterConfig
+from shoal.corrections import changes
+from shoal.corrections.corrected import read_corrected
+from shoal.corrections.log import append
+from shoal.corrections.model import load_model
+from shoal.corrections.refit import refit
 from shoal.demo import demo_images
-from shoal.edits import changes
-from shoal.edits.corrected import read_corrected
-from shoal.edits.log import append
 from shoal.evaluate.evaluate import evaluate
 from shoal.progress import Progress
-from shoal.refit import refit
 from shoal.rundir import RunDir
 
 CLUSTERS = 10

@@ -35,9 +35,9 @@ from shoal.browse.app import create_app
 from shoal.browse.pictures import Pictures
 from shoal.browse.security import Access
 from shoal.config import ClusterConfig
-from shoal.edits.base import read_base
-from shoal.edits.corrected import read_corrected
-from shoal.edits.edit import ranges_of
+from shoal.corrections.base import read_base
+from shoal.corrections.corrected import read_corrected
+from shoal.corrections.edit import ranges_of
 from shoal.errors import RunError
 from shoal.export import export
 from shoal.images.sources import open_source

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal import records
-from shoal.edits import changes
-from shoal.edits.changes import StaleError
-from shoal.edits.corrected import Corrected, corrected_by, read_corrected
-from shoal.edits.edit import REDO, SAMPLE, UNDO, Edit, Reference, ids_of, ranges_of
-from shoal.edits.log import append, in_force, read_log
+from shoal.corrections import changes
+from shoal.corrections.changes import StaleError
+from shoal.corrections.corrected import Corrected, corrected_by, read_corrected
+from shoal.corrections.edit import REDO, SAMPLE, UNDO, Edit, Reference, ids_of, ranges_of
+from shoal.corrections.log import append, in_force, read_log
 from shoal.errors import RequestError, RunError
 from shoal.rundir import RunDir
 from small_run import write_small_run

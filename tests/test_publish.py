@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from pictures import paint
 from shoal import ImageClusterer, atomic
 from shoal.cli import main
-from shoal.edits import changes
-from shoal.edits.corrected import read_corrected
-from shoal.edits.log import append
+from shoal.corrections import changes
+from shoal.corrections.corrected import read_corrected
+from shoal.corrections.log import append
 from shoal.embed import architectures
 from shoal.embed.spec import EncoderSpec
 from shoal.errors import RequestError, RunError

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from shoal.cluster import kmeans
-from shoal.cluster.corrected import CorrectedModel, load_model, save_model
 from shoal.cluster.model import NO_LIMIT, ClusterModel, least_closeness
-from shoal.cluster.refit import objective, refit
 from shoal.cluster.space import ClusterSpace
+from shoal.corrections.fit import objective, refit
+from shoal.corrections.model import CorrectedModel, load_model, save_model
 from shoal.embeddings import normalise_rows
 from small_run import wholly_inside
 

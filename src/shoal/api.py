@@ -18,7 +18,7 @@ from shoal import pipeline
 from shoal.assign import COLUMNS, AssignSummary, cluster_called, of_cluster
 from shoal.assign import assign as assign_images
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig
-from shoal.edits.corrected import corrected_table, read_corrected
+from shoal.corrections.corrected import corrected_table, read_corrected
 from shoal.errors import RunError
 from shoal.hub import model_place
 from shoal.images.sources import open_source

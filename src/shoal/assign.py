@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from shoal.cluster.corrected import CorrectedModel
+from shoal.corrections.model import CorrectedModel
 from shoal.errors import NoImagesError, RequestError
 from shoal.images.sources import Source
 from shoal.model import Model

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shoal.cluster.corrected import CorrectedModel, corrected_model, load_model
 from shoal.cluster.model import Assignment
-from shoal.edits.corrected import read_corrected
+from shoal.corrections.corrected import read_corrected
+from shoal.corrections.model import CorrectedModel, corrected_model, load_model
 from shoal.embed.engines import Engine
 from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.newcomers import Newcomers, embed_items, embed_picture

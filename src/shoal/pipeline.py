@@ -17,7 +17,7 @@ import shoal.images.index
 import shoal.neighbours.stage
 from shoal import atomic
 from shoal.config import ClusterConfig
-from shoal.edits.corrected import corrected_digest
+from shoal.corrections.corrected import corrected_digest
 from shoal.errors import RunError
 from shoal.images.sources import Source, open_source
 from shoal.progress import Progress

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shoal import records
-from shoal.edits.corrected import read_corrected
+from shoal.corrections.corrected import read_corrected
 from shoal.embeddings import EmbeddingStore
 from shoal.errors import NoImagesError
 from shoal.images.sources import open_source

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from shoal.edits.corrected import read_corrected
-from shoal.edits.log import in_force, read_log
+from shoal.corrections.corrected import read_corrected
+from shoal.corrections.log import in_force, read_log
 from shoal.rundir import RunDir
 
 

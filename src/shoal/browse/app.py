@@ -19,7 +19,7 @@ from shoal.browse.errors import MissingError, UploadTooLargeError
 from shoal.browse.search import Searcher
 from shoal.browse.security import Access, Guard
 from shoal.browse.site import OpenedRun, Site
-from shoal.edits.changes import StaleError
+from shoal.corrections.changes import StaleError
 from shoal.errors import DecodeError, RequestError, RunLockedError, ShoalError
 from shoal.model import is_model_folder
 

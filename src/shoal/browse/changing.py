@@ -14,11 +14,11 @@ from shoal.browse import answers
 from shoal.browse.errors import MissingError
 from shoal.browse.looking import site_of
 from shoal.browse.site import OpenedRun
-from shoal.edits import changes
-from shoal.edits.changes import StaleError
-from shoal.edits.corrected import Corrected, corrected_by
-from shoal.edits.edit import REDO, UNDO, Edit, ranges_of
-from shoal.edits.log import append, in_force
+from shoal.corrections import changes
+from shoal.corrections.changes import StaleError
+from shoal.corrections.corrected import Corrected, corrected_by
+from shoal.corrections.edit import REDO, UNDO, Edit, ranges_of
+from shoal.corrections.log import append, in_force
 from shoal.errors import RequestError
 
 router = APIRouter(prefix="/api")

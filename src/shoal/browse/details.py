@@ -8,8 +8,8 @@ import numpy as np
 
 from shoal.browse.site import OpenedRun
 from shoal.browse.snapshot import Snapshot
-from shoal.edits.base import Int64
-from shoal.edits.corrected import NONE
+from shoal.corrections.base import Int64
+from shoal.corrections.corrected import NONE
 from shoal.embeddings import EmbeddingStore
 
 NEIGHBOURS = 20

@@ -10,7 +10,7 @@ import numpy as np
 from shoal.browse import answers
 from shoal.browse.run_view import RunView, stamp
 from shoal.browse.snapshot import Rows
-from shoal.edits.base import Int32, Int64
+from shoal.corrections.base import Int32, Int64
 from shoal.errors import RequestError
 from shoal.evaluate.labels import read_labels
 

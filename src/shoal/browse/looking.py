@@ -16,7 +16,7 @@ from shoal.browse.overview import cluster_list, run_facts
 from shoal.browse.pictures import MEDIA_TYPE, SIZES
 from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, Rows, Snapshot
-from shoal.edits.corrected import NONE
+from shoal.corrections.corrected import NONE
 
 router = APIRouter(prefix="/api")
 

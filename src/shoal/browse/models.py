@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from shoal.browse.run_view import stamp
-from shoal.cluster.corrected import CorrectedModel, corrected_model
-from shoal.edits.corrected import Corrected
+from shoal.corrections.corrected import Corrected
+from shoal.corrections.model import CorrectedModel, corrected_model
 from shoal.rundir import RunDir
 
 

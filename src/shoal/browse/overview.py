@@ -13,7 +13,7 @@ from shoal.browse import answers
 from shoal.browse.labels import Labels
 from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, COARSE, FINE, Rows, Snapshot
-from shoal.edits.log import in_force
+from shoal.corrections.log import in_force
 from shoal.model import model_folder
 
 SETTINGS = ("clusters", "backbone", "features", "method", "metric", "seed", "resize", "limit")

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from shoal import records
 from shoal.browse.snapshot import Snapshot
-from shoal.edits.base import Base, Int32, Int64, read_base
-from shoal.edits.corrected import corrected_by
-from shoal.edits.edit import Edit
-from shoal.edits.log import read_log
+from shoal.corrections.base import Base, Int32, Int64, read_base
+from shoal.corrections.corrected import corrected_by
+from shoal.corrections.edit import Edit
+from shoal.corrections.log import read_log
 from shoal.rundir import RunDir
 
 KEPT_SNAPSHOTS = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from shoal.cluster.corrected import CorrectedModel
+from shoal.corrections.model import CorrectedModel
 from shoal.embeddings import Float32
 from shoal.model import Model
 

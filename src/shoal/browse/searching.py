@@ -15,8 +15,8 @@ from shoal.browse.looking import site_of
 from shoal.browse.site import Site
 from shoal.browse.upload import uploaded_image
 from shoal.cores import core_count
-from shoal.edits.base import Int64
-from shoal.edits.corrected import NONE
+from shoal.corrections.base import Int64
+from shoal.corrections.corrected import NONE
 from shoal.embeddings import EmbeddingStore, Float32
 from shoal.neighbours.query import nearest
 

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from shoal.edits.base import Int32, Int64
-from shoal.edits.corrected import Corrected
-from shoal.edits.edit import Edit
+from shoal.corrections.base import Int32, Int64
+from shoal.corrections.corrected import Corrected
+from shoal.corrections.edit import Edit
 
 CHOSEN: Final = "chosen"
 COARSE: Final = "coarse"

@@ -16,7 +16,7 @@ from shoal.browse.snapshot import Rows, Snapshot
 from shoal.cluster import kmeans, threads
 from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import points_of
-from shoal.edits.base import Int64
+from shoal.corrections.base import Int64
 from shoal.embeddings import EmbeddingStore
 from shoal.errors import RequestError
 

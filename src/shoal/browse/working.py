@@ -12,7 +12,7 @@ from shoal.browse.errors import MissingError
 from shoal.browse.jobs import DONE, Job, JobProgress
 from shoal.browse.looking import site_of
 from shoal.browse.packing import pack
-from shoal.edits.changes import StaleError
+from shoal.corrections.changes import StaleError
 
 router = APIRouter(prefix="/api")
 
@@ -27,7 +27,7 @@ def refit(request: Request, wanted: answers.RefitRequest) -> dict[str, str]:
         raise StaleError("another window changed something since; look at it, then try again")
 
     def work(job: Job) -> str:
-        from shoal.refit import refit as learn  # noqa: PLC0415
+        from shoal.corrections.refit import refit as learn  # noqa: PLC0415
 
         return learn(opened.view.run_dir, wanted.base_version, JobProgress(job))
 

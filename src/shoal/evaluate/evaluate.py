@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from shoal import atomic
 from shoal.cluster.model import ClusterModel
-from shoal.edits.corrected import corrected_digest, corrected_table, read_corrected
+from shoal.corrections.corrected import corrected_digest, corrected_table, read_corrected
 from shoal.embeddings import EmbeddingStore, Ids
 from shoal.evaluate import metrics
 from shoal.evaluate.agreement import TOP, Agreement, agreement

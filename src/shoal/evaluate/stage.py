@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from shoal.config import ClusterConfig
-from shoal.edits.corrected import corrected_digest
+from shoal.corrections.corrected import corrected_digest
 from shoal.errors import RequestError
 from shoal.evaluate.labels import SOURCE
 from shoal.progress import Progress

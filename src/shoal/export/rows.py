@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 import pyarrow.compute as pc
 
-from shoal.edits.corrected import corrected_table, read_corrected
+from shoal.corrections.corrected import corrected_table, read_corrected
 from shoal.errors import RunError
 from shoal.export.names import cluster_name, cluster_width
 from shoal.rundir import RunDir

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
-from shoal.cluster.corrected import CorrectedModel
 from shoal.cluster.kmeans import COSINE
+from shoal.corrections.model import CorrectedModel
 from shoal.embed.architectures import Whitened
 from shoal.embed.backbones import rebuild
 from shoal.embed.spec import EncoderSpec

@@ -19,10 +19,10 @@ import numpy as np
 import yaml
 
 from shoal import records
-from shoal.cluster.corrected import CorrectedModel
 from shoal.config import DEFAULT_BACKBONE
+from shoal.corrections.log import in_force, read_log
+from shoal.corrections.model import CorrectedModel
 from shoal.demo import demo_images
-from shoal.edits.log import in_force, read_log
 from shoal.embed.architectures import PREFIX
 from shoal.embed.spec import EncoderSpec
 from shoal.embed.weights import EMBEDDED_LICENCE

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from shoal import atomic
-from shoal.cluster.corrected import NAMES, corrected_model, save_model
-from shoal.edits.corrected import Corrected, corrected_digest, read_corrected
+from shoal.corrections.corrected import Corrected, corrected_digest, read_corrected
+from shoal.corrections.model import NAMES, corrected_model, save_model
 from shoal.embed.architectures import full_name
 from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.spec import EncoderSpec

@@ -16,7 +16,7 @@ from shoal import records
 from shoal.cluster import silhouette
 from shoal.cluster.kmeans import EUCLIDEAN
 from shoal.cluster.model import ClusterModel
-from shoal.edits.corrected import corrected_digest, read_corrected
+from shoal.corrections.corrected import corrected_digest, read_corrected
 from shoal.embeddings import Float32, Ids
 from shoal.report.map import known_neighbours
 from shoal.report.palette import colours_for

@@ -12,15 +12,15 @@ import pyarrow as pa
 
 from shoal import atomic, records
 from shoal.cluster import kmeans, levels, silhouette, threads
-from shoal.cluster.corrected import CorrectedModel, corrected_model, save_model
 from shoal.cluster.kmeans import COSINE, Labels
-from shoal.cluster.refit import refit as fit_anew
 from shoal.cluster.space import points_of
-from shoal.edits.base import clustering_digest, kept_folder, read_base
-from shoal.edits.changes import StaleError
-from shoal.edits.corrected import NONE, Corrected, corrected_by
-from shoal.edits.edit import REFIT, Edit, Refitted, now
-from shoal.edits.log import append, in_force, read_log
+from shoal.corrections.base import clustering_digest, kept_folder, read_base
+from shoal.corrections.changes import StaleError
+from shoal.corrections.corrected import NONE, Corrected, corrected_by
+from shoal.corrections.edit import REFIT, Edit, Refitted, now
+from shoal.corrections.fit import refit as fit_anew
+from shoal.corrections.log import append, in_force, read_log
+from shoal.corrections.model import CorrectedModel, corrected_model, save_model
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
 from shoal.errors import RequestError
 from shoal.progress import Progress

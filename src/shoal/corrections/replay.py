@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 
-from shoal.edits.base import Base, Bools, Int32, Int64
-from shoal.edits.edit import Edit, Reference
-from shoal.edits.log import in_force
+from shoal.corrections.base import Base, Bools, Int32, Int64
+from shoal.corrections.edit import Edit, Reference
+from shoal.corrections.log import in_force
 
 LEAST_OVERLAP: Final = 0.5  # Dice: twice the common images over the sum of both sizes
 NOISE_NAME: Final = "noise"

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from shoal import records
-from shoal.edits.base import Base, Bools, Float32, Int32, Int64, clustering_digest, read_base, read_kept
-from shoal.edits.edit import Edit
-from shoal.edits.log import read_log
-from shoal.edits.replay import Replay, replay
+from shoal.corrections.base import Base, Bools, Float32, Int32, Int64, clustering_digest, read_base, read_kept
+from shoal.corrections.edit import Edit
+from shoal.corrections.log import read_log
+from shoal.corrections.replay import Replay, replay
 from shoal.rundir import RunDir, digest_file, digest_of
 
 NONE = -1  # stands for a runner-up that an image does not have

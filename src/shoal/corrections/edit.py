@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from shoal.edits.base import Int64
+from shoal.corrections.base import Int64
 from shoal.errors import RunError
 
 RENAME: Final = "rename"

@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from shoal.edits.base import Int64
-from shoal.edits.corrected import Corrected
-from shoal.edits.edit import MERGE, MOVE, NOISE, REDO, REFIT, RENAME, SPLIT, UNDO, Edit, Reference, now
-from shoal.edits.log import in_force
+from shoal.corrections.base import Int64
+from shoal.corrections.corrected import Corrected
+from shoal.corrections.edit import MERGE, MOVE, NOISE, REDO, REFIT, RENAME, SPLIT, UNDO, Edit, Reference, now
+from shoal.corrections.log import in_force
 from shoal.errors import RequestError
 
 LONGEST_NAME: Final = 200

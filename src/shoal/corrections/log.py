@@ -13,7 +13,7 @@ from typing import Final
 
 import filelock
 
-from shoal.edits.edit import REDO, UNDO, Edit
+from shoal.corrections.edit import REDO, UNDO, Edit
 from shoal.errors import RunLockedError
 from shoal.rundir import RunDir
 

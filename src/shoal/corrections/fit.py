@@ -20,9 +20,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from shoal.cluster.corrected import CorrectedModel
 from shoal.cluster.kmeans import COSINE, Float64, Labels
 from shoal.cluster.model import least_closeness
+from shoal.corrections.model import CorrectedModel
 from shoal.embeddings import Float32
 
 ITERATIONS: Final = 40

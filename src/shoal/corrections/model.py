@@ -21,7 +21,7 @@ from shoal.cluster import kmeans
 from shoal.cluster.kmeans import COSINE, Labels
 from shoal.cluster.model import KNOWN_SHARE, UNSURE_BELOW, Assignment, ClusterModel, closeness_of
 from shoal.cluster.space import points_of
-from shoal.edits.corrected import NONE, Corrected
+from shoal.corrections.corrected import NONE, Corrected
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
 from shoal.errors import RunError
 from shoal.rundir import RunDir

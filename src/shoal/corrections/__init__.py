@@ -1,0 +1,1 @@
+"""What people change about a clustering: an append-only log, the clusters with its changes, and the fit anew."""
