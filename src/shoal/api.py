@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from shoal import pipeline
+from shoal import pipeline, plain
 from shoal.assign import COLUMNS, AssignSummary, cluster_called, of_cluster
 from shoal.assign import assign as assign_images
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig
@@ -22,7 +22,7 @@ from shoal.corrections.corrected import corrected_table, read_corrected
 from shoal.errors import RunError
 from shoal.hub import model_place
 from shoal.images.sources import open_source
-from shoal.model import Model, model_folder
+from shoal.model import Model, is_model_folder, model_folder
 from shoal.progress import Progress, TerminalProgress
 from shoal.rundir import RunDir
 from shoal.similar import similar
@@ -160,11 +160,12 @@ class ImageClusterer:
     def run_dir_(self) -> RunDir:
         if self._folder is None or not (self._folder / "run.json").is_file():
             raise RunError("this ImageClusterer has no run; call fit(source) or load(run) first")
-        return RunDir(self._folder)
+        return RunDir.open(self._folder)
 
     @property
     def clusters_(self) -> pd.DataFrame:
-        table: pd.DataFrame = corrected_table(self.run_dir_, read_corrected(self.run_dir_)).to_pandas()
+        run_dir = self.run_dir_
+        table: pd.DataFrame = corrected_table(run_dir, read_corrected(run_dir)).to_pandas()
         return table
 
     @property
@@ -185,7 +186,7 @@ class ImageClusterer:
         target = Path(folder)
         if target.exists():
             raise RunError(f"save(folder) has value {str(target)!r}, which exists; expected a new folder")
-        shutil.copytree(self.run_dir_.root, target, ignore=shutil.ignore_patterns("*lock", "lock.guard", "cache"))
+        plain.copy(self.run_dir_, target)
         self._folder = target
         return target
 
@@ -230,7 +231,7 @@ class ImageClusterer:
     def load(cls, folder: str | Path, *, device: str = "auto", verbose: bool = False) -> Self:
         """Open a run, or a model: a folder or hf://OWNER/NAME (which can `predict`, but has no `clusters_`)."""
         place = model_place(folder, TerminalProgress() if verbose else None)
-        model_folder(place)  # raises RunError if it is neither
+        model_folder(place if is_model_folder(place) else RunDir.open(place))  # raises RunError if it is neither
         if not (place / "run.json").is_file():
             return cls(device=device, verbose=verbose)._opened(place)
         asked = ClusterConfig.from_json(RunDir.open(place).read_state()["asked"]).to_json()

@@ -17,15 +17,21 @@ import psutil
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; it takes the target's place on success and is removed on an error."""
+def replacing(target: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; it takes the target's place on success and is removed on an error.
+
+    `temporary`: where nobody else writes, a path that is always the same, so that what a kill leaves is taken up again.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(target)
+    if temporary is None:
+        temporary = _beside(target)
+    else:
+        temporary.unlink(missing_ok=True)
     usual = _usual_mode(temporary)
     try:
         yield temporary
         temporary.chmod(usual)  # safetensors makes files that nobody but their owner may read
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(target)
         sync_folder(target.parent)
     finally:
@@ -45,7 +51,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         for path in temporary.iterdir():
-            _sync(path)
+            sync(path)
         sync_folder(temporary)
         if target.exists():
             target.rename(aside)
@@ -73,15 +79,15 @@ def _usual_mode(path: Path) -> int:
     return mode
 
 
-def write_bytes(target: Path, data: bytes) -> None:
-    with replacing(target) as temporary:
-        temporary.write_bytes(data)
+def write_bytes(target: Path, data: bytes, temporary: Path | None = None) -> None:
+    with replacing(target, temporary) as written:
+        written.write_bytes(data)
 
 
-def write_json(target: Path, value: Any) -> None:
+def write_json(target: Path, value: Any, temporary: Path | None = None) -> None:
     """Write readable JSON (sorted keys, UTF-8, trailing newline): the same value gives the same bytes."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_bytes(target, (text + "\n").encode())
+    write_bytes(target, (text + "\n").encode(), temporary)
 
 
 def remove_leftovers(folder: Path, pattern: str = "**/.*.tmp") -> None:
@@ -106,6 +112,6 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())

@@ -75,10 +75,10 @@ def cluster(out: Path | None, no_report: bool, **options: Any) -> None:
     run_dir = RunDir(out or Path(pipeline.default_name(config)))
     progress = TerminalProgress()
     stages = pipeline.clustering_stages()
-    pipeline.run(config, run_dir, stages, progress)
+    run_dir = pipeline.run(config, run_dir, stages, progress)
     if not no_report:
-        pipeline.run(config, run_dir, pipeline.report_stages(), progress)
-    click.echo(cluster_summary(run_dir, report=not no_report))
+        run_dir = pipeline.run(config, run_dir, pipeline.report_stages(), progress)
+    click.echo(cluster_summary(run_dir))
 
 
 @shoal.command()
@@ -220,14 +220,13 @@ def evaluate(run: Path, labels: str | None, as_json: bool) -> None:
     import json
 
     from shoal.evaluate.evaluate import evaluate as compare
-    from shoal.evaluate.evaluate import write
+    from shoal.evaluate.evaluate import keep
     from shoal.rundir import RunDir
 
     run_dir = RunDir.open(run)
     run_dir.require("cluster")
     result = compare(run_dir, labels)
-    with run_dir.writing():
-        write(run_dir, result)
+    keep(run_dir.root, result)
     click.echo(json.dumps(result.to_json()) if as_json else result.text())
 
 
@@ -250,17 +249,36 @@ def report(run: Path, show: bool, all_k: bool) -> None:
     run_dir = RunDir.open(run)
     run_dir.require("index", "embed", "neighbours", "cluster")
     config = ClusterConfig.from_json(run_dir.read_state()["asked"])
-    pipeline.run(config, run_dir, pipeline.report_stages(again=True), TerminalProgress())
+    stages = [*pipeline.report_stages(again=True), *([pipeline.figures_stage()] if all_k else [])]
+    run_dir = pipeline.run(config, run_dir, stages, TerminalProgress())
+    page = run_dir.shown("report/index.html")
     if all_k:
-        from shoal.report.build import figures_for_k
-
-        with run_dir.writing():
-            written = figures_for_k(run_dir)
-        click.echo(f"{len(written)} silhouette pictures in {run_dir.report}")
-    page = run_dir.report / "index.html"
+        count = run_dir.read_state()["stages"]["figures"]["facts"]["pictures"]
+        click.echo(f"{count} silhouette pictures in {page.parent}")
     click.echo(str(page))
     if show:
         click.launch(page.absolute().as_uri())
+
+
+@shoal.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("source", nargs=-1, required=True)
+def relink(run: Path, source: tuple[str, ...]) -> None:
+    """Say where the images of RUN are now: in SOURCE.
+
+    Sizes are compared, and some images byte for byte, before anything is written down; nothing is clustered again.
+    A run that was moved together with its source finds it by itself.
+
+    \b
+    Examples:
+      shoal relink photos.shoal /mnt/new-disk/photos
+      shoal relink products.shoal moved/products.csv
+    """
+    from shoal.progress import TerminalProgress
+    from shoal.relink import relink as find
+
+    found, place = find(run, source, TerminalProgress())
+    click.echo(found.summary(run, place))
 
 
 @shoal.command()
@@ -307,7 +325,7 @@ def train(no_report: bool, show_views: bool, **options: Any) -> None:
         return
     if not worked:
         click.echo(f"{run_dir.root} is finished; nothing to resume")
-    click.echo(cluster_summary(run_dir, report=not no_report))
+    click.echo(cluster_summary(run_dir))
 
 
 @shoal.command()
@@ -388,11 +406,11 @@ def demo(out: Path, clusters: str, show: bool) -> None:
     run_dir = RunDir(out)
     config = ClusterConfig(source=(str(demo_images()),), clusters=clusters)
     progress = TerminalProgress()
-    pipeline.run(config, run_dir, [*pipeline.clustering_stages(), *pipeline.report_stages()], progress)
+    run_dir = pipeline.run(config, run_dir, [*pipeline.clustering_stages(), *pipeline.report_stages()], progress)
     click.echo(compare(run_dir, None).text())
     click.echo(cluster_summary(run_dir))
     if show:
-        click.launch((run_dir.report / "index.html").absolute().as_uri())
+        click.launch(run_dir.shown("report/index.html").absolute().as_uri())
 
 
 @shoal.command()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shoal.errors import RunError
+from shoal.rundir import Folder
 
 PART_ROWS = 1024
 
@@ -27,18 +27,20 @@ Ids = npt.NDArray[np.int64]
 class EmbeddingStore:
     """Reads an `embeddings/` folder. Parts are memory-mapped when touched, never held."""
 
-    folder: Path
+    folder: Folder
     rows: int
     dim: int
     dtype: str
     parts: tuple[str, ...]  # file names; part p holds ids p * PART_ROWS up to the next part's first
 
     @classmethod
-    def open(cls, folder: Path) -> EmbeddingStore:
+    def open(cls, folder: Folder) -> EmbeddingStore:
         """Raises RunError if the embeddings are not finished."""
         manifest = read_manifest(folder)
         if manifest is None:
-            raise RunError(f"{folder} holds no finished embeddings; run the same shoal cluster again")
+            raise RunError(
+                f"{folder / 'manifest.json'} is not there: no finished embeddings; run the same shoal cluster again"
+            )
         return cls(
             folder,
             manifest["rows"],
@@ -68,7 +70,7 @@ class EmbeddingStore:
             yield where, self.read(ids[where])
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Folder) -> dict[str, Any] | None:
     path = folder / "manifest.json"
     if not path.is_file():
         return None

@@ -20,7 +20,7 @@ from shoal.errors import RunError
 from shoal.hub import model_place
 from shoal.images.sources import Item
 from shoal.progress import Progress
-from shoal.rundir import RunDir
+from shoal.rundir import Folder, RunDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +32,29 @@ class Model:
     clusters: CorrectedModel
 
     @classmethod
-    def open(cls, folder: str | Path, device: str = "auto", progress: Progress | None = None) -> Model:
-        """Open a run directory, a model folder (a run's `model/`, wherever it was copied to), or hf://OWNER/NAME.
+    def open(cls, place: str | Path | RunDir, device: str = "auto", progress: Progress | None = None) -> Model:
+        """Open a run, a model folder (a run's `model/`, wherever it was copied to), or hf://OWNER/NAME.
 
         Raises:
             RunError: it is none of these, or is unfinished or of a newer format.
             RequestError, WorkError: the Hub has no such model, or cannot be reached.
         """
-        place = model_place(folder, progress)
-        root = model_folder(place)
+        opened = place if isinstance(place, RunDir) else _opened(model_place(place, progress))
+        folder = model_folder(opened)
         try:
-            config = json.loads((root / "config.json").read_text(encoding="utf-8"))
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             spec = EncoderSpec.from_json(config["encoder"])
         except (OSError, ValueError, KeyError) as error:
-            raise RunError(f"{root} holds no readable model: {error}") from error
-        prepared = prepare_saved(spec, root / ENCODER_WEIGHTS, progress or Progress())
-        return cls(prepared, prepared.engine(device), _clusters(place, root))
+            raise RunError(f"{folder / 'config.json'} tells no readable model: {error}") from error
+        clusters = load_model(folder) if isinstance(opened, Path) else corrected_model(opened, read_corrected(opened))
+        if len(clusters.model.space.mean) != spec.dim:  # of a run of before generations, killed when half new
+            raise RunError(
+                f"{folder / 'clusters.json'} is of features with {len(clusters.model.space.mean)} dimensions, and the "
+                f"encoder gives {spec.dim}: the clusters are stale"
+                + (f"; make them anew with: {opened.how_to_cluster()}" if isinstance(opened, RunDir) else "")
+            )
+        prepared = prepare_saved(spec, folder / ENCODER_WEIGHTS, progress or Progress())
+        return cls(prepared, prepared.engine(device), clusters)
 
     def embed(self, items: Iterable[Item]) -> Iterator[Newcomers]:
         """Features of new images, a batch at a time."""
@@ -61,23 +68,22 @@ class Model:
         return self.clusters.assign(newcomers.features)
 
 
-def _clusters(folder: Path, root: Path) -> CorrectedModel:
-    """The clusters of a model folder as they lie there, those of a run after its edits."""
-    if is_model_folder(folder):
-        return load_model(root)
-    run_dir = RunDir.open(folder)
-    return corrected_model(run_dir, read_corrected(run_dir))
-
-
 def is_model_folder(folder: Path) -> bool:
     """True if this is a run's `model/`, or a copy of one."""
     return (folder / ENCODER_WEIGHTS).is_file() and (folder / "config.json").is_file()
 
 
-def model_folder(folder: Path) -> Path:
-    """Where the model of a run or model folder lies."""
-    if is_model_folder(folder):
-        return folder
-    run = RunDir.open(folder)
-    run.require("embed", "cluster")
-    return run.model
+def model_folder(place: Path | RunDir) -> Folder:
+    """The files of the model of a run or model folder.
+
+    Raises:
+        RunError: the run is unfinished.
+    """
+    if isinstance(place, Path):
+        return place
+    place.require("embed", "cluster")
+    return place.model
+
+
+def _opened(folder: Path) -> Path | RunDir:
+    return folder if is_model_folder(folder) else RunDir.open(folder)

@@ -1,30 +1,35 @@
 """The stages' order, and which of them are stale.
 
-A stage is run again when its key changes: what it was asked, and the digests of what the stages before it wrote.
+A stage is run again when its key changes: what it was asked, and the digests of what the stages before it wrote. What
+the stages of one command leave becomes current together (`shoal.draft`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import shoal.cluster.stage
+import shoal.embed.join
 import shoal.embed.stage
 import shoal.images.index
 import shoal.neighbours.stage
-from shoal import atomic
+from shoal import draft as drafts
+from shoal import relink
 from shoal.config import ClusterConfig
 from shoal.corrections.corrected import corrected_digest
-from shoal.errors import RunError
+from shoal.draft import Draft, digest_in
+from shoal.errors import NoImagesError, RunError
 from shoal.images.sources import Source, open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_of, versions
 
 # Raised when a stage writes something else than before from the same inputs, so that old runs are brought up to date.
-STAGE_VERSION = {"index": 1, "embed": 1, "neighbours": 1, "cluster": 4, "map": 1, "report": 1}
+STAGE_VERSION = {"index": 1, "embed": 1, "images": 1, "neighbours": 1, "cluster": 4, "map": 1, "report": 1}
 
 
 def _no_check(config: ClusterConfig, progress: Progress) -> None:
@@ -33,13 +38,19 @@ def _no_check(config: ClusterConfig, progress: Progress) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A step of the pipeline. `key` gives what it was asked; `after` names the stages whose results it reads."""
+    """A step of the pipeline. `key` gives what it was asked.
+
+    Attributes:
+        after: the stages (or parts of what they made: `cluster.space`) whose results it reads. Where one of those is
+            made anew, what this one made of it before is no longer current.
+        shows: results that it shows too; it is run again for them, but stays true without.
+    """
 
     name: str
     run: Callable[[ClusterConfig, RunDir, Progress], StageResult]
     key: Callable[[ClusterConfig], Any]
-    made: Callable[[RunDir], Path]  # what it leaves; if somebody deleted that, it is run again
     after: tuple[str, ...] = ()
+    shows: tuple[str, ...] = ()
     check: Callable[[ClusterConfig, Progress], None] = _no_check  # refuses what it cannot do, before any work
     reads_edits: bool = False  # people's corrections are part of what it shows
     always: bool = False  # the outside world may have changed: only the stage itself can tell
@@ -55,24 +66,13 @@ def _seed(config: ClusterConfig) -> int:
 
 def clustering_stages() -> list[Stage]:
     """From a source to clusters."""
+    embed = shoal.embed.stage
     return [
-        Stage("index", shoal.images.index.run, _nothing, lambda run: run.images, always=True),
-        Stage(
-            "embed",
-            shoal.embed.stage.run,
-            shoal.embed.stage.key,
-            lambda run: run.model / "config.json",
-            ("index",),
-            check=shoal.embed.stage.check,
-        ),
-        Stage(
-            "neighbours",
-            shoal.neighbours.stage.run,
-            shoal.neighbours.stage.key,
-            lambda run: run.neighbours / "ids.npy",
-            ("embed",),
-        ),
-        Stage("cluster", shoal.cluster.stage.run, shoal.cluster.stage.key, lambda run: run.clusters, ("embed",)),
+        Stage("index", shoal.images.index.run, _nothing, always=True),
+        Stage("embed", embed.run, embed.key, ("index",), check=embed.check),
+        Stage("images", shoal.embed.join.run, _nothing, ("index", "embed"), always=True),
+        Stage("neighbours", shoal.neighbours.stage.run, shoal.neighbours.stage.key, ("embed", "images")),
+        Stage("cluster", shoal.cluster.stage.run, shoal.cluster.stage.key, ("embed", "images")),
     ]
 
 
@@ -83,18 +83,25 @@ def report_stages(again: bool = False) -> list[Stage]:
     import shoal.report.map  # noqa: PLC0415
 
     return [
-        Stage("map", shoal.report.map.run, _seed, lambda run: run.map, ("neighbours", "cluster")),
-        Stage("evaluate", shoal.evaluate.stage.run, _nothing, lambda run: run.clusters, ("cluster",), always=True),
+        Stage("map", shoal.report.map.run, _seed, ("images", "neighbours", "cluster.space")),
+        Stage("evaluate", shoal.evaluate.stage.run, _nothing, ("cluster",), always=True),
         Stage(
             "report",
             shoal.report.build.run,
             _seed,
-            lambda run: run.report / "index.html",
-            ("index", "cluster", "map", "evaluate"),
+            ("images", "cluster"),
+            shows=("index", "map", "evaluate"),
             reads_edits=True,
             always=again,
         ),
     ]
+
+
+def figures_stage() -> Stage:
+    """A silhouette picture for every number of clusters looked at."""
+    import shoal.report.build  # noqa: PLC0415  (matplotlib)
+
+    return Stage("figures", shoal.report.build.run_figures, _nothing, ("images", "cluster"), always=True)
 
 
 def default_name(config: ClusterConfig) -> str:
@@ -102,83 +109,99 @@ def default_name(config: ClusterConfig) -> str:
     return f"{open_source(config.source).name}.shoal"
 
 
-def run(config: ClusterConfig, run_dir: RunDir, stages: Sequence[Stage], progress: Progress) -> dict[str, StageResult]:
-    """Run the stages that are stale, in order, holding the run's lock.
+def run(config: ClusterConfig, run_dir: RunDir, stages: Sequence[Stage], progress: Progress) -> RunDir:
+    """Run the stages that are stale, in order, holding the run's lock, and return the run as it is then.
+
+    Whatever was there before stays current until all of them are done.
 
     Raises:
-        RunError: the run belongs to another source, or is of a newer format.
+        RunError: the run belongs to another source, or is of a newer format; the folder is somebody else's.
         RunLockedError: another process is writing it.
         ShoalError: whatever a stage raises.
     """
-    source = open_source(config.source)
-    _require_room_of_its_own(run_dir, source)
+    with writing(config, run_dir.root, stages, progress) as draft:
+        advance(draft, config, stages, progress)
+        return draft.commit()
+
+
+@contextmanager
+def writing(config: ClusterConfig, root: Path, stages: Sequence[Stage], progress: Progress) -> Iterator[Draft]:
+    """The draft of the run at `root`, for `stages`; see `run`."""
     for stage in stages:
         stage.key(config)  # a request that cannot be met is refused before any work
         stage.check(config, progress)
-    with run_dir.writing():
-        atomic.remove_leftovers(run_dir.root)
-        state = run_dir.read_state()
-        earlier = state.get("source", {}).get("identity", source.identity)
-        if earlier != source.identity:
-            raise RunError(
-                f"{run_dir.root} is a run of {earlier}; expected the same source, not {source.identity} "
-                "(give another --out for it)"
+    from_start = stages[0].name == "index"
+    source = open_source(config.source) if from_start else None
+    if source is not None:
+        _require_room_of_its_own(root, source)
+    with drafts.writing(root, from_start=from_start) as draft:
+        if source is not None:
+            _require_same_source(draft, source)
+            draft.state.update(
+                asked={**config.to_json(), "source": relink.absolute(config.source)},
+                seed=config.seed,
+                source=relink.place_of(root, source),
+                versions=versions(),
             )
-        state.update(
-            asked=config.to_json(),
-            seed=config.seed,
-            source={"identity": source.identity, "name": source.name},
-            versions=versions(),
-        )
-        run_dir.write_state(state)
-        return {stage.name: _run_stage(stage, config, run_dir, progress) for stage in stages}
+        yield draft
 
 
-def _require_room_of_its_own(run_dir: RunDir, source: Source) -> None:
-    root = run_dir.root.resolve()
-    if root.exists() and not root.is_dir():
-        raise RunError(f"--out has value {str(run_dir.root)!r}, which is a file; expected a folder, new or of a run")
-    if Path(source.identity).is_relative_to(root):  # what lies in a run is no image of its source
-        raise RunError(f"--out has value {str(run_dir.root)!r}, which holds the source; expected a folder of its own")
+def advance(draft: Draft, config: ClusterConfig, stages: Sequence[Stage], progress: Progress) -> bool:
+    """Run the stages that are stale, in order, without making them current yet. Was there more to do than to look?"""
+    has_worked = False
+    for stage in stages:
+        try:
+            has_worked |= _run_stage(stage, config, draft, progress) and not stage.always
+        except NoImagesError:
+            _keep_reasons(draft, config, progress)
+            raise
+    return has_worked
 
 
-def is_done(config: ClusterConfig, run_dir: RunDir, stage: Stage) -> bool:
-    """Would running the stage do nothing?"""
-    records = run_dir.read_state()["stages"]
-    inputs_are_there = all(records.get(name, {}).get("state") == "done" for name in stage.after)
-    return inputs_are_there and _is_current(stage, run_dir, records, _key(stage, config, run_dir, records))
+def is_done(draft: Draft, config: ClusterConfig, stage: Stage) -> bool:
+    """Would running the stage do nothing? If so it is taken over."""
+    inputs_are_there = all(digest_in(draft.records, name) is not None for name in stage.after)
+    return inputs_are_there and not stage.always and draft.take_over(stage.name, _key(stage, config, draft)) is not None
 
 
-def _key(stage: Stage, config: ClusterConfig, run_dir: RunDir, records: dict[str, Any]) -> str:
-    inputs = [records[name]["digest"] for name in stage.after]
-    if stage.reads_edits and run_dir.edits.is_file():
-        inputs.append(corrected_digest(run_dir))
+def _run_stage(stage: Stage, config: ClusterConfig, draft: Draft, progress: Progress) -> bool:
+    """Run a stage unless it is done. Was it run?"""
+    if is_done(draft, config, stage):
+        return False
+    key = _key(stage, config, draft)
+    began = time.perf_counter()
+    draft.begin_stage()
+    result = stage.run(config, draft.run_dir, progress)
+    draft.end_stage(stage.name, draft.record(key, stage.after, result, time.perf_counter() - began))
+    return True
+
+
+def _key(stage: Stage, config: ClusterConfig, draft: Draft) -> str:
+    inputs = [digest_in(draft.records, name) for name in (*stage.after, *stage.shows)]
+    if stage.reads_edits and draft.run_dir.edits.is_file():
+        inputs.append(corrected_digest(draft.run_dir))
     return digest_of(stage.name, STAGE_VERSION.get(stage.name, 1), stage.key(config), inputs)
 
 
-def _is_current(stage: Stage, run_dir: RunDir, records: dict[str, Any], key: str) -> bool:
-    record = records.get(stage.name, {})
-    is_same = record.get("state") == "done" and record["key"] == key
-    return is_same and not stage.always and stage.made(run_dir).exists()
+def _keep_reasons(draft: Draft, config: ClusterConfig, progress: Progress) -> None:
+    """Of a first run in which no image is usable, images.parquet says why. A run that has clusters stays as it was."""
+    if draft.before.stage("cluster") is None and draft.run_dir.listing.is_file():
+        join = Stage("images", shoal.embed.join.run, _nothing, ("index",), always=True)
+        _run_stage(join, config, draft, progress)
+        draft.commit()
 
 
-def _run_stage(stage: Stage, config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
-    state = run_dir.read_state()
-    records = state["stages"]
-    record, key = records.get(stage.name), _key(stage, config, run_dir, records)
-    if _is_current(stage, run_dir, records, key):
-        return StageResult(record["digest"], record["facts"])
-    if record and record["key"] != key:
-        records[stage.name] = {"state": "stale", "key": key}
-        run_dir.write_state(state)
-    began = time.perf_counter()
-    result = stage.run(config, run_dir, progress)
-    records[stage.name] = {
-        "state": "done",
-        "key": key,
-        "digest": result.digest,
-        "facts": result.facts,
-        "seconds": round(time.perf_counter() - began, 3),
-    }
-    run_dir.write_state(state)
-    return result
+def _require_room_of_its_own(root: Path, source: Source) -> None:
+    if Path(source.identity).is_relative_to(root.resolve()):  # what lies in a run is no image of its source
+        raise RunError(f"--out has value {str(root)!r}, which holds the source; expected a folder of its own")
+
+
+def _require_same_source(draft: Draft, source: Source) -> None:
+    known = draft.before.read_state().get("source", {})
+    if known.get("identity", source.identity) == source.identity or relink.is_moved_together(draft.before, source):
+        return
+    raise RunError(
+        f"{draft.root} is a run of {known['identity']}; expected the same source, not {source.identity} "
+        f"(give another --out for it; or, if that is where the images are now, say so with: shoal relink {draft.root} "
+        "SOURCE)"
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shoal import atomic
@@ -49,6 +51,16 @@ def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file atomically. The same table gives the same bytes."""
     with atomic.replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def digest_of_images(images: pa.Table) -> str:
+    """A digest of the images that have a cluster, usable ones and their duplicates; not of places, not of times."""
+    clustered = images.filter(pc.is_in(images["status"], pa.array([OK, DUPLICATE])))
+    state = hashlib.sha256()
+    for name in ("id", "path", "sha256", "status", "duplicate_of"):
+        state.update("\0".join(str(value) for value in clustered[name].to_pylist()).encode())
+        state.update(b"\n")
+    return state.hexdigest()
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -1,88 +1,280 @@
 """The run directory: where everything lies, what was asked, and which stages are done.
 
-The layout is a contract (see docs/run-directory.md); `RunDir` is the only place that knows file names.
+The layout is a contract (see docs/run-directory.md); `RunDir` is the only place that knows file names, and
+`shoal.generations` how they become current together.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
+import shlex
+import weakref
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from shoal import atomic, lock, records
+from shoal import atomic, generations, lock, records
 from shoal.errors import RunError
+from shoal.generations import Generation
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 2  # 1: no generations, all files at the root
 VERSIONED = ("shoal", "numpy", "pillow", "openvino", "torch", "timm", "scikit-learn")
+RUN_JSON: Final = "run.json"
+UNFINISHED_RUN_JSON: Final = "run.json.part"
+LOCK: Final = "lock"
+LISTING: Final = "own/listing.parquet"  # the index stage's own table, which images.parquet is made from
+LABELS: Final = "labels.parquet"
+KNN: Final = "report/knn.jsonl"  # how an encoder's neighbours tell labels, while it is trained
 
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What a stage hands back: the digest of what it wrote, and facts worth telling (JSON values)."""
+    """What a stage hands back.
+
+    Attributes:
+        digest: of what it wrote.
+        facts: worth telling (JSON values).
+        parts: digests of parts of it, for stages that build on such a part only.
+    """
 
     digest: str
     facts: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
+
+
+class Folder(Protocol):
+    """Files by name, `folder / "name"`: a Path, or files of a run wherever they lie."""
+
+    def __truediv__(self, name: str, /) -> Path: ...
+
+
+class Files(Protocol):
+    """How one sees the files of a run."""
+
+    def path(self, name: str) -> Path:
+        """Where the file `name` (with `/` between parts) lies; where none is, if there is no such file."""
+
+    def new(self, name: str) -> Path:
+        """Where to write the file `name`."""
+
+    def unfinished(self, name: str) -> Path:
+        """Where a killed writer may have left the file `name`, to go on with."""
+
+    def keep(self, name: str) -> None:
+        """Take the file `name` over from before, unchanged."""
+
+    def earlier(self) -> RunDir:
+        """The run as it is until what is being written counts."""
+
+    def run_json(self) -> dict[str, Any]:
+        """run.json as it belongs to these files."""
+
+    def log(self) -> tuple[int | None, str | None]:
+        """How many lines of edits.jsonl belong to these files at least (None: all), and the refit that made them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtRoot:
+    """Files at a run's root: those of an older run, and what programs from outside see. Written to in place."""
+
+    root: Path
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    new = unfinished = path
+
+    def keep(self, name: str) -> None:
+        """It lies there already."""
+
+    def earlier(self) -> RunDir:
+        return RunDir(self.root)
+
+    def run_json(self) -> dict[str, Any]:
+        return read_run_json(self.root)
+
+    def log(self) -> tuple[int | None, str | None]:
+        return None, None
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Held:
+    """The files of one generation, which stay as long as this object does."""
+
+    root: Path
+    generation: Generation
+    found: dict[str, Any]
+    places: dict[str, int]
+
+    @classmethod
+    def current(cls, root: Path, state: dict[str, Any]) -> Held | None:
+        """The generation that `state` names, or None if it was replaced meanwhile."""
+        try:
+            generation, descriptor = generations.hold(root, state["generation"])
+        except FileNotFoundError:
+            return None
+        held = cls(root, generation, state, generation.places)
+        weakref.finalize(held, os.close, descriptor)
+        return held
+
+    def path(self, name: str) -> Path:
+        return generations.place(self.root, name, self.places)
+
+    def new(self, name: str) -> Path:
+        raise RunError(f"{self.root} is open for reading; {name} cannot be written")
+
+    unfinished = new
+
+    def keep(self, name: str) -> None:
+        self.new(name)
+
+    def earlier(self) -> RunDir:
+        return RunDir(self.root, self)
+
+    def run_json(self) -> dict[str, Any]:
+        return self.found
+
+    def log(self) -> tuple[int | None, str | None]:
+        return self.generation.log_lines, self.generation.refit_line
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Files by the generation in whose folder they lie."""
+
+    root: Path
+    places: dict[str, int]
+
+    def __truediv__(self, name: str) -> Path:
+        return generations.place(self.root, name, self.places)
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """A folder of a folder."""
+
+    whole: Folder
+    name: str
+
+    def __truediv__(self, name: str) -> Path:
+        return self.whole / f"{self.name}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """The files of one folder of a run."""
+
+    files: Files
+    name: str
+    for_writing: bool = False
+
+    def __truediv__(self, name: str) -> Path:
+        whole = f"{self.name}/{name}"
+        return self.files.new(whole) if self.for_writing else self.files.path(whole)
 
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
-    """Paths and state of one run. Reading takes no lock; writers hold `writing()`."""
+    """Files and state of one run. Reading takes no lock; writers hold `writing()`.
+
+    `RunDir.open` sees one generation for as long as it lives. `RunDir(root)` sees what lies at the root, as programs
+    from outside do.
+    """
 
     root: Path
+    view: Files | None = None
+
+    @property
+    def files(self) -> Files:
+        return AtRoot(self.root) if self.view is None else self.view
+
+    def path(self, name: str) -> Path:
+        return self.files.path(name)
+
+    def new(self, name: str) -> Path:
+        """Where a stage writes a file of its own."""
+        return self.files.new(name)
+
+    def new_in(self, folder: str) -> Folder:
+        """Where a stage writes files of one folder."""
+        return Inside(self.files, folder, for_writing=True)
+
+    def unfinished(self, name: str) -> Path:
+        """For a stage: where a killed one may have left its file `name`, to go on with."""
+        return self.files.unfinished(name)
+
+    def keep(self, name: str) -> None:
+        """For a stage: take its file `name` over from before, unchanged."""
+        self.files.keep(name)
+
+    @property
+    def earlier(self) -> RunDir:
+        """For a stage: the run as it was before, to take over what has not changed."""
+        return self.files.earlier()
 
     # -- where things lie ---------------------------------------------------------------------------------------
 
     @property
     def run_json(self) -> Path:
-        return self.root / "run.json"
+        return self.root / RUN_JSON
 
     @property
     def images(self) -> Path:
-        return self.root / "images.parquet"
+        return self.path("images.parquet")
+
+    @property
+    def listing(self) -> Path:
+        """The index stage's own table: images before anybody looked at their pixels."""
+        return self.path(LISTING)
 
     @property
     def labels(self) -> Path:
         """Only `shoal.evaluate` may open it; the index stage writes it."""
-        return self.root / "labels.parquet"
+        return self.path(LABELS)
 
     @property
-    def embeddings(self) -> Path:
-        return self.root / "embeddings"
+    def embeddings(self) -> Folder:
+        return Inside(self.files, "embeddings")
 
     @property
-    def neighbours(self) -> Path:
-        return self.root / "neighbours"
+    def neighbours(self) -> Folder:
+        return Inside(self.files, "neighbours")
 
     @property
     def clusters(self) -> Path:
-        return self.root / "clusters.parquet"
+        return self.path("clusters.parquet")
 
     @property
     def levels(self) -> Path:
-        return self.root / "levels.parquet"
+        return self.path("levels.parquet")
+
+    @property
+    def sweep(self) -> Path:
+        return self.path("sweep.parquet")
 
     @property
     def map(self) -> Path:
-        return self.root / "map.parquet"
+        return self.path("map.parquet")
 
     @property
     def choose_k(self) -> Path:
-        return self.root / "choose_k.parquet"
+        return self.path("choose_k.parquet")
 
     @property
-    def model(self) -> Path:
-        return self.root / "model"
+    def model(self) -> Folder:
+        return Inside(self.files, "model")
 
     @property
     def train(self) -> Path:
-        """Checkpoints, log and outcomes of `shoal train`."""
+        """Checkpoints and the log of `shoal train` while it works; what a phase leaves is the run's as any file."""
         return self.root / "train"
 
     @property
@@ -90,58 +282,70 @@ class RunDir:
         return self.root / "edits.jsonl"
 
     @property
-    def report(self) -> Path:
-        return self.root / "report"
+    def report(self) -> Folder:
+        return Inside(self.files, "report")
 
     @property
     def evaluation(self) -> Path:
         """What `evaluate` found, for the report: metrics, confusion, table. Derived from labels, so kept in report/."""
-        return self.report / "evaluation.json"
+        return self.path("report/evaluation.json")
 
     @property
     def cache(self) -> Path:
         return self.root / "cache"
 
+    def shown(self, name: str) -> Path:
+        """Where people find a file: its name at the root."""
+        return self.root / name
+
+    @property
+    def generation(self) -> Generation | None:
+        """What is seen, if it is a generation."""
+        return self.view.generation if isinstance(self.view, Held) else None
+
+    def kept(self, digest: str) -> Folder | None:
+        """The files of a clustering as it was before a refit; None if they are not kept."""
+        places = self.generation.kept.get(digest) if self.generation else None
+        if places is not None:
+            return _Stored(self.root, dict(places))
+        folder = self.root / "refits" / digest  # of runs of before generations
+        return folder if folder.is_dir() else None
+
     # -- opening ------------------------------------------------------------------------------------------------
 
     @classmethod
     def open(cls, root: str | Path) -> RunDir:
-        """Open an existing run for reading.
+        """Open an existing run for reading: its current generation, whatever is written meanwhile.
 
         Raises:
             RunError: there is no run at `root`, or its format is newer than this version reads.
         """
-        run = cls(Path(root))
+        run, missed = cls(Path(root)), None
         if not run.run_json.is_file():
             how = f"shoal cluster {root}" if run.root.exists() else f"shoal cluster SOURCE --out {root}"
             raise RunError(f"{root} is not a Shoal run: it has no run.json (make one with: {how})")
-        run.read_state()
-        return run
+        while True:
+            state = read_run_json(run.root)
+            number = state.get("generation")
+            if number is None:
+                return run
+            held = Held.current(run.root, state)
+            if held is not None:
+                return cls(run.root, held)
+            if number == missed:
+                record = generations.record_of(run.root, number)
+                raise RunError(f"{root} is not whole: {record} is missing; bring it back, or make the run anew")
+            missed = number
 
     def writing(self) -> AbstractContextManager[None]:
         """Hold the run's write lock while the block runs."""
-        return lock.writing(self.root / "lock")
+        return lock.writing(self.root / LOCK)
 
     # -- state --------------------------------------------------------------------------------------------------
 
     def read_state(self) -> dict[str, Any]:
-        """run.json, or a fresh state if there is none yet."""
-        if not self.run_json.is_file():
-            return {"format_version": FORMAT_VERSION, "stages": {}}
-        try:
-            state: dict[str, Any] = json.loads(self.run_json.read_text(encoding="utf-8"))
-            version = int(state["format_version"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.run_json} is not readable as a run's state: {error}") from error
-        if version > FORMAT_VERSION:
-            raise RunError(
-                f"{self.root} has format_version {version}; this Shoal {metadata.version('shoal')} reads up to "
-                f"{FORMAT_VERSION}: upgrade Shoal to open it"
-            )
-        return state
-
-    def write_state(self, state: dict[str, Any]) -> None:
-        atomic.write_json(self.run_json, state)
+        """run.json as it belongs to the files seen, or a fresh state if there is none yet."""
+        return self.files.run_json()
 
     def stage(self, name: str) -> dict[str, Any] | None:
         """The record of a finished stage (key, digest, facts, seconds), or None."""
@@ -149,24 +353,87 @@ class RunDir:
         return record if record and record.get("state") == "done" else None
 
     def require(self, *stages: str) -> None:
-        """Raise RunError unless every named stage is done."""
+        """Raise RunError unless every named stage is done, and current."""
         for name in stages:
             if self.stage(name) is None:
-                writer = lock.writer(self.root / "lock")
+                writer = lock.writer(self.root / LOCK)
                 advice = (
-                    "run the same shoal cluster again"
+                    f"finish it with: {self.how_to_cluster()}"
                     if writer is None
                     else f"process {writer.pid} on {writer.host} is writing it: wait for it to end"
                 )
                 raise RunError(f"{self.root} is unfinished: its stage {name!r} is not done; {advice}")
 
+    def how_to_cluster(self) -> str:
+        """The command that brings the run up to date."""
+        source = self.read_state().get("asked", {}).get("source") or ["SOURCE"]
+        return shlex.join(["shoal", "cluster", *map(str, source), "--out", str(self.root)])
+
     # -- tables -------------------------------------------------------------------------------------------------
 
     def read_images(self, columns: list[str] | None = None) -> pa.Table:
-        return records.read_table(self.images, columns)
+        """images.parquet; before anything was embedded, the listing. URIs lead to where the source is now."""
+        return self._where_it_is(records.read_table(self.images if self.images.is_file() else self.listing, columns))
+
+    def read_listing(self, columns: list[str] | None = None) -> pa.Table:
+        """The index stage's own table, in the columns of images.parquet."""
+        return self._where_it_is(records.read_table(self.listing, columns))
 
     def read_clusters(self, columns: list[str] | None = None) -> pa.Table:
         return records.read_table(self.clusters, columns)
+
+    def _where_it_is(self, table: pa.Table) -> pa.Table:
+        moved = self._moved() if "uri" in table.column_names else None
+        if moved is None:
+            return table
+        return table.set_column(table.column_names.index("uri"), "uri", _moved_uris(table["uri"], *moved))
+
+    def _moved(self) -> tuple[str, str] | None:
+        """The URI of the source's folder as it was, and as it is beside a run that was moved together with it."""
+        source = self.read_state().get("source", {})
+        folder, beside = source.get("folder"), source.get("beside")
+        if folder is None or beside is None or Path(folder).exists():
+            return None
+        now = Path(os.path.normpath(self.root.absolute() / beside))
+        return (Path(folder).as_uri(), now.as_uri()) if now.exists() else None
+
+
+def _moved_uris(uris: pa.ChunkedArray, before: str, now: str) -> pa.ChunkedArray:
+    """URIs that lie below `before`, as they are below `now`."""
+    below = pc.starts_with(uris, before.rstrip("/") + "/")
+    rest = pc.utf8_slice_codeunits(uris, len(before.rstrip("/")))
+    return pc.if_else(below, pc.binary_join_element_wise(now.rstrip("/"), rest, ""), uris)
+
+
+def log_of(phase: str) -> str:
+    """The log of a phase of training that is done."""
+    return f"own/train-{phase}.jsonl"
+
+
+def read_run_json(root: Path) -> dict[str, Any]:
+    """The state of the run at `root`, or a fresh one if there is none yet.
+
+    Raises:
+        RunError: it cannot be read, or is of a newer version.
+    """
+    path = root / RUN_JSON
+    if not path.is_file():
+        return {"format_version": FORMAT_VERSION, "stages": {}}
+    try:
+        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = int(state["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is not readable as a run's state: {error}") from error
+    if version > FORMAT_VERSION:
+        raise RunError(
+            f"{root} has format_version {version}; this Shoal {metadata.version('shoal')} reads up to "
+            f"{FORMAT_VERSION}: upgrade Shoal to open it"
+        )
+    return state
+
+
+def write_run_json(root: Path, state: dict[str, Any]) -> None:
+    atomic.write_json(root / RUN_JSON, state, root / UNFINISHED_RUN_JSON)
 
 
 def versions() -> dict[str, str]:
@@ -184,6 +451,10 @@ def digest_of(*values: Any) -> str:
     """A digest of JSON values, the same on every machine."""
     text = json.dumps(values, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def digest_file(path: Path) -> str:

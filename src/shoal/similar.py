@@ -35,7 +35,7 @@ def similar(run_dir: RunDir, image: str, count: int, device: str, progress: Prog
         NoImagesError: `image` cannot be read.
     """
     run_dir.require("embed", "cluster")
-    model = Model.open(run_dir.root, device, progress)
+    model = Model.open(run_dir, device, progress)
     query = next(model.embed(list(open_source((image,)).items())[:1]), None)
     if query is None or not query.items:
         reason = query.skipped[0][1] if query and query.skipped else "it is empty"

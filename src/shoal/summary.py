@@ -9,11 +9,8 @@ from shoal.corrections.log import in_force, read_log
 from shoal.rundir import RunDir
 
 
-def cluster_summary(run_dir: RunDir, *, report: bool = True) -> str:
-    """A few lines: how many clusters and why, what was skipped and why, where everything lies.
-
-    `report`: name the report; one that was not brought up to date may be of other clusters.
-    """
+def cluster_summary(run_dir: RunDir) -> str:
+    """A few lines: how many clusters and why, what was skipped and why, where everything lies."""
     stages = run_dir.read_state()["stages"]
     embed, found = (stages[name]["facts"] for name in ("embed", "cluster"))
     statuses = run_dir.read_images(["status", "reason"]).to_pylist()
@@ -26,8 +23,8 @@ def cluster_summary(run_dir: RunDir, *, report: bool = True) -> str:
         *_skipped(statuses),
         f"Run:    {run_dir.root}   (shoal browse {run_dir.root})",
     ]
-    if report:
-        lines.append(f"Report: {run_dir.report / 'index.html'}   (shoal report {run_dir.root} --open)")
+    if "report" in stages:
+        lines.append(f"Report: {run_dir.shown('report/index.html')}   (shoal report {run_dir.root} --open)")
     return "\n".join(lines)
 
 

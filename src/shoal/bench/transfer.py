@@ -105,10 +105,6 @@ def _digest(run_dir: RunDir) -> str | None:
 
 def _write_out(run_dir: RunDir, root: Path, progress: Progress) -> None:
     """A silhouette picture for every K, the clusters as a wide CSV, and as folders of links."""
-    from shoal.report.build import figures_for_k  # noqa: PLC0415  (matplotlib)
-
-    with run_dir.writing():
-        figures_for_k(run_dir)
     root.mkdir(exist_ok=True)
     (root / "clusters.csv").unlink(missing_ok=True)
     export(run_dir, "csv", root / "clusters.csv", layout="wide", progress=progress)

@@ -53,7 +53,10 @@ def edit(request: Request, wanted: answers.EditRequest) -> dict[str, Any]:
     before = opened.view.snapshot().corrected
 
     def make(log: Sequence[Edit]) -> Edit:
-        current = _current(opened, log, wanted.base)
+        run_dir, base = opened.view.now()
+        current = corrected_by(run_dir, base, log)
+        if wanted.base != current.base:
+            raise StaleError("the clusters were made anew since this page was loaded; load it again")
         if wanted.base_version > len(log):
             raise StaleError("the page has seen edits that are no longer there; load it again")
         since = log[wanted.base_version :]
@@ -64,7 +67,7 @@ def edit(request: Request, wanted: answers.EditRequest) -> dict[str, Any]:
                 raise StaleError(f"another window changed something since: {error}") from error
             raise
         if since:
-            seen = corrected_by(opened.view.run_dir, opened.view.base, log[: wanted.base_version])
+            seen = corrected_by(run_dir, base, log[: wanted.base_version])
             changes.check_still_true(made, seen, current, since)
         return made
 
@@ -102,14 +105,6 @@ async def events(
             return {"version": corrected.version, "base": corrected.base}
         await asyncio.sleep(min(POLL_SECONDS, left))
         left -= POLL_SECONDS
-
-
-def _current(opened: OpenedRun, log: Sequence[Edit], base: str) -> Corrected:
-    """The clusters after `log`. Raises StaleError if they are of another clustering than the page shows."""
-    current = corrected_by(opened.view.run_dir, opened.view.base, log)
-    if base != current.base:
-        raise StaleError("the clusters were made anew since this page was loaded; load it again")
-    return current
 
 
 def _made(opened: OpenedRun, current: Corrected, log: Sequence[Edit], wanted: Any) -> Edit:

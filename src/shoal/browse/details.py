@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from shoal.browse.neighbours import mined_neighbours
 from shoal.browse.site import OpenedRun
 from shoal.browse.snapshot import Snapshot
 from shoal.corrections.base import Int64
@@ -19,10 +20,10 @@ COPIES = 100
 
 def image_details(opened: OpenedRun, image: int) -> dict[str, Any]:
     """What `/api/images/{id}` answers, for an image of the run, clustered or not."""
-    images = opened.view.images
+    snapshot = opened.view.snapshot()
+    images = snapshot.images
     row = images.row(image)
     known = {name: images.table[name][row].as_py() for name in ("path", "status", "reason", "width", "height")}
-    snapshot = opened.view.snapshot()
     corrected = snapshot.corrected
     try:
         place = int(corrected.rows(np.array([image]))[0])
@@ -42,8 +43,10 @@ def image_details(opened: OpenedRun, image: int) -> dict[str, Any]:
         "silhouette": None if np.isnan(silhouette) else round(silhouette, 4),
         "probabilities": _probabilities(opened, snapshot, int(corrected.ids[original])),
         "duplicates": copies[copies != image][:COPIES].tolist(),
-        "neighbours": neighbour_list(snapshot, opened.neighbours.of(int(corrected.ids[original]), NEIGHBOURS)),
-        "label": opened.labels.read(corrected.ids).of(place),
+        "neighbours": neighbour_list(
+            snapshot, mined_neighbours(snapshot.run_dir, int(corrected.ids[original]), NEIGHBOURS)
+        ),
+        "label": opened.labels.read(snapshot).of(place),
     }
 
 
@@ -61,9 +64,8 @@ def neighbour_list(snapshot: Snapshot, found: list[tuple[int, float]]) -> list[d
 
 
 def _probabilities(opened: OpenedRun, snapshot: Snapshot, image: int) -> list[dict[str, Any]]:
-    run_dir = opened.view.run_dir
-    model = opened.models.of(snapshot.corrected)
-    features = EmbeddingStore.open(run_dir.embeddings).read(np.array([image], np.int64))
+    model = opened.models.of(snapshot)
+    features = EmbeddingStore.open(snapshot.run_dir.embeddings).read(np.array([image], np.int64))
     numbers, shares = model.probabilities(features)
     return [
         {"cluster": int(number), "p": round(float(share), 4)}

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from shoal import records
 from shoal.browse.site import OpenedRun
+from shoal.browse.snapshot import Snapshot
 from shoal.errors import RequestError
 
 MOST_SKIPPED: Final = 1000
@@ -24,15 +25,15 @@ _one_evaluation = threading.Lock()
 
 def evidence(opened: OpenedRun) -> dict[str, Any]:
     """What `/api/evidence` answers."""
-    run_dir = opened.view.run_dir
-    stages = run_dir.read_state()["stages"]
-    skipped, total, reasons = _skipped(opened)
-    copies, groups = _copies(opened)
+    snapshot = opened.view.snapshot()
+    stages = snapshot.run_dir.read_state()["stages"]
+    skipped, total, reasons = _skipped(snapshot)
+    copies, groups = _copies(snapshot)
     return {
-        "choose_k": _choose_k(opened),
+        "choose_k": _choose_k(snapshot),
         "sentence": stages["cluster"].get("facts", {}).get("sentence", ""),
-        "quality": _quality(opened),
-        "metrics": _metrics(opened),
+        "quality": _quality(snapshot),
+        "metrics": _metrics(opened, snapshot),
         "skipped": skipped,
         "skipped_total": total,
         "skipped_reasons": reasons,
@@ -44,17 +45,17 @@ def evidence(opened: OpenedRun) -> dict[str, Any]:
     }
 
 
-def _choose_k(opened: OpenedRun) -> list[dict[str, Any]]:
-    path = opened.view.run_dir.choose_k
+def _choose_k(snapshot: Snapshot) -> list[dict[str, Any]]:
+    path = snapshot.run_dir.choose_k
     if not path.is_file():
         return []
     rows = records.read_table(path).sort_by("k").to_pylist()
     return [{name: _finite(value) for name, value in row.items()} for row in rows]
 
 
-def _quality(opened: OpenedRun) -> dict[str, Any]:
+def _quality(snapshot: Snapshot) -> dict[str, Any]:
     """Figures of the clusters as they are now; the silhouette only while nothing has changed it."""
-    corrected = opened.view.snapshot().corrected
+    corrected = snapshot.corrected
     known = corrected.silhouette[~np.isnan(corrected.silhouette)]
     return {
         "clusters": len(corrected.numbers),
@@ -68,14 +69,14 @@ def _quality(opened: OpenedRun) -> dict[str, Any]:
     }
 
 
-def _metrics(opened: OpenedRun) -> dict[str, Any] | None:
+def _metrics(opened: OpenedRun, snapshot: Snapshot) -> dict[str, Any] | None:
     """The clusters now beside the labels of the source, or None without labels."""
-    run_dir = opened.view.run_dir
+    run_dir = snapshot.run_dir
     if not run_dir.labels.is_file():
         return None
     from shoal.evaluate.evaluate import evaluate  # noqa: PLC0415  (scikit-learn; only where there are labels)
 
-    digest = opened.view.snapshot().corrected.digest
+    digest = snapshot.corrected.digest
     with _one_evaluation:
         if digest not in opened.evaluations:
             try:
@@ -87,9 +88,9 @@ def _metrics(opened: OpenedRun) -> dict[str, Any] | None:
         return opened.evaluations[digest]
 
 
-def _skipped(opened: OpenedRun) -> tuple[list[dict[str, Any]], int, list[dict[str, Any]]]:
+def _skipped(snapshot: Snapshot) -> tuple[list[dict[str, Any]], int, list[dict[str, Any]]]:
     """Files that are in no cluster, those with the rarest reasons first; how many there are; the commonest reasons."""
-    table = opened.view.images.table.select(["id", "path", "status", "reason"])
+    table = snapshot.images.table.select(["id", "path", "status", "reason"])
     lost = table.filter(pc.is_in(table["status"], value_set=pa.array([records.SKIPPED, records.VANISHED])))
     lost = lost.set_column(3, "reason", pc.coalesce(lost["reason"], lost["status"]))
     reasons = sorted(lost["reason"].value_counts().to_pylist(), key=lambda pair: (-pair["counts"], pair["values"]))
@@ -99,9 +100,9 @@ def _skipped(opened: OpenedRun) -> tuple[list[dict[str, Any]], int, list[dict[st
     return rarest.select(table.column_names).slice(0, MOST_SKIPPED).to_pylist(), lost.num_rows, told
 
 
-def _copies(opened: OpenedRun) -> tuple[list[list[int]], int]:
+def _copies(snapshot: Snapshot) -> tuple[list[list[int]], int]:
     """Groups of equal files, the original first, largest groups first; and how many groups there are."""
-    corrected = opened.view.snapshot().corrected
+    corrected = snapshot.corrected
     copies = np.flatnonzero(corrected.original != np.arange(len(corrected.ids)))
     groups: dict[int, list[int]] = {}
     for row in copies.tolist():

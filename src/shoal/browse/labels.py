@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from shoal.browse import answers
-from shoal.browse.run_view import RunView, stamp
-from shoal.browse.snapshot import Rows
+from shoal.browse.run_view import stamp
+from shoal.browse.snapshot import Rows, Snapshot
 from shoal.corrections.base import Int32, Int64
 from shoal.errors import RequestError
 from shoal.evaluate.labels import read_labels
+from shoal.rundir import RunDir
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,25 +41,25 @@ class Labels:
 class LabelReader:
     """Reads a run's labels when they are first asked for; may be used from several threads."""
 
-    def __init__(self, view: RunView) -> None:
-        self._view = view
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen: object = None
         self._labels = Labels([], np.empty(0, np.int32))
 
-    def read(self, ids: Int64) -> Labels:
-        """Labels of the rows of `ids`."""
-        seen = (stamp(self._view.run_dir.labels), len(ids), int(ids[-1]) if len(ids) else -1)
+    def read(self, snapshot: Snapshot) -> Labels:
+        """Labels of the rows of a snapshot."""
+        ids = snapshot.corrected.ids
+        seen = (stamp(snapshot.run_dir.labels), len(ids), int(ids[-1]) if len(ids) else -1)
         with self._lock:
             if seen != self._seen:
-                self._labels, self._seen = self._read(ids), seen
+                self._labels, self._seen = self._read(snapshot.run_dir, ids), seen
             return self._labels
 
-    def _read(self, ids: Int64) -> Labels:
-        if not self._view.run_dir.labels.is_file():
+    def _read(self, run_dir: RunDir, ids: Int64) -> Labels:
+        if not run_dir.labels.is_file():
             return Labels([], np.empty(0, np.int32))
         try:
-            by_id = read_labels(self._view.run_dir, None).by_id
+            by_id = read_labels(run_dir, None).by_id
         except RequestError:  # labels of other images only
             return Labels([], np.empty(0, np.int32))
         names = sorted(set(by_id.values()))

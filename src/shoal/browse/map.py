@@ -15,12 +15,14 @@ def map_bytes(opened: OpenedRun) -> bytes:
     Raises:
         MissingError: the run has no map.
     """
-    run_dir = opened.view.run_dir
+    snapshot = opened.view.snapshot()
+    run_dir, corrected = snapshot.run_dir, snapshot.corrected
     if not run_dir.map.is_file():
-        raise MissingError(f"this run has no map; make one with: shoal report {run_dir.root}")
+        raise MissingError(
+            f"this run has no map of its images as they are now; make one with: shoal report {run_dir.root}"
+        )
     table = records.read_table(run_dir.map).sort_by("id")
     ids = table["id"].to_numpy()
-    corrected = opened.view.snapshot().corrected
     here = np.isin(ids, corrected.ids)
     ids = ids[here]
     columns = (

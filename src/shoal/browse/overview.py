@@ -24,24 +24,25 @@ def run_facts(site: Site) -> dict[str, Any]:
     if site.run is None:
         return _model_facts(site)
     view = site.run.view
-    snapshot, counts = view.snapshot(), view.images.counts
-    state = view.run_dir.read_state()
+    snapshot = view.snapshot()
+    run_dir, counts = snapshot.run_dir, snapshot.images.counts
+    state = run_dir.read_state()
     stages = state["stages"]
     asked = state.get("asked", {})
     corrected = snapshot.corrected
     done, undone = in_force(snapshot.log)
     return {
-        "name": state.get("source", {}).get("name") or view.run_dir.root.absolute().name,
+        "name": state.get("source", {}).get("name") or run_dir.root.absolute().name,
         "kind": "run",
         "images": len(corrected.ids),
         "clusters": len(corrected.numbers),
         "unsure": int(corrected.unsure.sum()),
         "skipped": counts.get(records.SKIPPED, 0) + counts.get(records.VANISHED, 0),
         "duplicates": counts.get(records.DUPLICATE, 0),
-        "has_labels": view.run_dir.labels.is_file(),
-        "has_map": view.run_dir.map.is_file(),
+        "has_labels": run_dir.labels.is_file(),
+        "has_map": run_dir.map.is_file(),
         "sentence": stages["cluster"].get("facts", {}).get("sentence", ""),
-        "created": _when(view.run_dir.clusters.stat().st_mtime),
+        "created": _when(run_dir.clusters.stat().st_mtime),
         "backbone": stages["embed"].get("facts", {}).get("backbone", ""),
         "method": stages["cluster"].get("facts", {}).get("method", ""),
         "levels": snapshot.levels,
@@ -57,7 +58,7 @@ def run_facts(site: Site) -> dict[str, Any]:
 
 def cluster_list(opened: OpenedRun, snapshot: Snapshot, level: str) -> bytes:
     """What `/api/clusters` answers: the clusters of a level, largest first; written once for as long as they stay."""
-    labels = opened.labels.read(snapshot.corrected.ids)
+    labels = opened.labels.read(snapshot)
     written = opened.cluster_lists.setdefault(snapshot, {})
     if (level, labels) not in written:
         corrected, cards = snapshot.corrected, _cards(opened, snapshot, level, labels)

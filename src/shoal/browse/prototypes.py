@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 
-from shoal.browse.run_view import RunView
 from shoal.browse.snapshot import Rows, Snapshot
 from shoal.cluster.model import ClusterModel
 from shoal.embeddings import EmbeddingStore
@@ -23,8 +22,7 @@ KEPT: Final = 5000
 class Prototypes:
     """Finds prototypes; may be used from several threads."""
 
-    def __init__(self, view: RunView) -> None:
-        self._view = view
+    def __init__(self) -> None:
         self._found: OrderedDict[bytes, list[int]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -44,8 +42,8 @@ class Prototypes:
     def _find(self, snapshot: Snapshot, pools: list[Rows], keys: list[bytes]) -> None:
         """Look for all at once: every part of the embeddings is opened once."""
         corrected = snapshot.corrected
-        store = EmbeddingStore.open(self._view.run_dir.embeddings)
-        space = ClusterModel.load(self._view.run_dir.model).space.plain
+        store = EmbeddingStore.open(snapshot.run_dir.embeddings)
+        space = ClusterModel.load(snapshot.run_dir.model).space.plain
         together = np.concatenate(pools)
         distinct, place = np.unique(corrected.ids[corrected.original[together]], return_inverse=True)
         points = np.concatenate([space.transform(rows) for _, rows in store.blocks(distinct, 2048)])[place]

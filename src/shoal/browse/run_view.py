@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from shoal import records
+from shoal.browse.images import Images
 from shoal.browse.snapshot import Snapshot
 from shoal.corrections.base import Base, Int32, Int64, read_base
 from shoal.corrections.corrected import corrected_by
@@ -20,41 +18,11 @@ from shoal.corrections.log import read_log
 from shoal.rundir import RunDir
 
 KEPT_SNAPSHOTS = 4
-IMAGE_COLUMNS = ["id", "path", "uri", "sha256", "width", "height", "status", "reason", "duplicate_of"]
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """images.parquet by rising id. Texts stay in Arrow's memory, for many Python strings would not be small."""
-
-    table: pa.Table
-    ids: Int64
-
-    @classmethod
-    def read(cls, run_dir: RunDir) -> Images:
-        table = _in_order(run_dir.read_images(IMAGE_COLUMNS)).combine_chunks()
-        return cls(table, table["id"].to_numpy())
-
-    def row(self, image: int) -> int:
-        """Raises KeyError if the run has no such image."""
-        row = int(np.searchsorted(self.ids, image))
-        if row == len(self.ids) or self.ids[row] != image:
-            raise KeyError(image)
-        return row
-
-    def value(self, column: str, image: int) -> Any:
-        return self.table[column][self.row(image)].as_py()
-
-    @cached_property
-    def counts(self) -> dict[str, int]:
-        """Images by status."""
-        pairs = self.table["status"].value_counts().to_pylist()
-        return {pair["values"]: pair["counts"] for pair in pairs}
 
 
 @dataclass(eq=False)
 class RunView:
-    """Reads a run and keeps what it read until the run changes."""
+    """Reads a run and keeps what it read until the run changes; what a snapshot shows is of one generation."""
 
     run_dir: RunDir
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -72,26 +40,29 @@ class RunView:
             assert self._images is not None
             return self._images
 
-    @property
-    def base(self) -> Base:
+    def now(self) -> tuple[RunDir, Base]:
+        """The run's current generation, and its clusters without edits."""
         with self._lock:
             self._refresh()
             assert self._base is not None
-            return self._base
+            return self.run_dir, self._base
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         """The clusters now, or as they were after `version` lines of the log. Raises KeyError if it has no so many."""
         with self._lock:
             self._refresh()
             assert self._base is not None
+            assert self._images is not None
             wanted = len(self._log) if version is None else version
             if not 0 <= wanted <= len(self._log):
                 raise KeyError(wanted)
             if wanted not in self._snapshots:
                 log = self._log[:wanted]
                 corrected = corrected_by(self.run_dir, self._base, log)
-                levels = _read_levels(corrected.source.folder / self.run_dir.levels.name, corrected.ids)
-                self._snapshots[wanted] = Snapshot(corrected, log, levels.get("coarse"), levels.get("fine"))
+                levels = _read_levels(corrected.source.levels, corrected.ids)
+                self._snapshots[wanted] = Snapshot(
+                    self.run_dir, self._images, corrected, log, levels.get("coarse"), levels.get("fine")
+                )
                 for old in sorted(self._snapshots)[:-KEPT_SNAPSHOTS]:
                     if old != wanted:
                         del self._snapshots[old]
@@ -99,12 +70,13 @@ class RunView:
 
     def _refresh(self) -> None:
         """Read again what changed on disk: another window's edits, or clusters made anew."""
-        tables = stamp(self.run_dir.clusters), stamp(self.run_dir.images)
-        seen = tables[0] + tables[1]
+        seen = stamp(self.run_dir.run_json)
         if seen != self._seen:
-            self._images, self._base = Images.read(self.run_dir), read_base(self.run_dir)
+            now = RunDir.open(self.run_dir.root)
+            self._images, self._base = Images.read(now), read_base(now)
+            self.run_dir = now  # the generation seen before is let go with the last snapshot of it
             self._snapshots.clear()
-            self._seen = seen
+            self._seen, self._log_seen = seen, ()
         log_seen = stamp(self.run_dir.edits)
         if log_seen != self._log_seen:
             log = read_log(self.run_dir)
@@ -113,11 +85,6 @@ class RunView:
             ]:
                 self._snapshots.clear()  # somebody replaced the file
             self._log, self._log_seen = log, log_seen
-
-
-def _in_order(table: pa.Table) -> pa.Table:
-    """By rising id. It nearly always is: sorting would hold every text twice."""
-    return table if (np.diff(table["id"].to_numpy()) > 0).all() else table.sort_by("id")
 
 
 def stamp(path: Path) -> tuple[float, ...]:

@@ -53,13 +53,13 @@ def _nearest(store: EmbeddingStore, ids: Int64, features: Float32) -> list[tuple
 
 
 def _search(site: Site, data: bytes) -> dict[str, Any]:
-    features, clusters = site.searcher.embed(data)
+    snapshot = None if site.run is None else site.run.view.snapshot()
+    features, clusters = site.searcher.embed(data, None if snapshot is None else snapshot.run_dir)
     neighbours: list[dict[str, Any]] = []
-    if site.run is not None:
-        snapshot = site.run.view.snapshot()
+    if site.run is not None and snapshot is not None:
         corrected = snapshot.corrected
-        clusters = site.run.models.of(corrected)
-        store = EmbeddingStore.open(site.run.view.run_dir.embeddings)
+        clusters = site.run.models.of(snapshot)
+        store = EmbeddingStore.open(snapshot.run_dir.embeddings)
         distinct = np.unique(corrected.ids[corrected.original])
         neighbours = neighbour_list(snapshot, _nearest(store, distinct, features))
     assigned = clusters.assign(features)

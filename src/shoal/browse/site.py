@@ -11,7 +11,6 @@ from shoal.browse.errors import MissingError
 from shoal.browse.jobs import Jobs
 from shoal.browse.labels import LabelReader, Labels
 from shoal.browse.models import ModelReader
-from shoal.browse.neighbours import NeighbourReader
 from shoal.browse.pictures import Pictures
 from shoal.browse.prototypes import Prototypes
 from shoal.browse.run_view import RunView
@@ -30,7 +29,6 @@ class OpenedRun:
     pictures: Pictures
     prototypes: Prototypes
     labels: LabelReader
-    neighbours: NeighbourReader
     models: ModelReader
     previews: Previews
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # by digest of the clusters
@@ -47,11 +45,10 @@ class OpenedRun:
         return cls(
             view,
             Pictures(run_dir.cache),
-            Prototypes(view),
-            LabelReader(view),
-            NeighbourReader(run_dir),
-            ModelReader(run_dir),
-            Previews(view),
+            Prototypes(),
+            LabelReader(),
+            ModelReader(),
+            Previews(),
         )
 
     def warm_up(self) -> None:

@@ -9,9 +9,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from shoal.browse.images import Images
 from shoal.corrections.base import Int32, Int64
 from shoal.corrections.corrected import Corrected
 from shoal.corrections.edit import Edit
+from shoal.rundir import RunDir
 
 CHOSEN: Final = "chosen"
 COARSE: Final = "coarse"
@@ -46,12 +48,16 @@ class Level:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The corrected clusters, the log they came from, and the levels around them.
+    """The corrected clusters of one generation of the run, the log they came from, and the levels around them.
 
     Attributes:
+        run_dir: that generation; what an answer says is read from there.
+        images: its images.
         coarse, fine: [n] clusters of the levels as the run has them, before edits; None if it has none.
     """
 
+    run_dir: RunDir
+    images: Images
     corrected: Corrected
     log: list[Edit]
     coarse: Int32 | None

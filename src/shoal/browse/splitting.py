@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 
 from shoal.browse.errors import MissingError
-from shoal.browse.run_view import RunView
 from shoal.browse.snapshot import Rows, Snapshot
 from shoal.cluster import kmeans, threads
 from shoal.cluster.model import ClusterModel
@@ -38,8 +37,7 @@ class Preview:
 class Previews:
     """Makes previews and keeps the latest ones; may be used from several threads."""
 
-    def __init__(self, view: RunView) -> None:
-        self._view = view
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Preview] = OrderedDict()
 
@@ -71,7 +69,7 @@ class Previews:
     def _cluster(self, snapshot: Snapshot, originals: Rows, parts: int) -> kmeans.Labels:
         if len(originals) < parts:
             raise RequestError(f"parts has value {parts}; the cluster has only {len(originals)} different images")
-        run_dir = self._view.run_dir
+        run_dir = snapshot.run_dir
         space = ClusterModel.load(run_dir.model).space.plain
         store = EmbeddingStore.open(run_dir.embeddings)
         points, _ = points_of(space, store, snapshot.corrected.ids[originals])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ from shoal.cluster.kmeans import COSINE, Clustering, Labels
 from shoal.cluster.space import ClusterSpace
 from shoal.embeddings import Float32
 from shoal.errors import RunError
+from shoal.rundir import Folder
 
 FORMAT_VERSION = 1
+NAMES = "names.json"  # of clusters, as people gave them
 UNSURE_BELOW = 0.5  # confidence under which an image is unsure
 KNOWN_SHARE = 0.995  # share of the images that clusters were made of which each of two tests counts as known
 IMAGES_PER_DIM = 4  # with fewer images than this a dimension, what lies outside of the space says nothing
@@ -88,8 +90,8 @@ class ClusterModel:
         found /= found.sum(axis=1, keepdims=True)
         return found
 
-    def save(self, folder: Path, numbers: Labels | None = None) -> None:
-        """Write clusters.safetensors and clusters.json into `folder`.
+    def save(self, folder: Folder, numbers: Labels | None = None, names: Mapping[int, str] | None = None) -> None:
+        """Write clusters.safetensors, clusters.json and, if there are names, names.json into `folder`.
 
         `numbers` [K] are the clusters of the centroids, where several belong to one; None: each is one.
         """
@@ -109,6 +111,8 @@ class ClusterModel:
         atomic.write_json(
             folder / "clusters.json", self.to_json(len(self.centroids) if numbers is None else len(np.unique(numbers)))
         )
+        if names:
+            atomic.write_json(folder / NAMES, {str(cluster): name for cluster, name in names.items()})
 
     def to_json(self, clusters: int) -> dict[str, Any]:
         return {
@@ -120,7 +124,7 @@ class ClusterModel:
         }
 
     @classmethod
-    def load(cls, folder: Path) -> ClusterModel:
+    def load(cls, folder: Folder) -> ClusterModel:
         """Raises RunError if the folder holds no readable clusters."""
         try:
             facts = json.loads((folder / "clusters.json").read_text(encoding="utf-8"))
@@ -135,7 +139,7 @@ class ClusterModel:
             limit = facts.get("most_outside", NO_LIMIT)  # models of before 2026-11-24 have none
             return cls(space, tensors["centroids"], facts["concentration"], tensors["least_closeness"], limit)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise RunError(f"{folder} holds no readable clusters: {error}") from error
+            raise RunError(f"{folder / 'clusters.json'} tells no readable clusters: {error}") from error
 
 
 def fit_model(

@@ -17,11 +17,12 @@ from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Clustering, Float64, Labels
 from shoal.cluster.model import Assignment, fit_model
 from shoal.cluster.rows import ImageRows
 from shoal.cluster.space import ClusterSpace, centroids_of, cluster_points, fit_space
+from shoal.cluster.write import Clusters, Evidence, runner_up, write
 from shoal.config import DENSITY, ClusterConfig, ClusterCounts
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
 from shoal.errors import ConfigError
 from shoal.progress import Progress
-from shoal.rundir import RunDir, StageResult, digest_file, digest_of
+from shoal.rundir import RunDir, StageResult
 
 
 def key(config: ClusterConfig) -> dict[str, Any]:
@@ -62,23 +63,28 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         choice = replace(choice, sentence=_told(dense))
     found = outcome.found
     model = fit_model(outcome.space, found, outcome.points, outcome.lengths, config.seed, outcome.votes)
-    rows = ImageRows.of(images, ids)
-    columns = _describe(outcome, model.assign_points(outcome.points, outcome.lengths))
-    records.write_table(run_dir.clusters, rows.table(columns, records.CLUSTERS))
+    assignment = model.assign_points(outcome.points, outcome.lengths)
     means = means_of(points, found.labels, config.metric)
-    nested = levels.nested(points, found.labels, means, config.seed, config.metric)
-    records.write_table(
-        run_dir.levels, rows.table({"coarse": nested.coarse, "medium": nested.medium, "fine": nested.fine})
-    )
     looked_at = {f"k{item.k}": item.clustering.labels for item in choice.candidates}
     looked_at[f"k{choice.chosen.k}"] = found.labels
-    records.write_table(run_dir.root / "sweep.parquet", rows.table(looked_at))
-    records.write_table(run_dir.choose_k, _evidence(choice))
     if config.metric == EUCLIDEAN:  # the points may be other coordinates than those of new images
         model = replace(model, centroids=centroids_of(space, store, ids, found.labels, choice.chosen.k))
-    model.save(run_dir.model)
-    digest = digest_of(*(digest_file(path) for path in (run_dir.clusters, run_dir.choose_k)))
-    return StageResult(digest, {"metric": config.metric, **_facts(choice, outcome, columns["unsure"])})
+    return write(
+        run_dir,
+        Clusters(
+            rows=ImageRows.of(images, ids),
+            cluster=found.labels,
+            confidence=assignment.confidence,
+            unsure=_unsure(outcome, assignment),
+            silhouette=outcome.silhouettes.astype(np.float32),
+            # Where two centroids are equally near, k-means and assignment may differ; what k-means said stands.
+            runner_up=runner_up(found.labels, assignment),
+            levels=levels.nested(points, found.labels, means, config.seed, config.metric),
+            model=model,
+            evidence=Evidence(_evidence(choice), looked_at),
+            facts={"metric": config.metric, **_facts(choice, outcome)},
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,19 +167,10 @@ def means_of(points: Float32, labels: Labels, metric: str) -> Float32:
     return centroids if metric == EUCLIDEAN else normalise_rows(centroids)
 
 
-def _describe(outcome: _Outcome, assignment: Assignment) -> dict[str, npt.NDArray[Any]]:
-    """The columns of clusters.parquet but for id and path."""
-    # Where two centroids are equally near, k-means and assignment may differ; what k-means said stands.
-    labels = outcome.found.labels
-    other = np.where(assignment.runner_up == labels, assignment.cluster, assignment.runner_up)
-    nearer_to_others = (outcome.silhouettes < 0) & (outcome.method == "kmeans")
-    return {
-        "cluster": labels,
-        "confidence": assignment.confidence,
-        "unsure": assignment.unsure | nearer_to_others if outcome.noise is None else outcome.noise,
-        "silhouette": outcome.silhouettes.astype(np.float32),
-        "runner_up": other.astype(np.int32),
-    }
+def _unsure(outcome: _Outcome, assignment: Assignment) -> npt.NDArray[np.bool_]:
+    if outcome.noise is not None:
+        return outcome.noise
+    return assignment.unsure | ((outcome.silhouettes < 0) & (outcome.method == "kmeans"))
 
 
 def _evidence(choice: Choice) -> pa.Table:
@@ -192,14 +189,12 @@ def _evidence(choice: Choice) -> pa.Table:
     )
 
 
-def _facts(choice: Choice, outcome: _Outcome, unsure: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _facts(choice: Choice, outcome: _Outcome) -> dict[str, Any]:
     return {
         "k": choice.chosen.k,
         "sentence": choice.sentence,
         "method": outcome.method,
         "why_method": outcome.why,
         "sizes": np.bincount(outcome.found.labels, minlength=choice.chosen.k).tolist(),
-        "n_unsure": int(unsure.sum()),
         "runners_up": list(choice.runners_up),
-        "silhouette": round(float(outcome.silhouettes.mean()), 6),
     }

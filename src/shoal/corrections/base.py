@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from shoal import records
 from shoal.errors import RunError
-from shoal.rundir import RunDir
+from shoal.rundir import Folder, RunDir, Within
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -30,7 +30,7 @@ class Base:
         cluster, runner_up: [n] int32, a missing runner-up -1; confidence, silhouette: [n] float32, NaN where missing;
             unsure: [n] bool.
         digest: of ids and clusters; names this clustering in the log.
-        folder: where its tables and its `model/` lie: the run's own, or a kept one's.
+        model: the clusters' model of it; levels: its levels.parquet, which need not be there.
     """
 
     ids: Int64
@@ -41,7 +41,8 @@ class Base:
     silhouette: Float32
     runner_up: Int32
     digest: str
-    folder: Path
+    model: Folder
+    levels: Path
 
     @property
     def count(self) -> int:
@@ -56,26 +57,29 @@ def read_base(run_dir: RunDir) -> Base:
         RunError: the run has no clusters yet.
     """
     if not run_dir.clusters.is_file():
-        raise RunError(f"{run_dir.root} is unfinished: it has no clusters yet; run the same shoal cluster again")
-    return _read(run_dir, run_dir.root)
+        raise RunError(
+            f"{run_dir.root} is unfinished: it has no clusters yet; make them with: {run_dir.how_to_cluster()}"
+        )
+    return _read(run_dir, run_dir.clusters, run_dir.model, run_dir.levels)
 
 
 def read_kept(run_dir: RunDir, digest: str) -> Base | None:
-    """Read the clusters as they were before a refit, or None if they are not kept."""
-    folder = kept_folder(run_dir, digest)
-    return _read(run_dir, folder) if (folder / run_dir.clusters.name).is_file() else None
+    """Read the clusters as they were before a refit, or None if they are not kept.
 
-
-def kept_folder(run_dir: RunDir, digest: str) -> Path:
-    """Where the clusters called `digest` are kept for undoing a refit. Raises RunError if that is no digest."""
+    Raises:
+        RunError: `digest` is none.
+    """
     if not re.fullmatch(r"[0-9a-f]{16}", digest):
         raise RunError(f"{run_dir.edits} names the clustering {digest[:40]!r}; expected 16 hexadecimal digits")
-    return run_dir.root / "refits" / digest
+    kept = run_dir.kept(digest)
+    if kept is None:
+        return None
+    return _read(run_dir, kept / "clusters.parquet", Within(kept, "model"), kept / "levels.parquet")
 
 
-def _read(run_dir: RunDir, folder: Path) -> Base:
+def _read(run_dir: RunDir, clusters: Path, model: Folder, levels: Path) -> Base:
     columns = ["id", "cluster", "confidence", "unsure", "silhouette", "runner_up"]
-    table = records.read_table(folder / run_dir.clusters.name, columns).sort_by("id")
+    table = records.read_table(clusters, columns).sort_by("id")
     ids = table["id"].to_numpy().astype(np.int64)
     cluster = table["cluster"].to_numpy().astype(np.int32)
     return Base(
@@ -87,7 +91,8 @@ def _read(run_dir: RunDir, folder: Path) -> Base:
         silhouette=table["silhouette"].to_numpy().astype(np.float32),
         runner_up=pc.fill_null(table["runner_up"], -1).to_numpy().astype(np.int32),
         digest=clustering_digest(ids, cluster),
-        folder=folder,
+        model=model,
+        levels=levels,
     )
 
 

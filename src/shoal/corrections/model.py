@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from shoal import atomic
 from shoal.cluster import kmeans
 from shoal.cluster.kmeans import COSINE, Labels
-from shoal.cluster.model import KNOWN_SHARE, UNSURE_BELOW, Assignment, ClusterModel, closeness_of
+from shoal.cluster.model import KNOWN_SHARE, NAMES, UNSURE_BELOW, Assignment, ClusterModel, closeness_of
 from shoal.cluster.space import points_of
 from shoal.corrections.corrected import NONE, Corrected
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
 from shoal.errors import RunError
-from shoal.rundir import RunDir
-
-NAMES: Final = "names.json"
+from shoal.rundir import Folder, RunDir
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +85,7 @@ class CorrectedModel:
         return closeness, least
 
 
-def load_model(folder: Path) -> CorrectedModel:
+def load_model(folder: Folder) -> CorrectedModel:
     """The clusters of a model folder as they lie there, with the names beside them.
 
     Raises:
@@ -101,18 +96,8 @@ def load_model(folder: Path) -> CorrectedModel:
         with safe_open(folder / "clusters.safetensors", "numpy") as file:
             numbers = file.get_tensor("numbers") if "numbers" in set(file.keys()) else np.arange(len(model.centroids))
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{folder} holds no readable clusters: {error}") from error
+        raise RunError(f"{folder / 'clusters.safetensors'} holds no readable clusters: {error}") from error
     return CorrectedModel(model, numbers.astype(np.int32), _read_names(folder))
-
-
-def save_model(corrected: CorrectedModel, folder: Path) -> None:
-    """Write clusters.safetensors, clusters.json and, if there are names, names.json."""
-    corrected.model.save(folder, corrected.numbers)
-    if corrected.names:
-        names = {str(cluster): name for cluster, name in corrected.names.items()}
-        atomic.write_json(folder / NAMES, names)
-    else:
-        (folder / NAMES).unlink(missing_ok=True)
 
 
 def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
@@ -121,7 +106,7 @@ def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
     Raises:
         RunError: the run has no readable model.
     """
-    fitted = load_model(corrected.source.folder / run_dir.model.name)
+    fitted = load_model(corrected.source.model)
     if not corrected.is_changed:
         return fitted
     made = sorted(
@@ -139,7 +124,7 @@ def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
     return CorrectedModel(model, np.r_[now[kept], made].astype(np.int32), corrected.names)
 
 
-def _read_names(folder: Path) -> dict[int, str]:
+def _read_names(folder: Folder) -> dict[int, str]:
     path = folder / NAMES
     if not path.is_file():
         return {}

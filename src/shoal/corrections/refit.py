@@ -8,32 +8,29 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from shoal import atomic, records
+from shoal import draft as drafts
 from shoal.cluster import kmeans, levels, silhouette, threads
 from shoal.cluster.kmeans import COSINE, Labels
+from shoal.cluster.levels import Levels
+from shoal.cluster.rows import ImageRows
 from shoal.cluster.space import points_of
-from shoal.corrections.base import clustering_digest, kept_folder, read_base
+from shoal.cluster.write import Clusters, write
+from shoal.corrections.base import clustering_digest, read_base
 from shoal.corrections.changes import StaleError
 from shoal.corrections.corrected import NONE, Corrected, corrected_by
 from shoal.corrections.edit import REFIT, Edit, Refitted, now
 from shoal.corrections.fit import refit as fit_anew
-from shoal.corrections.log import append, in_force, read_log
-from shoal.corrections.model import CorrectedModel, corrected_model, save_model
+from shoal.corrections.log import append_line, appending, in_force, read_log
+from shoal.corrections.model import CorrectedModel, corrected_model
+from shoal.draft import Draft
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
 from shoal.errors import RequestError
 from shoal.progress import Progress
-from shoal.rundir import RunDir, digest_file, digest_of
+from shoal.rundir import RunDir
 
 STEPS = 4
-KEPT = (
-    "clusters.parquet",
-    "levels.parquet",
-    "model/clusters.json",
-    "model/clusters.safetensors",
-    "model/names.json",
-)
+EVIDENCE = ("choose_k.parquet", "sweep.parquet")  # a refit leaves it as it is
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,8 +57,8 @@ class _Found:
 def refit(run_dir: RunDir, version: int, progress: Progress) -> str:
     """Fit the clusters of a run anew with the edits as constraints, and return a line for the person.
 
-    Writes clusters.parquet, levels.parquet, the model, run.json, and a line into edits.jsonl that says what it did and
-    can be undone. The map and the report are stale afterwards.
+    Clusters, levels, the model and a line of edits.jsonl that says what was done, and can be undone, count together
+    as a new generation. The report is gone with the clusters that it showed.
 
     Args:
         version: lines of the log that the person saw; if there are others meanwhile, nothing is done.
@@ -70,27 +67,35 @@ def refit(run_dir: RunDir, version: int, progress: Progress) -> str:
         RequestError: there is nothing to apply. StaleError: the log has grown.
         RunLockedError: another process is writing the run.
     """
-    with run_dir.writing(), progress.task("Applying corrections", STEPS, "steps") as task:
-        base, log = read_base(run_dir), read_log(run_dir)
-        if len(log) != version:
-            raise StaleError("somebody changed something since; look at it, then apply the corrections again")
-        corrected = corrected_by(run_dir, base, log)
+    with drafts.writing(run_dir.root) as draft, progress.task("Applying corrections", STEPS, "steps") as task:
+        run = draft.run_dir
+        base, log = read_base(run), read_log(run)
+        _require_seen(log, version)
+        corrected = corrected_by(run, base, log)
         if np.array_equal(corrected.cluster, corrected.source.cluster):
             raise RequestError("there are no corrections to apply; every image is where the clustering put it")
         if (corrected.cluster == corrected.noise).all():
             raise RequestError("every image is marked as noise; expected some that are not")
         task.advance()
-        found = next(threads.each(lambda clusters: _fit(run_dir, clusters), [corrected]))
+        found = next(threads.each(lambda clusters: _fit(run, clusters), [corrected]))
         task.advance()
         rows = np.searchsorted(found.distinct, corrected.original)
         cluster = found.labels[rows]
-        _keep(run_dir, corrected)
-        _write_line(run_dir, corrected, found, clustering_digest(corrected.ids, cluster))
+        _write(draft, corrected, found, rows, log)
         task.advance()
-        _write_clusters(run_dir, corrected, found, rows)
-        _write_state(run_dir, corrected, found, log)
+        with appending(run_dir) as lines:
+            _require_seen(lines, version)
+            edit = _edit(corrected, found, clustering_digest(corrected.ids, cluster), lines)
+            draft.log_lines, draft.refit_line = edit.n, edit.to_line().decode().rstrip("\n")
+            draft.commit()
+            append_line(run_dir, edit.to_line())
         moved = int((cluster != _renumbered(corrected, found.numbers)).sum())
         return f"{len(found.numbers):,} clusters; {moved:,} other images changed their cluster"
+
+
+def _require_seen(log: Sequence[Edit], version: int) -> None:
+    if len(log) != version:
+        raise StaleError("somebody changed something since; look at it, then apply the corrections again")
 
 
 def _fit(run_dir: RunDir, corrected: Corrected) -> _Found:
@@ -152,84 +157,75 @@ def _renumbered(corrected: Corrected, numbers: dict[int, int]) -> Labels:
     return new[np.searchsorted(old, corrected.cluster)]
 
 
-def _write_line(run_dir: RunDir, corrected: Corrected, found: _Found, digest: str) -> None:
-    def make(log: Sequence[Edit]) -> Edit:
-        if len(log) != corrected.version:
-            raise StaleError("somebody changed something meanwhile; look at it, then apply the corrections again")
-        refitted = Refitted(
-            to=digest,
-            names=found.names(corrected),
-            noise=found.noise,
-            pinned=corrected.ids[corrected.pinned],
-            numbers=found.numbers,
-            # A refit that did not come to its end is made good by this one.
-            conflicts={line: why for line, why in corrected.conflicts.items() if log[line - 1].op != REFIT},
-        )
-        return Edit(n=len(log) + 1, op=REFIT, base=corrected.base, time=now(), refitted=refitted)
-
-    append(run_dir, make)
+def _edit(corrected: Corrected, found: _Found, digest: str, log: Sequence[Edit]) -> Edit:
+    """The line that says what this refit did."""
+    refitted = Refitted(
+        to=digest,
+        names=found.names(corrected),
+        noise=found.noise,
+        pinned=corrected.ids[corrected.pinned],
+        numbers=found.numbers,
+        # A refit that did not come to its end is made good by this one.
+        conflicts={line: why for line, why in corrected.conflicts.items() if log[line - 1].op != REFIT},
+    )
+    return Edit(n=len(log) + 1, op=REFIT, base=corrected.base, time=now(), refitted=refitted)
 
 
-def _write_clusters(run_dir: RunDir, corrected: Corrected, found: _Found, rows: npt.NDArray[np.intp]) -> None:
-    paths = run_dir.read_clusters(["id", "path"]).sort_by("id")["path"]
-    columns = {
-        "id": corrected.ids,
-        "path": paths,
-        "cluster": found.labels[rows],
-        "confidence": found.confidence[rows],
-        "unsure": found.unsure[rows],
-        "silhouette": found.silhouette[rows],
-        "runner_up": found.runner_up[rows],
-    }
-    records.write_table(run_dir.clusters, pa.table(columns, schema=records.CLUSTERS))
-    save_model(found.model, run_dir.model)
-    _write_levels(run_dir, corrected, found, rows)
+def _write(draft: Draft, corrected: Corrected, found: _Found, rows: npt.NDArray[np.intp], log: Sequence[Edit]) -> None:
+    """Write the new clusters into the draft, and have it keep those that the refit starts from."""
+    run = draft.run_dir
+    if draft.before.kept(corrected.base) is None:
+        places = draft.files["cluster"]
+        draft.kept[corrected.base] = {name: number for name, number in places.items() if name not in EVIDENCE}
+    paths = run.read_clusters(["id", "path"]).sort_by("id")["path"]
+    record = draft.records["cluster"]
+    draft.begin_stage()
+    result = write(
+        run,
+        Clusters(
+            rows=ImageRows(corrected.ids.tolist(), paths.to_pylist(), rows),
+            cluster=found.labels,
+            confidence=found.confidence,
+            unsure=found.unsure,
+            silhouette=found.silhouette,
+            runner_up=found.runner_up,
+            levels=_levels(run, found),
+            model=found.model.model,
+            evidence=None,
+            facts=_facts(record["facts"], corrected, found, log),
+            numbers=found.model.numbers,
+            names=found.model.names,
+        ),
+    )
+    draft.end_stage("cluster", {**record, "digest": result.digest, "parts": result.parts, "facts": result.facts})
 
 
-def _keep(run_dir: RunDir, corrected: Corrected) -> None:
-    """Keep the clusters that the refit starts from, so that it can be undone."""
-    folder, source = kept_folder(run_dir, corrected.base), corrected.source.folder
-    if folder == source:
-        return
-    for name in KEPT:
-        if (source / name).is_file():
-            atomic.write_bytes(folder / name, (source / name).read_bytes())
-
-
-def _write_levels(run_dir: RunDir, corrected: Corrected, found: _Found, rows: npt.NDArray[np.intp]) -> None:
+def _levels(run: RunDir, found: _Found) -> Levels:
     """Levels around the new clusters; the noise is a group of its own at each."""
     metric = found.model.model.space.metric
     labels = found.labels[found.kept]
     sums, counts = kmeans.cluster_sums(found.points, labels, int(labels.max()) + 1)
     centroids = (sums / counts[:, None]).astype(np.float32)
-    seed = int(run_dir.read_state().get("seed", 0))
+    seed = int(run.read_state().get("seed", 0))
     nested = levels.nested(
         found.points, labels, centroids if metric != COSINE else normalise_rows(centroids), seed, metric
     )
-    columns = {
-        name: _filled(len(found.labels), found.kept, values, np.int32(values.max() + 1))[rows]
-        for name, values in (("coarse", nested.coarse), ("medium", nested.medium), ("fine", nested.fine))
-    }
-    records.write_table(run_dir.levels, pa.table({"id": pa.array(corrected.ids, pa.int64()), **columns}))
+    coarse, medium, fine = (
+        _filled(len(found.labels), found.kept, values, np.int32(values.max() + 1))
+        for values in (nested.coarse, nested.medium, nested.fine)
+    )
+    return Levels(coarse, medium, fine)
 
 
-def _write_state(run_dir: RunDir, corrected: Corrected, found: _Found, log: Sequence[Edit]) -> None:
-    """Tell run.json, so that what was made of the earlier clusters is stale."""
-    state = run_dir.read_state()
-    record = state["stages"]["cluster"]
-    facts = record["facts"]
+def _facts(facts: dict[str, Any], corrected: Corrected, found: _Found, log: Sequence[Edit]) -> dict[str, Any]:
     k = len(found.numbers)
     corrections = sum(edit.op != REFIT and edit.n not in corrected.conflicts for edit in in_force(log)[0])
     made_as = facts.get("made_as") or {"k": facts.get("k"), "sentence": facts.get("sentence", "")}
-    record["digest"] = digest_of(digest_file(run_dir.clusters), digest_file(run_dir.choose_k))
-    record["facts"] = {
+    return {
         **facts,
         "k": k,
         "sentence": f"{k} cluster{'s' * (k != 1)} after {corrections} correction{'s' * (corrections != 1)} by hand; "
         f"made as {made_as['sentence']}",
         "sizes": np.bincount(found.labels, minlength=k).tolist(),
-        "n_unsure": int(found.unsure.sum()),
-        "silhouette": round(float(found.silhouette.mean(dtype=np.float64)), 6),
         "made_as": made_as,
     }
-    run_dir.write_state(state)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,14 @@ AHEAD = 4  # batches under way for each worker: enough to keep all busy, few eno
 REMOTE_WORKERS = 16  # waiting for a network is not work
 
 
+FailureKind: TypeAlias = Literal["read", "decode"]
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why an image has no features. `read`: its bytes could not be had, which may pass; `decode`: it will not."""
 
-    kind: Literal["read", "decode"]
+    kind: FailureKind
     reason: str
 
 

@@ -1,7 +1,8 @@
 """Writing `embeddings/`: parts of fixed id ranges, each with a record of what is in it, so that a killed run goes on.
 
 Beside `part-00000.npy` lies `part-00000.json`: the encoder and, for each row that was tried, the content hash of
-its image and why it failed, if it did. A row is reused when its image's content and the encoder are the same.
+its image and why it failed, if it did. A row is reused when its image's content and the encoder are the same, whether a
+killed run left it or the run has it from before; a part that needs nothing new is taken over as it is.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ from shoal import atomic
 from shoal.embed.batches import EmbeddedBatch, Failure
 from shoal.embed.spec import EncoderSpec
 from shoal.embeddings import PART_ROWS
-from shoal.rundir import digest_of
+from shoal.rundir import RunDir, digest_of
 
 MANIFEST_FORMAT = 1
+FOLDER = "embeddings"
 Outcome = tuple[str, Failure | None]  # content hash, and why it has no features
 
 
 @dataclass(slots=True)
 class PartsWriter:
-    """Fills an `embeddings/` folder part by part: `plan`, then `add` batches in the planned order, then `finish`."""
+    """Fills a run's `embeddings/` part by part: `plan`, then `add` batches in the planned order, then `finish`."""
 
-    folder: Path
+    run_dir: RunDir
     rows: int
     spec: EncoderSpec
     encoder: str
@@ -38,9 +40,9 @@ class PartsWriter:
     _open: _Part | None = None
 
     @classmethod
-    def open(cls, folder: Path, rows: int, spec: EncoderSpec) -> PartsWriter:
+    def open(cls, run_dir: RunDir, rows: int, spec: EncoderSpec) -> PartsWriter:
         """`rows`: one for each image id. Parts of another encoder count for nothing."""
-        return cls(folder, rows, spec, digest_of(spec.to_json()))
+        return cls(run_dir, rows, spec, digest_of(spec.to_json()))
 
     @property
     def dtype(self) -> str:
@@ -58,12 +60,10 @@ class PartsWriter:
             self._wanted[image // PART_ROWS][image] = sha256
         missing: list[int] = []
         for number, images in enumerate(self._wanted):
-            outcomes = self._read_record(number)
+            outcomes = self._find(number).outcomes
             todo = [image for image, sha256 in sorted(images.items()) if not _is_settled(outcomes.get(image), sha256)]
             self._missing.append(len(todo))
             missing += todo
-        if missing:
-            (self.folder / "manifest.json").unlink(missing_ok=True)  # unfinished from here on
         return missing
 
     def add(self, batch: EmbeddedBatch) -> None:
@@ -78,10 +78,10 @@ class PartsWriter:
             self._close(part)
 
     def finish(self) -> str:
-        """Tidy parts that needed no embedding, declare the whole finished, and return its digest."""
-        digests = [self._tidy(number) for number in range(len(self._wanted))]
+        """Take over or tidy parts that needed no embedding, declare the whole finished, and return its digest."""
+        digests = [self._settle(number) for number in range(len(self._wanted))]
         parts = [
-            {"file": self._values(number).name, "start": start, "stop": min(start + PART_ROWS, self.rows)}
+            {"file": _file_names(number)[0], "start": start, "stop": min(start + PART_ROWS, self.rows)}
             for number, start in enumerate(range(0, self.rows, PART_ROWS))
         ]
         manifest = {
@@ -93,7 +93,7 @@ class PartsWriter:
             "encoder": self.encoder,
             "parts": parts,
         }
-        atomic.write_json(self.folder / "manifest.json", manifest)
+        atomic.write_json(self.run_dir.new(f"{FOLDER}/manifest.json"), manifest)
         return digest_of(self.encoder, digests)
 
     # -- parts on disk --------------------------------------------------------------------------------------------
@@ -106,23 +106,29 @@ class PartsWriter:
     def _load(self, number: int) -> _Part:
         start = number * PART_ROWS
         size = min(PART_ROWS, self.rows - start)
-        part = _Part(number, start, np.zeros((size, self.spec.dim), dtype=self.dtype), self._read_record(number))
+        found = self._find(number)
+        part = _Part(number, start, np.zeros((size, self.spec.dim), dtype=self.dtype), found.outcomes)
         if part.outcomes:
-            earlier = np.load(self._values(number), mmap_mode="r")
+            earlier = np.load(found.values, mmap_mode="r")
             part.values[: len(earlier)] = earlier[:size]
         return part
 
-    def _tidy(self, number: int) -> str:
-        """Make a part on disk hold exactly the wanted images and rows; return the digest of its record."""
-        outcomes = self._read_record(number)
-        wanted = self._wanted[number]
-        kept = {image for image, (_, failure) in outcomes.items() if image in wanted or failure is not None}
-        rows = len(np.load(self._values(number), mmap_mode="r")) if outcomes else -1
-        if kept != set(outcomes) or rows != min(PART_ROWS, self.rows - number * PART_ROWS):
+    def _settle(self, number: int) -> str:
+        """Have a part hold exactly the wanted images and rows; return the digest of its record."""
+        found, wanted = self._find(number), self._wanted[number]
+        kept = {image for image, (_, failure) in found.outcomes.items() if image in wanted or failure is not None}
+        rows = len(np.load(found.values, mmap_mode="r")) if found.outcomes else -1
+        if kept != set(found.outcomes) or rows != min(PART_ROWS, self.rows - number * PART_ROWS):
             self._close(self._load(number))
-            outcomes = self._read_record(number)
-        self.failures |= {image: failure for image, (_, failure) in outcomes.items() if failure is not None}
-        return digest_of(sorted((image, sha256) for image, (sha256, _) in outcomes.items()))
+            found = self._find(number)
+        elif found.is_earlier:
+            for name in _file_names(number):
+                self.run_dir.keep(f"{FOLDER}/{name}")
+        else:
+            for name in _file_names(number):
+                self.run_dir.new(f"{FOLDER}/{name}")  # a killed run left it, or this one wrote it
+        self.failures |= {image: failure for image, (_, failure) in found.outcomes.items() if failure is not None}
+        return digest_of(sorted((image, sha256) for image, (sha256, _) in found.outcomes.items()))
 
     def _close(self, part: _Part) -> None:
         """Write a part. Values first, and no record while they change: a record on disk always tells the truth."""
@@ -133,29 +139,47 @@ class PartsWriter:
         ]:
             part.values[image - part.start] = 0  # vanished, or a duplicate now: its row is empty
             del part.outcomes[image]
-        self._record(part.number).unlink(missing_ok=True)
-        with atomic.replacing(self._values(part.number)) as temporary, temporary.open("wb") as file:
+        values, record = (self.run_dir.new(f"{FOLDER}/{name}") for name in _file_names(part.number))
+        record.unlink(missing_ok=True)
+        with atomic.replacing(values) as temporary, temporary.open("wb") as file:
             np.save(file, part.values)
         rows = [
             [image, sha256, *((failure.kind, failure.reason) if failure else ())]
             for image, (sha256, failure) in sorted(part.outcomes.items())
         ]
-        atomic.write_bytes(self._record(part.number), json.dumps({"encoder": self.encoder, "rows": rows}).encode())
+        atomic.write_bytes(record, json.dumps({"encoder": self.encoder, "rows": rows}).encode())
 
-    def _read_record(self, number: int) -> dict[int, Outcome]:
-        try:
-            record: dict[str, Any] = json.loads(self._record(number).read_bytes())
-        except FileNotFoundError:
-            return {}
-        if record["encoder"] != self.encoder:
-            return {}
-        return {int(image): (sha256, Failure(*why) if why else None) for image, sha256, *why in record["rows"]}
+    def _find(self, number: int) -> _Found:
+        """What there is of a part: what was written lately, else what the run has from before."""
+        values, record = (f"{FOLDER}/{name}" for name in _file_names(number))
+        earlier = self.run_dir.earlier
+        for file, of_it, is_earlier in (
+            (self.run_dir.unfinished(values), self.run_dir.unfinished(record), False),
+            (earlier.path(values), earlier.path(record), True),
+        ):
+            try:
+                told: dict[str, Any] = json.loads(of_it.read_bytes())
+            except FileNotFoundError:
+                continue
+            if told["encoder"] == self.encoder:
+                rows = told["rows"]
+                outcomes = {int(image): (sha256, Failure(*why) if why else None) for image, sha256, *why in rows}
+                return _Found(file, outcomes, is_earlier)
+        return _Found(self.run_dir.unfinished(values), {}, False)
 
-    def _values(self, number: int) -> Path:
-        return self.folder / f"part-{number:05d}.npy"
 
-    def _record(self, number: int) -> Path:
-        return self.folder / f"part-{number:05d}.json"
+def _file_names(number: int) -> tuple[str, str]:
+    """Of a part: its values, and its record."""
+    return f"part-{number:05d}.npy", f"part-{number:05d}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A part on disk: its values, what they are, and whether the run has it from before."""
+
+    values: Path
+    outcomes: dict[int, Outcome]
+    is_earlier: bool
 
 
 @dataclass(slots=True)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import atomic, records
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig
 from shoal.disk import require_free
 from shoal.embed import weights as weight_files
-from shoal.embed.batches import Failure, embed_batches
+from shoal.embed.batches import embed_batches
 from shoal.embed.engines import resolve_device
+from shoal.embed.failures import write_failures
 from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.parts import PartsWriter
 from shoal.embed.prepared import PreparedEncoder, prepare
@@ -45,7 +43,7 @@ def check(config: ClusterConfig, progress: Progress) -> None:
 
 
 def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
-    """Embed what is not embedded yet; mark images whose pixels turn out unreadable in images.parquet.
+    """Embed what is not embedded yet, and note the images whose pixels turn out unreadable.
 
     Raises:
         ConfigError, WeightsError: see `backbones.build`.
@@ -53,8 +51,8 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         DiskSpaceError: the embeddings would not fit.
     """
     prepared = prepare(config.backbone, config.weights, config.features, config.resize, progress)
-    images = run_dir.read_images()
-    writer = PartsWriter.open(run_dir.embeddings, images.num_rows, prepared.spec)
+    images = run_dir.read_listing(["id", "uri", "sha256", "status"])
+    writer = PartsWriter.open(run_dir, images.num_rows, prepared.spec)
     usable = images.filter(pc.equal(images["status"], records.OK))
     wanted: dict[int, str] = dict(zip(usable["id"].to_pylist(), usable["sha256"].to_pylist(), strict=True))
     uris: dict[int, str] = dict(zip(usable["id"].to_pylist(), usable["uri"].to_pylist(), strict=True))
@@ -73,8 +71,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     if len(failures) == len(wanted):
         reasons = sorted({failure.reason for failure in failures.values()})
         raise NoImagesError(f"no usable image in {' '.join(config.source)}: {'; '.join(reasons[:3])}")
-    if failures:
-        records.write_table(run_dir.images, _mark_failures(images, failures))
+    write_failures(run_dir, failures)
     _save_encoder(run_dir, prepared)
     facts = {
         "backbone": prepared.spec.backbone,
@@ -102,33 +99,9 @@ def _batches(missing: list[int], uris: dict[int, str], size: int) -> Iterator[tu
         start = stop
 
 
-def _mark_failures(images: pa.Table, failures: dict[int, Failure]) -> pa.Table:
-    """The image table with every failed image, and each duplicate of one, marked with its reason."""
-    status, reason = images["status"].to_pylist(), images["reason"].to_pylist()
-    originals = images["duplicate_of"].to_pylist()
-    for row, (image, original) in enumerate(zip(images["id"].to_pylist(), originals, strict=True)):
-        failure = failures.get(image) or failures.get(original)
-        if failure is not None:
-            status[row] = records.SKIPPED if failure.kind == "decode" else records.VANISHED
-            reason[row] = failure.reason
-    columns = {**{name: images[name] for name in images.column_names}, "status": status, "reason": reason}
-    return pa.table(columns, schema=records.IMAGES)
-
-
 def _save_encoder(run_dir: RunDir, prepared: PreparedEncoder) -> None:
     """Put what `assign` needs of the encoder into model/: its description and its weights."""
-    target = run_dir.model / ENCODER_WEIGHTS
+    with atomic.replacing(run_dir.new(f"model/{ENCODER_WEIGHTS}")) as temporary:
+        shutil.copyfile(prepared.weights, temporary)
     config = {"format_version": MODEL_FORMAT, "encoder": prepared.spec.to_json()}
-    config_path = run_dir.model / "config.json"
-    if (
-        not target.is_file()
-        or target.stat().st_size != prepared.weights.stat().st_size
-        or _differs(config_path, config)
-    ):
-        with atomic.replacing(target) as temporary:
-            shutil.copyfile(prepared.weights, temporary)
-        atomic.write_json(config_path, config)
-
-
-def _differs(path: Path, value: dict[str, Any]) -> bool:
-    return not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != value
+    atomic.write_json(run_dir.new("model/config.json"), config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import atomic
+from shoal import draft as drafts
 from shoal.cluster.model import ClusterModel
 from shoal.corrections.corrected import corrected_digest, corrected_table, read_corrected
 from shoal.embeddings import EmbeddingStore, Ids
@@ -18,7 +20,7 @@ from shoal.evaluate import metrics
 from shoal.evaluate.agreement import TOP, Agreement, agreement
 from shoal.evaluate.labels import read_labels
 from shoal.evaluate.ranking import led_by, ranked_clusters
-from shoal.rundir import RunDir
+from shoal.rundir import RunDir, StageResult, digest_file
 
 NEIGHBOUR_IDS = "ids.npy"  # in neighbours/: [N, K] int32, row = id, -1 for none
 
@@ -115,9 +117,19 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
     )
 
 
+def keep(root: Path, evaluation: Evaluation) -> None:
+    """Keep an evaluation that a person asked for in the run at `root`, for its report. Raises RunLockedError."""
+    with drafts.writing(root) as draft:
+        draft.begin_stage()
+        write(draft.run_dir, evaluation)
+        result = StageResult(digest_file(draft.run_dir.evaluation))
+        draft.end_stage("evaluate", draft.record("by hand", ("cluster",), result, 0.0))
+        draft.commit()
+
+
 def write(run_dir: RunDir, evaluation: Evaluation) -> None:
     """Write report/evaluation.json, atomically; the report shows it."""
-    atomic.write_json(run_dir.evaluation, evaluation.to_json())
+    atomic.write_json(run_dir.new("report/evaluation.json"), evaluation.to_json())
 
 
 def _ranked(run_dir: RunDir, ids: Ids, clusters: npt.NDArray[np.int32]) -> npt.NDArray[np.int32] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from shoal.config import ClusterConfig
 from shoal.corrections.corrected import corrected_digest
@@ -18,10 +19,11 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     An evaluation against labels that a person gave by hand stays as long as the clusters do; without that and without
     labels in the source there is none.
     """
-    if _given_by_hand(run_dir):
-        return StageResult(digest_file(run_dir.evaluation))
+    earlier = run_dir.earlier.evaluation
+    if _given_by_hand(run_dir, earlier):
+        run_dir.keep("report/evaluation.json")
+        return StageResult(digest_file(earlier))
     if not run_dir.labels.is_file():
-        run_dir.evaluation.unlink(missing_ok=True)
         return StageResult("none")
     from shoal.evaluate.evaluate import evaluate, write  # noqa: PLC0415  (scikit-learn; only where there are labels)
 
@@ -29,17 +31,16 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         evaluation = evaluate(run_dir)
     except RequestError as error:  # nobody asked for it: a source may well have labels for other images only
         progress.say(f"not evaluated: {error}")
-        run_dir.evaluation.unlink(missing_ok=True)
         return StageResult("none")
     write(run_dir, evaluation)
     progress.say(evaluation.summary_line())
     return StageResult(digest_file(run_dir.evaluation))  # no figures: run.json tells nothing of labels but a digest
 
 
-def _given_by_hand(run_dir: RunDir) -> bool:
+def _given_by_hand(run_dir: RunDir, evaluation: Path) -> bool:
     """True if there is an evaluation of these very clusters against other labels than the source's."""
     try:
-        found = json.loads(run_dir.evaluation.read_text(encoding="utf-8"))
+        found = json.loads(evaluation.read_text(encoding="utf-8"))
         return bool(found["labels"] != SOURCE and found["clusters_digest"] == corrected_digest(run_dir))
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or none that can be read: made anew
         return False

@@ -41,16 +41,11 @@ class Row:
     @property
     def is_settled(self) -> bool:
         """True if what is known of the content needs no reading again, as long as the file does not change."""
-        if self.status in (records.OK, records.DUPLICATE) or self.is_marked:
+        if self.status in (records.OK, records.DUPLICATE):
             return True
         if self.reason == BEYOND_LIMIT or self.status == records.VANISHED:
             return self.sha256 is not None and self.width is not None
         return self.status == records.SKIPPED and not (self.reason or "").startswith(UNREADABLE)
-
-    @property
-    def is_marked(self) -> bool:
-        """True if its header was good, and a later stage found that its pixels are not."""
-        return self.status == records.SKIPPED and self.width is not None and self.reason != BEYOND_LIMIT
 
 
 @dataclass(slots=True)
@@ -59,7 +54,6 @@ class Catalogue:
 
     rows: list[Row]
     unread: list[Row]  # rows whose content has to be looked at
-    marked: dict[str, str]  # reasons of later stages why content, by its sha256, is not usable
     labels: dict[int, str]
 
 
@@ -71,7 +65,7 @@ def match(earlier: Sequence[Row], items: Iterable[Item], selected: set[str] | No
     """
     known = {row.path: row for row in earlier}
     next_id = max((row.id for row in earlier), default=-1) + 1
-    catalogue = Catalogue([], [], {row.sha256: row.reason or "" for row in earlier if row.sha256 and row.is_marked}, {})
+    catalogue = Catalogue([], [], {})
     for item in items:
         row = known.pop(item.path, None)
         if selected is not None and item.path not in selected:
@@ -97,6 +91,20 @@ def match(earlier: Sequence[Row], items: Iterable[Item], selected: set[str] | No
     return catalogue
 
 
+def look_up(catalogue: Catalogue, known: Iterable[Row]) -> list[Row]:
+    """Fill in contents that a killed index has read already; return the rows that are still to be looked at."""
+    by_uri = {row.uri: row for row in known}
+    rest = []
+    for row in catalogue.unread:
+        found = by_uri.get(row.uri)
+        is_same = found is not None and (found.size_bytes, found.mtime) == (row.size_bytes, row.mtime)
+        if found is None or row.mtime is None or not is_same or found.width is None:
+            rest.append(row)
+        else:
+            row.sha256, row.width, row.height = found.sha256, found.width, found.height
+    return rest
+
+
 def find_duplicates(rows: Iterable[Row]) -> None:
     """Of ok rows with the same content the one with the lowest id stays; the others become its duplicates."""
     originals: dict[str, int] = {}
@@ -106,14 +114,6 @@ def find_duplicates(rows: Iterable[Row]) -> None:
         original = originals.setdefault(row.sha256, row.id)
         if original != row.id:
             row.status, row.duplicate_of = records.DUPLICATE, original
-
-
-def mark(catalogue: Catalogue) -> None:
-    """Repeat what later stages found out about contents that are still there."""
-    for row in catalogue.rows:
-        reason = catalogue.marked.get(row.sha256 or "")
-        if reason is not None and row.status in (records.OK, records.DUPLICATE):
-            row.status, row.reason, row.duplicate_of = records.SKIPPED, reason, None
 
 
 def digest(rows: Iterable[Row]) -> str:
@@ -145,7 +145,7 @@ def to_table(rows: Sequence[Row]) -> pa.Table:
 
 
 def _keep(row: Row) -> None:
-    """Back to how it was before duplicates, limits, absence and later stages had their say."""
+    """Back to how it was before duplicates, limits and absence had their say."""
     if row.width is not None:
         row.status, row.reason, row.duplicate_of = records.OK, None, None
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import pyarrow as pa
@@ -25,7 +25,7 @@ from shoal.images.reading import ImageReader
 from shoal.images.sources import open_source
 from shoal.images.storage import GONE, is_local
 from shoal.progress import Progress
-from shoal.rundir import RunDir, StageResult
+from shoal.rundir import LABELS, LISTING, RunDir, StageResult
 
 LOCAL_READERS: Final = min(4, os.cpu_count() or 1)
 REMOTE_READERS: Final = 16  # waiting for a network is not work
@@ -40,19 +40,22 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         NoImagesError: not one image is usable; the tables say why.
     """
     source = open_source(config.source)
-    earlier = catalogue.read_rows(run_dir.read_images()) if run_dir.images.is_file() else []
+    earlier = _rows(run_dir.earlier.listing)
     items = _listed(source, run_dir)
     selected = catalogue.select(_likely(items), config.limit) if config.limit is not None else None
     found = catalogue.match(earlier, items, selected)
-    _read_contents(found.unread, progress)
+    _read_contents(catalogue.look_up(found, _rows(run_dir.unfinished(LISTING))), progress)
     catalogue.find_duplicates(found.rows)
-    digest = catalogue.digest(found.rows)  # before the marks of later stages, which are no news to them
-    catalogue.mark(found)
-    records.write_table(run_dir.images, catalogue.to_table(found.rows))
+    digest = catalogue.digest(found.rows)
+    records.write_table(run_dir.new(LISTING), catalogue.to_table(found.rows))
     facts = {**_facts(found, source), **_write_labels(found, run_dir)}
     if facts[records.OK] == 0:
         raise NoImagesError(_nothing_usable(source, found.rows))
     return StageResult(digest, facts)
+
+
+def _rows(listing: Path) -> list[Row]:
+    return catalogue.read_rows(records.read_table(listing)) if listing.is_file() else []
 
 
 def _listed(source: Source, run_dir: RunDir) -> list[Item]:
@@ -143,11 +146,10 @@ def _with_extension(reason: str, path: str) -> str:
 
 def _write_labels(found: Catalogue, run_dir: RunDir) -> dict[str, str]:
     if not found.labels:
-        run_dir.labels.unlink(missing_ok=True)
         return {}
     pairs = sorted(found.labels.items())
     ids, labels = [image for image, _ in pairs], [label for _, label in pairs]
-    records.write_table(run_dir.labels, pa.table({"id": ids, "label": labels}, schema=records.LABELS))
+    records.write_table(run_dir.new(LABELS), pa.table({"id": ids, "label": labels}, schema=records.LABELS))
     state = hashlib.sha256()
     for image, label in pairs:
         state.update(f"{image}\0{label}\0".encode())

@@ -64,7 +64,7 @@ def _write(
     all_ids, all_similarity = np.full((rows, k), -1, dtype=np.int32), np.zeros((rows, k), dtype=np.float32)
     all_ids[ok] = ok[positions]
     all_similarity[ok] = similarity
-    folder = run_dir.neighbours
+    folder = run_dir.new_in("neighbours")
     for name, array in (("similarity.npy", all_similarity), ("ids.npy", all_ids)):
         with atomic.replacing(folder / name) as temporary, temporary.open("wb") as file:
             np.save(file, array)

@@ -297,9 +297,8 @@ class Card:
         }
 
 
-def recipe_of(train: Path) -> dict[str, Any] | None:
+def recipe_of(path: Path) -> dict[str, Any] | None:
     """The recipe by which a run was trained, None if it was not. A weights file is told by its name alone."""
-    path = train / "recipe.json"
     if not path.is_file():
         return None
     recipe: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from shoal import atomic
+from shoal.cluster.model import NAMES
 from shoal.corrections.corrected import Corrected, corrected_digest, read_corrected
-from shoal.corrections.model import NAMES, corrected_model, save_model
+from shoal.corrections.model import corrected_model
 from shoal.embed.architectures import full_name
 from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.spec import EncoderSpec
@@ -78,7 +79,7 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
             pictures = thumbnails.take(findings.uris, findings.pixels, ids, (), sheets.CELL, progress)
             (folder / PROTOTYPES).write_bytes(sheets.prototypes_sheet(clusters, pictures, findings.title))
         task.advance()
-        recipe = recipe_of(run_dir.train)
+        recipe = recipe_of(run_dir.path("train/recipe.json"))
         if recipe is not None and full_name(recipe["encoder"]["name"]) != spec.backbone:
             recipe = None  # it was trained, and clustered since with another backbone
         written = {path.name for path in folder.iterdir()} | {CARD, ARCHITECTURE, MANIFEST}
@@ -121,7 +122,8 @@ def _write_model(run_dir: RunDir, corrected: Corrected, wanted: Wanted, folder: 
     spec = EncoderSpec.from_json(config["encoder"])
     shutil.copyfile(run_dir.model / ENCODER_WEIGHTS, folder / ENCODER_WEIGHTS)
     atomic.write_json(folder / "config.json", {**config, "library_name": "shoal", "name": wanted.title})
-    save_model(corrected_model(run_dir, corrected), folder)
+    found = corrected_model(run_dir, corrected)
+    found.model.save(folder, found.numbers, found.names)
     for path in folder.iterdir():  # safetensors makes files that nobody else may read
         shutil.copymode(folder / "config.json", path)
     return spec

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shoal import atomic, hub
 from shoal.disk import require_free
+from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.errors import RequestError
 from shoal.progress import Progress
 from shoal.publish import push
@@ -106,4 +107,5 @@ def _published(folder: Path, address: str, wanted: Wanted, is_public: bool, note
 
 
 def _model_bytes(run_dir: RunDir) -> int:
-    return sum(path.stat().st_size for path in run_dir.model.iterdir()) + FIGURES_BYTES
+    encoder = run_dir.model / ENCODER_WEIGHTS
+    return encoder.stat().st_size + (run_dir.model / "clusters.safetensors").stat().st_size + FIGURES_BYTES

@@ -18,7 +18,7 @@ from shoal.report.findings import Findings
 from shoal.report.palette import COLOURS
 from shoal.report.selection import Selection, select
 from shoal.report.thumbnails import Picture
-from shoal.rundir import RunDir, StageResult, digest_file
+from shoal.rundir import RunDir, StageResult, digest_file, digest_of
 
 
 def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
@@ -61,10 +61,17 @@ def figures_for_k(run_dir: RunDir, ks: Iterable[int] | None = None) -> list[Path
     written = []
     with figures.style():
         for look in explorer.looks(None if ks is None else list(ks)):
-            path = run_dir.report / f"silhouette-k{look.k:05d}.png"
+            name = f"report/silhouette-k{look.k:05d}.png"
+            path = run_dir.new(name)
             atomic.write_bytes(path, figures.knife(look, explorer.features, _colours(findings, look), _note(explorer)))
-            written.append(path)
+            written.append(run_dir.shown(name))
     return written
+
+
+def run_figures(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+    """The figures stage: report/silhouette-k<K>.png for every K that was looked at."""
+    written = figures_for_k(run_dir)
+    return StageResult(digest_of([path.name for path in written]), {"pictures": len(written)})
 
 
 def summary(findings: Findings, selection: Selection) -> dict[str, Any]:
@@ -144,6 +151,6 @@ def _write(run_dir: RunDir, html: str, drawn: dict[str, bytes], summed: dict[str
     """The page comes last: where there is one, everything beside it is of the same run."""
     write: Callable[[Path, bytes], None] = atomic.write_bytes
     for name, png in drawn.items():
-        write(run_dir.report / f"{name}.png", png)
-    atomic.write_json(run_dir.report / "summary.json", summed)
-    write(run_dir.report / "index.html", html.encode())
+        write(run_dir.new(f"report/{name}.png"), png)
+    atomic.write_json(run_dir.new("report/summary.json"), summed)
+    write(run_dir.new("report/index.html"), html.encode())

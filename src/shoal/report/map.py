@@ -99,4 +99,4 @@ def _write(run_dir: RunDir, images: pa.Table, ids: Ids, places: Float32) -> None
             all_places[numbers[row]] = all_places[originals[row]]
     mapped = numbers[~np.isnan(all_places[numbers, 0])]
     columns = {"id": mapped, "x": all_places[mapped, 0], "y": all_places[mapped, 1]}
-    records.write_table(run_dir.map, pa.table(columns, schema=records.MAP))
+    records.write_table(run_dir.new("map.parquet"), pa.table(columns, schema=records.MAP))

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from shoal.report import figures
 from shoal.report.figures import ACCENT, INK, RULE, SOFT
-from shoal.rundir import RunDir
+from shoal.rundir import KNN, RunDir, log_of
 
 TITLES: Final = {
     "train-pretext": "Loss of the pretext task, and how even its features lie",
@@ -46,12 +46,14 @@ _PANELS: Final[dict[str, list[tuple[str, str, tuple[str, ...]]]]] = {
 
 def draw(run_dir: RunDir) -> dict[str, bytes]:
     """PNG by name, in the order of TITLES; empty for a run whose encoder was borrowed. Within `figures.style()`."""
-    lines = _lines(run_dir.train / "log.jsonl")
+    lines = [line for phase in _PANELS for line in _lines(run_dir.path(log_of(phase)))]
+    if not lines and run_dir.stage("recipe") is None:  # of a run of before generations, perhaps
+        lines = _lines(run_dir.train / "log.jsonl")
     if not lines:
         return {}
     clusters = ((run_dir.stage("scan") or {}).get("facts") or {}).get("clusters")
     drawn = {f"train-{phase}": _phase(phase, found, clusters) for phase in _PANELS if (found := _of(lines, phase))}
-    if curve := _lines(run_dir.report / "knn.jsonl"):
+    if curve := _lines(run_dir.path(KNN)):
         drawn["train-knn"] = _knn(curve)
     views = run_dir.report / "views.png"
     if views.is_file():
@@ -100,7 +102,7 @@ def _knn(curve: list[dict[str, Any]]) -> bytes:
 
 def _parts(run_dir: RunDir) -> list[tuple[str, int]]:
     """Parts of the encoder in their order, with the numbers that each holds."""
-    path = run_dir.train / "encoder.safetensors"
+    path = run_dir.path("train/encoder.safetensors")
     sizes: dict[str, int] = {}
     try:
         with safe_open(path, "numpy") as file:

@@ -9,7 +9,6 @@ nearest to the images of their clusters, so that an image far from its site is u
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +16,15 @@ import pyarrow as pa
 
 from shoal import records
 from shoal.cluster import levels, silhouette
+from shoal.cluster import write as clusters
 from shoal.cluster.kmeans import EUCLIDEAN, Float64, Labels
 from shoal.cluster.model import KNOWN_SHARE, NO_LIMIT, ClusterModel, closeness_of
 from shoal.cluster.rows import ImageRows
 from shoal.cluster.space import ClusterSpace, points_of
+from shoal.cluster.write import Clusters, Evidence
 from shoal.embeddings import EmbeddingStore, Float32, Ids
 from shoal.errors import ConfigError
-from shoal.rundir import RunDir, StageResult, digest_file, digest_of
+from shoal.rundir import RunDir, StageResult
 from shoal.train.encoders import Head
 
 LEAST_SCALE = 1e-3  # of the least-squares fit's α, which may come out negative for heads that learned nothing
@@ -56,35 +57,30 @@ def write(run_dir: RunDir, head: Head, seed: int, method: str, words: str) -> St
     if k < weight.shape[1]:
         words = f"{words}; {weight.shape[1] - k} of them got no image"
     silhouettes = _silhouettes(points, found.cluster, k)
-    rows = ImageRows.of(images, ids)
-    columns: dict[str, npt.NDArray[Any]] = {
-        "cluster": found.cluster,
-        "confidence": found.confidence,
-        "unsure": found.unsure,
-        "silhouette": silhouettes,
-        "runner_up": found.runner_up,
-    }
-    records.write_table(run_dir.clusters, rows.table(columns, records.CLUSTERS))
     means = _means(points, found.cluster, k)
-    nested = levels.nested(points, found.cluster, means, seed, EUCLIDEAN)
-    records.write_table(
-        run_dir.levels, rows.table({"coarse": nested.coarse, "medium": nested.medium, "fine": nested.fine})
+    evidence = Evidence(_evidence(points, found.cluster, means, silhouettes, sizes), {f"k{k}": found.cluster})
+    return clusters.write(
+        run_dir,
+        Clusters(
+            rows=ImageRows.of(images, ids),
+            cluster=found.cluster,
+            confidence=found.confidence,
+            unsure=found.unsure,
+            silhouette=silhouettes,
+            runner_up=found.runner_up,
+            levels=levels.nested(points, found.cluster, means, seed, EUCLIDEAN),
+            model=model,
+            evidence=evidence,
+            facts={
+                "k": k,
+                "sentence": words,
+                "method": method,
+                "metric": EUCLIDEAN,
+                "sizes": sizes.tolist(),
+                "runners_up": [],
+            },
+        ),
     )
-    records.write_table(run_dir.root / "sweep.parquet", rows.table({f"k{k}": found.cluster}))
-    records.write_table(run_dir.choose_k, _evidence(points, found.cluster, means, silhouettes, sizes))
-    model.save(run_dir.model)
-    digest = digest_of(*(digest_file(path) for path in (run_dir.clusters, run_dir.choose_k)))
-    facts = {
-        "k": k,
-        "sentence": words,
-        "method": method,
-        "metric": EUCLIDEAN,
-        "sizes": sizes.tolist(),
-        "n_unsure": int(found.unsure.sum()),
-        "runners_up": [],
-        "silhouette": round(float(silhouettes.mean(dtype=np.float64)), 6),
-    }
-    return StageResult(digest, facts)
 
 
 def fit(store: EmbeddingStore, ids: Ids, weight: Float64, bias: Float64) -> ClusterModel:

@@ -51,6 +51,12 @@ class Log:
             self._board.close()
 
 
+def snapshot(folder: Path, phase: str, target: Path) -> None:
+    """Keep the lines of a phase that is done in a file of their own: the log itself goes on with the next training."""
+    lines = [line for line in read(folder) if line["phase"] == phase]
+    atomic.write_bytes(target, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
 def read(folder: Path) -> list[dict[str, Any]]:
     """The lines of a log; a last line that was cut off is left out."""
     path = folder / FILE

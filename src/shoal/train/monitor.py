@@ -16,7 +16,7 @@ from shoal.embed.architectures import Whitened, whitening
 from shoal.embeddings import Float32, Ids
 from shoal.evaluate.knn import knn_accuracy
 from shoal.evaluate.labels import read_labels
-from shoal.rundir import RunDir
+from shoal.rundir import KNN, RunDir
 from shoal.train.config import TrainConfig
 from shoal.train.features import encode
 from shoal.train.gather import rank
@@ -26,14 +26,12 @@ from shoal.train.precision import Precision
 IMAGES = 12_000
 QUERIES = 2_000
 LOOKS = 8  # over the whole pretext task
-FILE = "knn.jsonl"
 
 
 class KnnMonitor:
     """Called by the pretext task after each epoch; every process must call it, since they share the encoding."""
 
     def __init__(self, run_dir: RunDir, config: TrainConfig) -> None:
-        self._file = run_dir.report / FILE
         self._run_dir = run_dir
         self._epochs = config.pretext.epochs
         self.training: Training | None = None
@@ -62,7 +60,8 @@ class KnnMonitor:
             return
         labels = np.unique(names, return_inverse=True)[1].astype(np.int64)
         accuracy = knn_accuracy(features[known], labels, QUERIES)
-        earlier = self._file.read_text(encoding="utf-8").splitlines() if self._file.is_file() else []
-        kept = [line for line in earlier if json.loads(line)["epoch"] < epoch]
+        earlier = self._run_dir.unfinished(KNN)
+        lines = earlier.read_text(encoding="utf-8").splitlines() if earlier.is_file() else []
+        kept = [line for line in lines if json.loads(line)["epoch"] < epoch]
         kept.append(json.dumps({"epoch": epoch, "accuracy": round(accuracy, 4), "images": int(known.sum())}))
-        atomic.write_bytes(self._file, ("\n".join(kept) + "\n").encode())
+        atomic.write_bytes(self._run_dir.new(KNN), ("\n".join(kept) + "\n").encode())

@@ -55,6 +55,11 @@ class _Start:
     inputs: str
 
 
+def outcome_name(phase: str) -> str:
+    """Of the file that a phase leaves."""
+    return f"train/{phase}/outcome.safetensors"
+
+
 @dataclass(frozen=True)
 class Training:
     """A recipe on the images of a run. Every process of a training has one of these."""
@@ -74,7 +79,7 @@ class Training:
         return self.run_dir.train
 
     def outcome(self, phase: str) -> Path:
-        return self.folder / phase / "outcome.safetensors"
+        return self.run_dir.path(outcome_name(phase))
 
     @cached_property
     def pixels(self) -> Pixels:
@@ -380,7 +385,7 @@ class Training:
 
     def _write(self, phase: str, outcome: Outcome) -> None:
         if rank() == 0:
-            outcome.save(self.outcome(phase), metadata(self.config, self.colours))
+            outcome.save(self.run_dir.new(outcome_name(phase)), metadata(self.config, self.colours))
 
     def _inputs(self) -> str:
         """What the pretext task depends on besides the recipe: which images there are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,22 @@ from typing import Any
 import torch
 
 from shoal import atomic, pipeline
+from shoal import draft as drafts
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig, ClusterCounts
+from shoal.draft import Draft
 from shoal.embed.architectures import full_name
 from shoal.pipeline import Stage
 from shoal.progress import Progress
-from shoal.rundir import RunDir, StageResult, digest_file
-from shoal.train import clusters, datasets, freed_memory, processes, recipe
+from shoal.rundir import KNN, RunDir, StageResult, digest_file, digest_of, log_of
+from shoal.train import clusters, datasets, freed_memory, log, processes, recipe
 from shoal.train import show_views as show
 from shoal.train.config import TrainConfig
 from shoal.train.monitor import KnnMonitor
 from shoal.train.outcome import Outcome
-from shoal.train.phases import PRETEXT, SCAN, SELFLABEL, Training
+from shoal.train.phases import PRETEXT, SCAN, SELFLABEL, Training, outcome_name
 from shoal.train.pixels import open_pixels
 
-ENCODER = "encoder.safetensors"
+ENCODER = "train/encoder.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,44 +56,70 @@ def train(request: TrainRequest, progress: Progress) -> tuple[RunDir, bool]:
         CollapseError, NoImagesError, TooFewImagesError, DiskSpaceError, RunLockedError: the work failed.
     """
     config = recipe.load(request.recipe, request.changes)
-    asked, run_dir = prepare(request, config, progress)
-    if request.resume and _is_finished(request, config, asked, run_dir, progress):
-        return run_dir, False
+    asked, root = prepare(request, config, progress)
     _warn_of_faults(config, progress)
     with processes.together(request.device) as device:
-        monitor = KnnMonitor(run_dir, config)
-        training = Training(config, run_dir, asked.seed, asked.counts, device, progress, monitor)
-        monitor.training = training
         if not processes.is_leader():
+            training = _training(request, config, asked, drafts.unfinished(root), device, progress)
             processes.follow([work for _, work in _work(training)], device)
-            return run_dir, True
-        index, *ordinary = pipeline.clustering_stages()
-        stages = _phase_stages(training)
-        taught = stages[-1:] if training.is_taught else []
-        pipeline.run(asked, run_dir, [index, *stages[: len(stages) - len(taught)]], progress)
-        for stage in taught:
-            if not pipeline.is_done(asked, run_dir, stage):
-                pipeline.run(_teaching(asked, training), run_dir, ordinary, progress)
-            pipeline.run(asked, run_dir, [stage], progress)
-        processes.call(processes.END, device)
-    _keep_encoder(run_dir, training, training.phases()[-1])
-    asked, onward = _onward(asked, training)
-    pipeline.run(asked, run_dir, onward, progress)
-    if request.report:
-        show.write(run_dir, config, training.pixels, request.seed)
-        pipeline.run(asked, run_dir, pipeline.report_stages(), progress)
-    return run_dir, True
+            return drafts.unfinished(root), True
+        index = pipeline.clustering_stages()[:1]
+        with pipeline.writing(asked, root, index, progress) as draft:
+            training = _training(request, config, asked, draft.run_dir, device, progress)
+            has_worked = _learn(draft, asked, training, index, progress)
+            processes.call(processes.END, device)
+            asked, onward = _onward(draft, asked, training)
+            has_worked |= pipeline.advance(draft, asked, onward, progress)
+            run_dir = draft.commit()
+            if request.report:
+                has_worked |= pipeline.advance(draft, asked, [_views_stage(training, request.seed)], progress)
+                has_worked |= pipeline.advance(draft, asked, pipeline.report_stages(), progress)
+                run_dir = draft.commit()
+    return run_dir, has_worked
+
+
+def _training(
+    request: TrainRequest,
+    config: TrainConfig,
+    asked: ClusterConfig,
+    run_dir: RunDir,
+    device: torch.device,
+    progress: Progress,
+) -> Training:
+    monitor = KnnMonitor(run_dir, config)
+    training = Training(config, run_dir, asked.seed, asked.counts, device, progress, monitor)
+    monitor.training = training
+    return training
+
+
+def _learn(draft: Draft, asked: ClusterConfig, training: Training, index: Sequence[Stage], progress: Progress) -> bool:
+    """Index, and every phase of the recipe; clusters first where those teach the last one. Was there anything to do?"""
+    has_worked = pipeline.advance(draft, asked, [*index, _recipe_stage(training)], progress)
+    *before, last = _phase_stages(training)
+    has_worked |= pipeline.advance(draft, asked, before, progress)
+    if training.is_taught and not pipeline.is_done(draft, asked, last):
+        pipeline.advance(draft, _teaching(asked, training), pipeline.clustering_stages()[1:], progress)
+    has_worked |= pipeline.advance(draft, asked, [last, _encoder_stage(training, last.name)], progress)
+    return has_worked
 
 
 def show_views(request: TrainRequest, progress: Progress) -> Path:
-    """Draw the recipe's views of a few images of the source into RUN/report/views.png, and return its path."""
+    """Draw the recipe's views of a few images of the source into RUN/report/views.png, and return its path.
+
+    The run stays as it is otherwise: what was listed for it is only gone on with by the training itself.
+    """
     config = recipe.load(request.recipe, request.changes)
-    asked, run_dir = prepare(request, config, progress)
-    pipeline.run(asked, run_dir, pipeline.clustering_stages()[:1], progress)
-    return show.write(run_dir, config, open_pixels(run_dir, config.data, progress), request.seed)
+    asked, root = prepare(request, config, progress)
+    index = pipeline.clustering_stages()[:1]
+    with pipeline.writing(asked, root, index, progress) as draft:
+        pipeline.advance(draft, asked, index, progress)
+        picture = show.picture(config, open_pixels(draft.run_dir, config.data, progress), request.seed)
+        target = draft.before.shown(f"report/{show.FILE}")
+        atomic.write_bytes(target, picture)
+    return target
 
 
-def prepare(request: TrainRequest, config: TrainConfig, progress: Progress) -> tuple[ClusterConfig, RunDir]:
+def prepare(request: TrainRequest, config: TrainConfig, progress: Progress) -> tuple[ClusterConfig, Path]:
     """What the ordinary stages are asked for, and where the run lies. A data set's name becomes a table of images."""
     source = request.source
     if len(source) == 1 and datasets.is_name(source[0]):
@@ -103,9 +131,9 @@ def prepare(request: TrainRequest, config: TrainConfig, progress: Progress) -> t
     if ClusterCounts.parse(wanted).is_auto and config.scan.clusters is not None:
         wanted = str(config.scan.clusters)
     asked = ClusterConfig(source, clusters=wanted, seed=request.seed, device=request.device, resize=config.data.resize)
-    run_dir = RunDir(request.out or Path(pipeline.default_name(asked)))
-    weights = run_dir.train / ENCODER
-    return dataclasses.replace(asked, backbone=full_name(config.encoder.name), weights=str(weights)), run_dir
+    root = request.out or Path(pipeline.default_name(asked))
+    weights = root / ENCODER
+    return dataclasses.replace(asked, backbone=full_name(config.encoder.name), weights=str(weights)), root
 
 
 def _warn_of_faults(config: TrainConfig, progress: Progress) -> None:
@@ -149,53 +177,67 @@ def _phase_stages(training: Training) -> list[Stage]:
 
 def _phase_stage(training: Training, phase: str, work: Callable[[], None], number: int, before: list[str]) -> Stage:
     def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
-        atomic.write_json(run_dir.train / "recipe.json", training.config.to_json())
         processes.call(number, training.device)
         work()
-        path = training.outcome(phase)
+        log.snapshot(run_dir.train, phase, run_dir.new(log_of(phase)))
+        if phase == PRETEXT and run_dir.unfinished(KNN).is_file():
+            run_dir.new(KNN)  # the monitor's curve, perhaps of a process that was killed
+        path = run_dir.new(outcome_name(phase))
         return StageResult(digest_file(path), Outcome.load(path).facts)
 
     def key(config: ClusterConfig) -> dict[str, Any]:
         return {**training.asked(phase), "seed": training.seed}
 
     # Of the index too: a pretext task of no epochs leaves the same whatever the images are.
-    return Stage(phase, run, key, lambda run_dir: training.outcome(phase), ("index", *before))
+    return Stage(phase, run, key, ("index", *before))
 
 
-def _onward(asked: ClusterConfig, training: Training) -> tuple[ClusterConfig, list[Stage]]:
+def _recipe_stage(training: Training) -> Stage:
+    """Keeps the recipe with all its values."""
+    values = training.config.to_json()
+
+    def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+        atomic.write_json(run_dir.new("train/recipe.json"), values)
+        return StageResult(digest_of(values))
+
+    return Stage("recipe", run, lambda config: values)
+
+
+def _encoder_stage(training: Training, last: str) -> Stage:
+    """Puts the last phase's encoder where `--weights` finds it."""
+
+    def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+        with atomic.replacing(run_dir.new(ENCODER)) as temporary:
+            shutil.copyfile(training.outcome(last), temporary)
+        return StageResult(digest_file(run_dir.path(ENCODER)))
+
+    return Stage("encoder", run, lambda config: None, (last,))
+
+
+def _views_stage(training: Training, seed: int) -> Stage:
+    """Draws the recipe's views for the report."""
+
+    def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+        path = run_dir.new(f"report/{show.FILE}")
+        atomic.write_bytes(path, show.picture(training.config, training.pixels, seed))
+        return StageResult(digest_file(path))
+
+    return Stage("views", run, lambda config: seed, ("index", "recipe"))
+
+
+def _onward(draft: Draft, asked: ClusterConfig, training: Training) -> tuple[ClusterConfig, list[Stage]]:
     """From the learned encoder to clusters: the ordinary stages, but for clusters that a trained head tells."""
-    _, embed, neighbours, cluster = pipeline.clustering_stages()
+    *to_neighbours, cluster = pipeline.clustering_stages()[1:]
     last = training.phases()[-1]
     outcome = Outcome.load(training.outcome(last))
     head = outcome.head
     if head is None:
-        return _teaching(asked, training) if training.is_taught else asked, [embed, neighbours, cluster]
+        if training.is_taught:
+            return _teaching(asked, training), [*to_neighbours, cluster]
+        return dataclasses.replace(asked, weights=str(draft.path(ENCODER))), [*to_neighbours, cluster]
 
     def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
         return clusters.write(run_dir, head, config.seed, last, str(outcome.facts["why"]))
 
-    told = Stage("cluster", run, lambda config: {"told by": last}, cluster.made, ("embed", last))
-    return asked, [embed, neighbours, told]
-
-
-def _keep_encoder(run_dir: RunDir, training: Training, last: str) -> None:
-    """The last phase's encoder, where `--weights` finds it."""
-    target = run_dir.train / ENCODER
-    made = training.outcome(last)
-    if not target.is_file() or digest_file(target) != digest_file(made):
-        with atomic.replacing(target) as temporary:
-            shutil.copyfile(made, temporary)
-
-
-def _is_finished(
-    request: TrainRequest, config: TrainConfig, asked: ClusterConfig, run_dir: RunDir, progress: Progress
-) -> bool:
-    """Would the same request find nothing to do, as long as the images are the same?"""
-    training = Training(config, run_dir, asked.seed, asked.counts, torch.device("cpu"), progress)
-    if not all(pipeline.is_done(asked, run_dir, stage) for stage in _phase_stages(training)):
-        return False
-    if not (run_dir.train / ENCODER).is_file():
-        return False
-    asked, onward = _onward(asked, training)
-    done = all(pipeline.is_done(asked, run_dir, stage) for stage in onward)
-    return done and (not request.report or pipeline.is_done(asked, run_dir, pipeline.report_stages()[-1]))
+    told = Stage("cluster", run, lambda config: {"told by": last}, ("embed", "images", last))
+    return dataclasses.replace(asked, weights=str(draft.path(ENCODER))), [*to_neighbours, told]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +10,13 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from shoal import atomic
-from shoal.rundir import RunDir
 from shoal.train import draws
 from shoal.train.config import PLAIN, TrainConfig, ViewConfig
 from shoal.train.pixels import Pixels
 from shoal.train.pretext import size_at
 from shoal.train.views import Views
 
+FILE = "views.png"
 ROWS, COLUMNS = 5, 9
 LEAST_SIDE = 72  # small images are enlarged to this, pixel by pixel
 GAP, TITLE = 4, 22
@@ -26,8 +24,8 @@ GAP, TITLE = 4, 22
 Pictures = npt.NDArray[np.uint8]
 
 
-def write(run_dir: RunDir, config: TrainConfig, pixels: Pixels, seed: int) -> Path:
-    """Write RUN/report/views.png: for each set of views a block, in it a row an image, the image itself first."""
+def picture(config: TrainConfig, pixels: Pixels, seed: int) -> bytes:
+    """A PNG: for each set of views a block, in it a row an image, the image itself first."""
     which = torch.randperm(len(pixels), generator=draws.generator("cpu", seed, "shown"))[:ROWS]
     chosen = pixels.take(which)
     whole = Views(PLAIN, config.data.size, (0, 0, 0), (1, 1, 1)).shown(chosen, torch.Generator())
@@ -37,9 +35,7 @@ def write(run_dir: RunDir, config: TrainConfig, pixels: Pixels, seed: int) -> Pa
     ]
     if not blocks:
         blocks = [("nothing is trained, so that there are no views", [_pictures(whole)])]
-    target = run_dir.report / "views.png"
-    atomic.write_bytes(target, _figure(blocks, config.data.size))
-    return target
+    return _figure(blocks, config.data.size)
 
 
 def _sets(config: TrainConfig) -> list[tuple[str, ViewConfig, int]]:

@@ -1,0 +1,324 @@
+"""The next generation of a run while it is made: what stages write, what is taken over, and the moment it counts.
+
+A draft has a folder of its own under `generations/`. `draft.json` beside it says which stages are done in it, so that a
+killed command goes on where it was. Nobody but the next writer reads it until `commit` names its files in a record.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from shoal import atomic, generations, lock, plain
+from shoal.errors import RunError
+from shoal.generations import FOLDER, Generation
+from shoal.rundir import (
+    FORMAT_VERSION,
+    LOCK,
+    RUN_JSON,
+    UNFINISHED_RUN_JSON,
+    RunDir,
+    StageResult,
+    read_run_json,
+    write_run_json,
+)
+
+DRAFT_JSON: Final = "draft.json"
+FIRST_MOMENTS: Final = frozenset({LOCK, f"{LOCK}.guard", UNFINISHED_RUN_JSON, FOLDER})  # what there is before run.json
+
+Record = dict[str, Any]  # of a finished stage, as run.json has it
+
+
+@dataclass(slots=True)
+class Draft:
+    """The next generation; as a view of the run (`shoal.rundir.Files`), what has been made or taken over so far.
+
+    Attributes:
+        before: the run as it is current.
+        from_start: see `writing`.
+        folder: number of the folder for new files.
+        state: run.json as it will be, but for the stages.
+        records: of the stages that are done, and the places of the `files` that they made.
+        kept, log_lines, refit_line: see `Generation`.
+    """
+
+    root: Path
+    before: RunDir
+    folder: int
+    from_start: bool
+    state: dict[str, Any]
+    records: dict[str, Record] = field(default_factory=dict)
+    files: dict[str, dict[str, int]] = field(default_factory=dict)
+    kept: dict[str, dict[str, int]] = field(default_factory=dict)
+    log_lines: int = 0
+    refit_line: str | None = None
+    _made: dict[str, int] = field(default_factory=dict)  # by the stage under way
+    _left: dict[str, Any] = field(default_factory=dict)  # records and files of a draft that was killed
+
+    @property
+    def run_dir(self) -> RunDir:
+        """The run as stages see it."""
+        return RunDir(self.root, self)
+
+    # -- what stages see -----------------------------------------------------------------------------------------------
+
+    def path(self, name: str) -> Path:
+        for places in (self._made, *reversed(self.files.values())):
+            if name in places:
+                return generations.stored(self.root, name, places[name])
+        return generations.place(self.root, name, {})
+
+    def new(self, name: str) -> Path:
+        self._made[name] = self.folder
+        return generations.stored(self.root, name, self.folder)
+
+    def unfinished(self, name: str) -> Path:
+        return generations.stored(self.root, name, self.folder)
+
+    def keep(self, name: str) -> None:
+        self._made[name] = self._current.places[name]
+
+    def earlier(self) -> RunDir:
+        return self.before
+
+    def run_json(self) -> dict[str, Any]:
+        return {**self.state, "stages": self.records}
+
+    def log(self) -> tuple[int | None, str | None]:
+        return self.log_lines, self.refit_line
+
+    # -- stages --------------------------------------------------------------------------------------------------------
+
+    def begin_stage(self) -> None:
+        """From here on files are of the next stage that ends."""
+        self._made = {}
+
+    def record(self, key: str, after: Sequence[str], result: StageResult, seconds: float) -> Record:
+        """The record of a stage that is done now, made of what the stages `after` tell here."""
+        return {
+            "state": "done",
+            "key": key,
+            "inputs": {name: digest_in(self.records, name) for name in after},
+            "digest": result.digest,
+            "parts": result.parts,
+            "facts": result.facts,
+            "seconds": round(seconds, 3),
+        }
+
+    def end_stage(self, name: str, record: Record) -> None:
+        """A stage is done. Files that came out as they were are taken over from before, so that they are one file."""
+        current = self._current.places
+        for file, number in self._made.items():
+            earlier = current.get(file)
+            if number == self.folder and earlier is not None and self._is_the_same(file, earlier):
+                self._made[file] = earlier
+        self._put(name, record, self._made)
+        self._made = {}
+
+    def take_over(self, name: str, key: str) -> Record | None:
+        """Take a stage over, files and all, from the killed draft or from before, if it was done for the same `key`."""
+        state = self.before.read_state()["stages"]
+        for records, files in (
+            (self._left.get("records", {}), self._left.get("files", {})),
+            (state, self._current.files),
+        ):
+            record: Record | None = records.get(name)
+            if record is None or record.get("state") != "done" or record["key"] != key:
+                continue
+            places = files.get(name, {})
+            if all(generations.stored(self.root, file, number).is_file() for file, number in places.items()):
+                self._put(name, record, dict(places))
+                return record
+        return None
+
+    def forget(self, name: str) -> None:
+        """A stage has left nothing."""
+        self.records.pop(name, None)
+        self.files.pop(name, None)
+
+    def _put(self, name: str, record: Record, places: dict[str, int]) -> None:
+        self.forget(name)  # the latest comes last
+        self.records[name], self.files[name] = record, places
+        if self.from_start:
+            self._left = {
+                "folder": self.folder,
+                "records": {**self._left.get("records", {}), **self.records},
+                "files": {**self._left.get("files", {}), **self.files},
+            }
+            atomic.write_json(_draft_json(self.root), self._left, _draft_json(self.root).with_suffix(".part"))
+
+    def _is_the_same(self, file: str, earlier: int) -> bool:
+        one, other = self.unfinished(file), generations.stored(self.root, file, earlier)
+        return other.is_file() and filecmp.cmp(one, other, shallow=False)
+
+    @property
+    def _current(self) -> Generation:
+        return self.before.generation or Generation(0)
+
+    # -- the moment it counts ------------------------------------------------------------------------------------------
+
+    def commit(self) -> RunDir:
+        """Make this the current generation, and return the run as it is then.
+
+        Stages that were not asked for stay if what they were made of has not changed; others are gone with their files,
+        for a generation holds nothing that does not belong together.
+        """
+        current = self._current
+        old = self.before.read_state()["stages"]
+        for name in [name for name in old if name not in self.records and old[name].get("state") == "done"]:
+            self.records[name], self.files[name] = old[name], dict(current.files.get(name, {}))
+        while stale := [name for name in self.records if not is_current(name, self.records)]:
+            for name in stale:
+                self.forget(name)
+        made = Generation(0, self.files, self.kept, self.log_lines, self.refit_line)
+        is_same = {**made.to_json(), "number": current.number} == current.to_json()
+        state = {"format_version": FORMAT_VERSION, **self.state, "stages": self.records}
+        if is_same and self.before.generation is not None:
+            state["generation"] = current.number
+            if state != self.before.read_state():
+                write_run_json(self.root, state)
+        else:
+            number = self.folder if self.folder > current.number else generations.next_number(self.root)
+            generations.write(
+                self.root, Generation(number, self.files, self.kept, self.log_lines, self.refit_line), self.folder
+            )
+            state["generation"] = number
+            write_run_json(self.root, state)  # from here on it is current
+            generations.replaced(self.root, current.number)
+        if self.from_start:
+            _draft_json(self.root).unlink(missing_ok=True)
+            self._left = {}
+        return self._after_commit()
+
+    def _after_commit(self) -> RunDir:
+        """Bring the root up to date, and go on as the draft of what comes after."""
+        self.before = RunDir.open(self.root)
+        generation = self._current
+        generations.show(self.root, generation)
+        generations.tidy(self.root, generation.number, _unfinished_folder(self.root))
+        self.folder = generations.next_number(self.root)
+        self.files = {name: dict(places) for name, places in generation.files.items()}
+        return self.before
+
+
+def is_current(name: str, records: dict[str, Record]) -> bool:
+    """Was the stage made of what the other records tell? Its record has the digests of its inputs."""
+    inputs = records[name].get("inputs", {})
+    return all(digest_in(records, wanted) == digest for wanted, digest in inputs.items())
+
+
+def digest_in(records: dict[str, Record], name: str) -> str | None:
+    """The digest of a stage, or of a part of what it made: `cluster`, `cluster.space`."""
+    stage, _, part = name.partition(".")
+    record = records.get(stage)
+    if record is None:
+        return None
+    found: str | None = record["parts"].get(part) if part else record["digest"]
+    return found
+
+
+@contextmanager
+def writing(root: Path, *, from_start: bool = False) -> Iterator[Draft]:
+    """Hold the run's lock, and yield the draft of its next generation; what is not committed stays without effect.
+
+    Args:
+        from_start: everything is looked at anew, from the source on; such a draft that was killed is gone on with.
+            Else the draft begins as what is current, and a killed one from the start is left to the next such.
+
+    Raises:
+        RunError: `root` is neither new, nor empty, nor a run; or is of a newer format.
+        RunLockedError: another process is writing it.
+    """
+    require_own(root)
+    with lock.writing(root / LOCK):
+        require_own(root)
+        yield _open(root, from_start)
+
+
+def require_own(root: Path) -> None:
+    """Raise RunError unless `root` is new, empty, or a run: a folder with anything else in it is somebody's."""
+    if not root.exists() or (root / RUN_JSON).is_file():
+        read_run_json(root)  # refuses what is no run of ours
+        return
+    if not root.is_dir():
+        raise RunError(f"--out has value {str(root)!r}, which is a file; expected a folder, new, empty or of a run")
+    other = sorted(path.name for path in root.iterdir() if path.name not in FIRST_MOMENTS)
+    if other:
+        raise RunError(
+            f"--out has value {str(root)!r}, which is no run and holds {other[0]!r}; expected a folder that is new, "
+            "empty or a run"
+        )
+
+
+def _open(root: Path, from_start: bool) -> Draft:
+    (root / FOLDER).mkdir(exist_ok=True)
+    if not (root / RUN_JSON).is_file():
+        write_run_json(root, {"format_version": FORMAT_VERSION, "stages": {}})
+    plain.adopt(root)
+    before = RunDir.open(root)
+    generation = before.generation
+    if generation is not None:
+        generations.show(root, generation)  # a kill may have come between
+    left: dict[str, Any] = {}
+    if from_start and _draft_json(root).is_file():
+        left = json.loads(_draft_json(root).read_bytes())
+    state = {name: value for name, value in before.read_state().items() if name not in ("stages", "generation")}
+    draft = Draft(root, before, left.get("folder") or generations.next_number(root), from_start, state, _left=left)
+    if generation is not None:
+        draft.kept = {digest: dict(places) for digest, places in generation.kept.items()}
+        draft.log_lines, draft.refit_line = generation.log_lines, generation.refit_line
+        if not from_start:
+            draft.records = dict(before.read_state()["stages"])
+            draft.files = {name: dict(places) for name, places in generation.files.items()}
+    return draft
+
+
+def unfinished(root: Path) -> RunDir:
+    """The run as its writer has it now, for a process that follows it: read anew each time."""
+    return RunDir(root, _Unfinished(root))
+
+
+@dataclass(frozen=True, slots=True)
+class _Unfinished:
+    """What the latest `draft.json` names. Only the writer itself writes files."""
+
+    root: Path
+
+    def _now(self) -> Draft:
+        left = json.loads(_draft_json(self.root).read_bytes())
+        return Draft(self.root, RunDir(self.root), left["folder"], False, {}, left["records"], left["files"])
+
+    def path(self, name: str) -> Path:
+        return self._now().path(name)
+
+    def new(self, name: str) -> Path:
+        return self.unfinished(name)
+
+    def unfinished(self, name: str) -> Path:
+        return self._now().unfinished(name)
+
+    def keep(self, name: str) -> None:
+        """The writer does."""
+
+    def earlier(self) -> RunDir:
+        return RunDir.open(self.root)
+
+    def run_json(self) -> dict[str, Any]:
+        return self._now().run_json()
+
+    def log(self) -> tuple[int | None, str | None]:
+        return None, None
+
+
+def _unfinished_folder(root: Path) -> int | None:
+    path = _draft_json(root)
+    return int(json.loads(path.read_bytes())["folder"]) if path.is_file() else None
+
+
+def _draft_json(root: Path) -> Path:
+    return root / FOLDER / DRAFT_JSON

@@ -1,0 +1,109 @@
+"""Runs without generations, all files at the root: older ones, and copies. Read as they are; made a first generation
+when they are written to."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+from shoal import generations, records
+from shoal.generations import Generation
+from shoal.rundir import FORMAT_VERSION, LABELS, LISTING, RunDir, read_run_json, write_run_json
+
+# The files of each stage, and what older runs made it of.
+_FILES: Final = {
+    "index": (LISTING, LABELS),
+    "recipe": ("train/recipe.json",),
+    "pretext": ("train/pretext/outcome.safetensors", "own/train-pretext.jsonl", "report/knn.jsonl"),
+    "scan": ("train/scan/outcome.safetensors", "own/train-scan.jsonl"),
+    "selflabel": ("train/selflabel/outcome.safetensors", "own/train-selflabel.jsonl"),
+    "encoder": ("train/encoder.safetensors",),
+    "embed": ("embeddings/*", "model/config.json", "model/encoder.safetensors", "own/failures.parquet"),
+    "images": ("images.parquet",),
+    "neighbours": ("neighbours/*",),
+    "cluster": (
+        "clusters.parquet",
+        "levels.parquet",
+        "sweep.parquet",
+        "choose_k.parquet",
+        "model/clusters.*",
+        "model/names.json",
+    ),
+    "map": ("map.parquet",),
+    "evaluate": ("report/evaluation.json",),
+    "views": ("report/views.png",),
+    "report": ("report/index.html", "report/summary.json", "report/*.png"),
+}
+_INPUTS: Final = {
+    "embed": ("index",),
+    "images": ("index", "embed"),
+    "neighbours": ("embed",),
+    "cluster": ("embed",),
+    "map": ("neighbours", "cluster"),
+    "evaluate": ("cluster",),
+    "report": ("cluster",),
+}
+
+
+def adopt(root: Path) -> None:
+    """Make the files of a run without generations its first one; nothing to do if it has some, or nothing is done."""
+    state = read_run_json(root)
+    done = {name: dict(record) for name, record in state["stages"].items() if record.get("state") == "done"}
+    if "generation" in state or not done:
+        return
+    number = generations.next_number(root)
+    if "images" not in done and (root / "images.parquet").is_file():  # it was the index stage's own, marked by embed
+        images = records.read_table(root / "images.parquet")
+        done["images"] = {**done["index"], "key": "", "digest": records.digest_of_images(images)}
+    taken: set[str] = set()
+    files = {name: _take(root, number, name, taken) for name in _FILES if name in done}
+    for name, record in done.items():
+        inputs = {wanted: done[wanted]["digest"] for wanted in _INPUTS.get(name, ()) if wanted in done}
+        record.setdefault("inputs", inputs)
+        record.setdefault("parts", {})
+    log = root / "edits.jsonl"
+    lines = log.read_bytes().count(b"\n") if log.is_file() else 0
+    generations.write(root, Generation(number, files, {}, lines), number)
+    write_run_json(root, {**state, "format_version": FORMAT_VERSION, "stages": done, "generation": number})
+
+
+def _take(root: Path, number: int, stage: str, taken: set[str]) -> dict[str, int]:
+    """Give the files of a stage, but for those `taken`, their names in the generation's folder."""
+    places = {}
+    for pattern in _FILES[stage]:
+        found = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if path.is_file()}
+        if pattern == LISTING and not found:
+            found = {LISTING: root / "images.parquet"}
+        for name, path in found.items():
+            if name not in taken:
+                target = generations.stored(root, name, number)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)
+                generations.give_second_name(path, target)
+                places[name] = number
+                taken.add(name)
+    return places
+
+
+def copy(run_dir: RunDir, target: Path) -> None:
+    """Copy what is current of a run to a new folder, with its edits and what they can be undone to."""
+    generation = run_dir.generation
+    if generation is None:
+        shutil.copytree(run_dir.root, target, ignore=shutil.ignore_patterns("*lock", "lock.guard", "cache"))
+        return
+    target.mkdir(parents=True)
+    for name in generation.places:
+        _copy(run_dir.path(name), target / name)
+    for digest, places in generation.kept.items():
+        for name, number in places.items():
+            _copy(generations.stored(run_dir.root, name, number), target / "refits" / digest / name)
+    if run_dir.edits.is_file():
+        _copy(run_dir.edits, target / run_dir.edits.name)
+    state = {name: value for name, value in run_dir.read_state().items() if name != "generation"}
+    write_run_json(target, state)  # last: where it is, the copy is whole
+
+
+def _copy(file: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, target)

@@ -1,0 +1,159 @@
+"""Where a run's source is: written down when it is indexed, found beside a run that moved with it, or told anew."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from shoal import draft as drafts
+from shoal import records
+from shoal.draft import Draft
+from shoal.errors import DecodeError, SourceError
+from shoal.images.folder import FolderSource
+from shoal.images.item import Item, Source
+from shoal.images.location import is_uri, local_path
+from shoal.images.manifest import ManifestSource
+from shoal.images.reading import ImageReader
+from shoal.images.sources import open_source
+from shoal.images.storage import is_local
+from shoal.images.table import TableSource
+from shoal.images.tar import TarSource
+from shoal.progress import Progress
+from shoal.rundir import LISTING, RunDir, digest_bytes
+
+COMPARED: Final = 50  # images whose bytes are read and compared
+LEAST_FOUND: Final = 0.5  # of the images that have clusters
+
+
+@dataclass(frozen=True, slots=True)
+class Relinked:
+    """What a new place holds: of `images` so many `found` with the size they had, and `compared` byte for byte."""
+
+    images: int
+    found: int
+    compared: int
+
+    def summary(self, root: Path, source: Source) -> str:
+        missing = f"; {self.images - self.found:,} are not there" if self.found < self.images else ""
+        return (
+            f"{root}: {self.found:,} of {self.images:,} images found in {source.identity}, {self.compared:,} of them "
+            f"compared byte for byte{missing}"
+        )
+
+
+def place_of(root: Path, source: Source) -> dict[str, Any]:
+    """What run.json tells of a source: its identity and name; on this machine also its folder, and the way there."""
+    place: dict[str, Any] = {"identity": source.identity, "name": source.name}
+    folder = _folder_of(source)
+    if folder is not None:
+        place["folder"] = str(folder)
+        try:
+            place["beside"] = Path(os.path.relpath(folder, root.absolute())).as_posix()
+        except ValueError:  # on Windows, another drive
+            place["beside"] = None
+    return place
+
+
+def is_moved_together(run_dir: RunDir, source: Source) -> bool:
+    """Is this the run's source, moved together with the run?"""
+    known, folder = run_dir.read_state().get("source", {}), _folder_of(source)
+    if folder is None or known.get("beside") is None or Path(known["folder"]).exists():
+        return False
+    return folder == Path(os.path.normpath(run_dir.root.absolute() / known["beside"]))
+
+
+def relink(root: Path, spec: Sequence[str], progress: Progress) -> tuple[Relinked, Source]:
+    """Say where the source of a run is now, after comparing sizes and the bytes of some images.
+
+    Raises:
+        RunError: there is no finished run. SourceError: it is not there, or holds other images.
+        RunLockedError: another process is writing the run.
+    """
+    RunDir.open(root).require("index", "cluster")
+    source = open_source(spec)
+    with drafts.writing(root) as draft:
+        images = draft.run_dir.read_images()
+        items = {item.path: item for item in source.items() if item.problem is None}
+        wanted = [row for row in images.to_pylist() if row["status"] in (records.OK, records.DUPLICATE)]
+        found = [(row, items[row["path"]]) for row in wanted if row["path"] in items]
+        for row, item in found:
+            if None not in (item.size_bytes, row["size_bytes"]) and item.size_bytes != row["size_bytes"]:
+                raise SourceError(
+                    f"{source.identity} is not where the images are now: {row['path']} has {item.size_bytes:,} bytes "
+                    f"there; expected {row['size_bytes']:,}"
+                )
+        if len(found) < LEAST_FOUND * len(wanted) or not found:
+            raise SourceError(
+                f"{source.identity} is not where the images are now: it holds {len(found):,} of {len(wanted):,}, and "
+                f"not {_first_missing(wanted, items)}, for one; expected at least half of them"
+            )
+        chosen = found[:: -(-len(found) // COMPARED)]
+        _compare(source, chosen, progress)
+        _write(draft, items)
+        draft.state["source"] = place_of(root, source)
+        draft.state["asked"] = {**draft.state["asked"], "source": absolute(spec)}
+        draft.commit()
+    return Relinked(len(wanted), len(found), len(chosen)), source
+
+
+def absolute(spec: Sequence[str]) -> list[str]:
+    """A source as it can be found from any folder."""
+    return [one if is_uri(one) else str(Path(one).expanduser().absolute()) for one in spec]
+
+
+def _first_missing(wanted: list[dict[str, Any]], items: dict[str, Item]) -> str:
+    return str(next(row["path"] for row in wanted if row["path"] not in items))
+
+
+def _compare(source: Source, chosen: list[tuple[dict[str, Any], Item]], progress: Progress) -> None:
+    reader = ImageReader()
+    with progress.task("Comparing", len(chosen)) as task:
+        for row, item in chosen:
+            try:
+                is_same = digest_bytes(reader.read(item.uri)) == row["sha256"]
+            except DecodeError as error:
+                raise SourceError(f"{source.identity} cannot be read: {row['path']}: {error}") from error
+            if not is_same:
+                raise SourceError(
+                    f"{source.identity} is not where the images are now: {row['path']} is another image there"
+                )
+            task.advance()
+
+
+def _write(draft: Draft, items: dict[str, Item]) -> None:
+    """The tables with the URIs of the new place; all else of the stages stays as it is."""
+    run = draft.run_dir
+    listing, images = run.read_listing(), run.read_images()
+    for stage, name, table in (("index", LISTING, listing), ("images", "images.parquet", images)):
+        others = [file for file in draft.files[stage] if file != name]
+        draft.begin_stage()
+        uris = [
+            items[path].uri if path in items else uri
+            for path, uri in zip(table["path"].to_pylist(), table["uri"].to_pylist(), strict=True)
+        ]
+        place = table.column_names.index("uri")
+        records.write_table(run.new(name), table.set_column(place, "uri", pa.array(uris, pa.string())))
+        for file in others:
+            run.keep(file)
+        draft.end_stage(stage, draft.records[stage])
+
+
+def _folder_of(source: Source) -> Path | None:
+    """The folder on this machine that a source's images lie in, or None."""
+    match source:
+        case FolderSource():
+            return Path(source.base)
+        case ManifestSource():
+            uris = [source.uri]
+        case TableSource() | TarSource():
+            uris = [uri for uri, _ in source.shards]
+        case _:
+            return None
+    if not all(is_local(uri) for uri in uris):
+        return None
+    return Path(os.path.commonpath([os.path.dirname(local_path(uri)) for uri in uris]))  # noqa: PTH120
