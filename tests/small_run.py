@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from shoal import atomic, records
 from shoal.embeddings import PART_ROWS
-from shoal.rundir import FORMAT_VERSION, RunDir
+from shoal.rundir import RunDir, digest_of, write_run_json
 
 
 def write_small_run(
@@ -22,6 +23,8 @@ def write_small_run(
 ) -> RunDir:
     """Write images.parquet, embeddings/ and run.json under `root`; image i has the features `vectors[i]`.
 
+    It is a run of before generations: all files lie at the root, and stages called on it write there.
+
     Args:
         vectors: [N, d]; rows whose status is not `ok` are written as zeros, whatever they hold.
         statuses: one of `records.OK`, ... per image; all ok if None.
@@ -31,10 +34,14 @@ def write_small_run(
     statuses = list(statuses or [records.OK] * len(vectors))
     originals = {**_originals(statuses), **(duplicate_of or {})}
     records.write_table(run.images, _images(statuses, originals))
-    write_embeddings(run.embeddings, np.where(np.array(statuses)[:, None] == records.OK, vectors, 0))
-    stage = {"state": "done", "key": {}, "digest": "", "facts": {}, "seconds": 0.0}
-    run.write_state({"format_version": FORMAT_VERSION, "stages": {"index": stage, "embed": stage}})
+    write_embeddings(root / "embeddings", np.where(np.array(statuses)[:, None] == records.OK, vectors, 0))
+    write_run_json(root, {"format_version": 1, "stages": {name: _record(name) for name in ("index", "embed")}})
     return run
+
+
+def _record(name: str) -> dict[str, Any]:
+    """The record of a stage as an older run has it; no key of today's is like its own, so it is stale."""
+    return {"state": "done", "key": digest_of("older", name), "digest": digest_of(name), "facts": {}, "seconds": 0.0}
 
 
 def write_embeddings(folder: Path, vectors: npt.NDArray[np.floating]) -> None:

@@ -98,7 +98,7 @@ def test_scikit_learn_gets_unit_rows_of_the_same_features(out: Path) -> None:
 
 def test_each_result_tells_what_it_took_and_how_good_its_neighbours_are(out: Path) -> None:
     found = result_of(out, "kmeans")
-    assert set(found["seconds"]) == {"index", "embed", "neighbours", "fit", "place"}
+    assert set(found["seconds"]) == {"index", "embed", "images", "neighbours", "fit", "place"}
     assert all(seconds >= 0 for seconds in found["seconds"].values())
     assert set(found["neighbour_purity"]) == {"1", "5", "10", "20"}  # 47 others: not 50
     assert found["details"]["calibration"]["matched"]["error"] == found["reported"]["calibration_error"]

@@ -27,6 +27,7 @@ import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
+from drafted import run_stage
 from pictures import paint
 from shoal import pipeline, records
 from shoal.assign import AssignSummary, assign
@@ -38,12 +39,13 @@ from shoal.config import ClusterConfig
 from shoal.corrections.base import read_base
 from shoal.corrections.corrected import read_corrected
 from shoal.corrections.edit import ranges_of
+from shoal.corrections.model import corrected_model, load_model
 from shoal.errors import RunError
 from shoal.export import export
 from shoal.images.sources import open_source
 from shoal.model import Model
 from shoal.progress import Progress
-from shoal.rundir import RunDir
+from shoal.rundir import RunDir, StageResult
 
 HOST = "127.0.0.1:8000"
 TOKEN = "x-shoal-token"
@@ -235,7 +237,7 @@ def test_evidence_has_the_metrics_of_the_clusters_now(client: TestClient) -> Non
 
 
 def test_evidence_tells_the_rarest_reasons_first(root: Path) -> None:
-    run = RunDir(root)
+    run = RunDir.open(root)
     images = run.read_images()
     path, reasons = images["path"].to_pylist(), images["reason"].to_pylist()
     status = images["status"].to_pylist()
@@ -244,7 +246,13 @@ def test_evidence_tells_the_rarest_reasons_first(root: Path) -> None:
     for name, values in (("status", status), ("reason", reasons)):
         place = images.column_names.index(name)
         images = images.set_column(place, images.schema.field(name), pa.array(values, images.schema.field(name).type))
-    records.write_table(run.images, images)
+    digest = run.read_state()["stages"]["images"]["digest"]
+
+    def write(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+        records.write_table(run_dir.new("images.parquet"), images)
+        return StageResult(digest)
+
+    run_stage(root, "images", write, ClusterConfig(("pictures",)))
     evidence = open_page(root).get("/api/evidence").json()
     assert evidence["skipped_total"] == 4
     assert [one["count"] for one in evidence["skipped_reasons"]] == [3, 1]
@@ -898,18 +906,31 @@ def test_a_refit_takes_no_edit_for_applied_that_was_not_in_force(client: TestCli
     assert "after 1 correction by hand" in client.get("/api/run").json()["sentence"]
 
 
-def test_a_refit_killed_half_way_loses_no_edit(corrected: TestClient, root: Path) -> None:
-    """The line is written, the tables are not: edits hold as before, the line is a conflict, and can be done again."""
-    before = clusters(corrected)
+def test_a_refit_killed_before_its_line_is_in_the_log_has_it_all_the_same(corrected: TestClient, root: Path) -> None:
+    """The new generation counts, and tells the line that edits.jsonl lacks: clusters, model and log go together."""
     assert refit(corrected)["state"] == "done"
-    after = clusters(corrected)
-    (kept,) = (root / "refits").iterdir()
-    shutil.copytree(kept, root, dirs_exist_ok=True)
-    assert clusters(corrected) == before
-    assert [line["op"] for line in corrected.get("/api/edits").json()["edits"] if line["conflict"]] == ["refit"]
+    after, told = clusters(corrected), corrected.get("/api/edits").json()["edits"]
+    model = corrected_model(RunDir.open(root), read_corrected(RunDir.open(root)))
+    lines = (root / "edits.jsonl").read_bytes().splitlines(keepends=True)
+    (root / "edits.jsonl").write_bytes(b"".join(lines[:-1]))
+    again = open_page(root)
+    assert clusters(again) == after
+    assert again.get("/api/edits").json()["edits"] == told
+    run = RunDir.open(root)
+    same = corrected_model(run, read_corrected(run))
+    assert (same.model.centroids == model.model.centroids).all()
+    assert same.names == model.names
+    edit(again, "rename", cluster=min(after), name="later")
+    assert (root / "edits.jsonl").read_bytes().splitlines(keepends=True)[: len(lines)] == lines
+
+
+def test_a_reader_of_before_a_refit_sees_nothing_of_it(corrected: TestClient, root: Path) -> None:
+    run = RunDir.open(root)
+    before = read_corrected(run)
     assert refit(corrected)["state"] == "done"
-    assert clusters(corrected) == after
-    assert corrected.get("/api/run").json()["conflicts"] == 0
+    after = read_corrected(run)
+    assert (after.digest, after.version, after.base) == (before.digest, before.version, before.base)
+    assert load_model(run.model).numbers.tolist() == load_model(before.source.model).numbers.tolist()
 
 
 def test_a_run_that_is_taken_away_is_told(client: TestClient, root: Path) -> None:

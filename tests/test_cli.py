@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -194,20 +192,16 @@ def test_the_default_run_name_is_the_sources(tmp_path: Path) -> None:
 def test_an_interrupted_run_says_so_and_goes_on(tmp_path: Path) -> None:
     paint(tmp_path / "pictures", each=200)
     # A test run that was itself started in the background has SIGINT ignored, and children inherit that.
-    start = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from shoal.cli import main; main()"
-    )
+    start = """
+import os, signal
+import shoal.embed.stage
+from shoal.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+shoal.embed.stage.run = lambda *given: os.kill(os.getpid(), signal.SIGINT)
+main()
+"""
     command = [sys.executable, "-c", start, "cluster", "pictures", "--no-report", "--clusters", "3"]
-    running = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not (tmp_path / "pictures.shoal" / "images.parquet").exists():
-        time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert errors.splitlines()[-1].startswith("shoal: interrupted")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1].startswith("shoal: interrupted")
     assert shoal("cluster", "pictures", "--no-report", "--clusters", "3", cwd=tmp_path).returncode == 0

@@ -10,15 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from drafted import run_stage
 from shoal import records
 from shoal.config import ClusterConfig
 from shoal.errors import RequestError, RunError
 from shoal.evaluate import stage
-from shoal.evaluate.evaluate import evaluate, write
+from shoal.evaluate.evaluate import evaluate, keep, write
 from shoal.evaluate.labels import read_labels
 from shoal.evaluate.metrics import clustering_accuracy
 from shoal.progress import Progress
-from shoal.rundir import RunDir
+from shoal.rundir import RunDir, StageResult, digest_file
 from small_run import write_small_run
 
 OK, SKIPPED, DUPLICATE, VANISHED = records.OK, records.SKIPPED, records.DUPLICATE, records.VANISHED
@@ -38,7 +39,7 @@ def run(tmp_path: Path) -> RunDir:
     return run_dir
 
 
-def write_clusters(run_dir: RunDir, clusters: dict[int, int]) -> None:
+def write_clusters(run_dir: RunDir, clusters: dict[int, int]) -> StageResult:
     columns = {
         "id": list(clusters),
         "path": [PATHS[number] for number in clusters],
@@ -48,7 +49,8 @@ def write_clusters(run_dir: RunDir, clusters: dict[int, int]) -> None:
         "silhouette": [0.1] * len(clusters),
         "runner_up": [0] * len(clusters),
     }
-    records.write_table(run_dir.clusters, pa.table(columns, schema=records.CLUSTERS))
+    records.write_table(run_dir.new("clusters.parquet"), pa.table(columns, schema=records.CLUSTERS))
+    return StageResult(digest_file(run_dir.clusters))
 
 
 def write_labels(run_dir: RunDir, labels: dict[int, str]) -> None:
@@ -165,7 +167,7 @@ def test_spreadsheets_of_other_countries(run: RunDir, tmp_path: Path, data: byte
 def test_neighbour_purity_leaves_duplicates_out(run: RunDir) -> None:
     neighbours = np.full((8, 2), -1, dtype=np.int32)
     neighbours[0], neighbours[1], neighbours[3], neighbours[5], neighbours[7] = (1, 5), (0, 3), (1, 5), (3, 7), (0, 1)
-    run.neighbours.mkdir()
+    (run.root / "neighbours").mkdir()
     np.save(run.neighbours / "ids.npy", neighbours)
     # at 1: 0 and 1 agree, 3 and 5 do not; 4, a duplicate, has no neighbours and 7 no label
     assert evaluate(run, "folders").neighbour_purity == {1: 0.5}
@@ -196,12 +198,14 @@ def test_stage_evaluates_only_against_labels_of_the_source(run: RunDir) -> None:
 
 
 def test_stage_keeps_what_was_asked_by_hand_until_the_clusters_change(run: RunDir) -> None:
-    write(run, evaluate(run, "folders"))
-    by_hand = run.evaluation.read_bytes()
-    stage.run(CONFIG, run, Progress())
-    assert run.evaluation.read_bytes() == by_hand
-    write_clusters(run, {**CLUSTERS, 0: 2})
-    stage.run(CONFIG, run, Progress())
+    run_stage(run.root, "cluster", lambda config, made, progress: write_clusters(made, CLUSTERS), CONFIG)
+    keep(run.root, evaluate(RunDir.open(run.root), "folders"))
+    by_hand = RunDir.open(run.root).evaluation.read_bytes()
+    run_stage(run.root, "evaluate", stage.run, CONFIG)
+    assert RunDir.open(run.root).evaluation.read_bytes() == by_hand
+    run_stage(run.root, "cluster", lambda config, made, progress: write_clusters(made, {**CLUSTERS, 0: 2}), CONFIG)
+    run_stage(run.root, "evaluate", stage.run, CONFIG)
+    assert not RunDir.open(run.root).evaluation.exists()
     assert not run.evaluation.exists()
 
 

@@ -33,7 +33,7 @@ from shoal.export.placement import own_file
 from shoal.export.rows import Row
 from shoal.export.transfer import Place, rename_into_place
 from shoal.images.location import file_uri
-from shoal.rundir import FORMAT_VERSION, RunDir
+from shoal.rundir import FORMAT_VERSION, RunDir, write_run_json
 
 
 class Killed(BaseException):
@@ -100,7 +100,7 @@ def write_run(root: Path, images: list[tuple[str, str, int]]) -> RunDir:
         "runner_up": [None if number == 1 else 2 for number in numbers],
     }
     records.write_table(run_dir.clusters, pa.table(clusters, schema=records.CLUSTERS))
-    run_dir.write_state({"format_version": FORMAT_VERSION, "stages": {}})
+    write_run_json(run_dir.root, {"format_version": FORMAT_VERSION, "stages": {}})
     return run_dir
 
 

@@ -16,9 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from drafted import run_stage
 from messy import OK, encode, make_messy_folder, picture
 from shoal import records
 from shoal.config import ClusterConfig
+from shoal.embed import join
+from shoal.embed.batches import Failure
+from shoal.embed.failures import write_failures
 from shoal.errors import NoImagesError, SourceError
 from shoal.images import catalogue, index
 from shoal.images.catalogue import Row
@@ -52,11 +56,11 @@ def put(path: Path, seed: int = 0) -> Path:
 
 
 def run(source: Path, out: Path, progress: Progress | None = None, **options: Any) -> StageResult:
-    return index.run(ClusterConfig(source=(str(source),), **options), RunDir(out), progress or Progress())
+    return run_stage(out, "index", index.run, ClusterConfig(source=(str(source),), **options), progress)
 
 
 def rows(out: Path) -> Rows:
-    table = pq.read_table(out / "images.parquet")
+    table = pq.read_table(RunDir.open(out).listing)
     assert table.schema.equals(records.IMAGES)
     assert table["id"].to_pylist() == list(range(table.num_rows))
     return {row["path"]: row for row in table.to_pylist()}
@@ -65,15 +69,6 @@ def rows(out: Path) -> Rows:
 def labels(out: Path) -> dict[int, str]:
     table = pq.read_table(out / "labels.parquet")
     return dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
-
-
-def mark(out: Path, path: str, reason: str) -> None:
-    """What a later stage does to an image whose pixels turn out corrupt."""
-    table = pq.read_table(out / "images.parquet").to_pylist()
-    for row in table:
-        if row["path"] == path:
-            row["status"], row["reason"] = records.SKIPPED, reason
-    records.write_table(out / "images.parquet", pa.Table.from_pylist(table, schema=records.IMAGES))
 
 
 @pytest.fixture
@@ -145,13 +140,13 @@ def test_the_same_source_gives_the_same_bytes(photos: Path, tmp_path: Path) -> N
     first, second = run(photos, tmp_path / "a"), run(photos, tmp_path / "b")
     again = run(photos, tmp_path / "a")
     assert first == second == again
-    assert (tmp_path / "a" / "images.parquet").read_bytes() == (tmp_path / "b" / "images.parquet").read_bytes()
+    assert RunDir.open(tmp_path / "a").listing.read_bytes() == RunDir.open(tmp_path / "b").listing.read_bytes()
 
 
 def test_a_run_inside_its_own_source_is_not_indexed(photos: Path) -> None:
     out = photos / "photos.shoal"
-    put(out / "cache" / "thumbnail.jpg", 9)
     run(photos, out)
+    put(out / "cache" / "thumbnail.jpg", 9)
     run(photos, out)
     assert list(rows(out)) == [f"{number}.jpg" for number in range(5)]
 
@@ -163,7 +158,6 @@ def test_nothing_usable_is_an_error_that_says_why(tmp_path: Path) -> None:
     (tmp_path / "photos" / "x.jpg").write_bytes(b"")
     with pytest.raises(NoImagesError, match=r"photos: 4 files, 4 skipped \(3 not an image, 1 empty file\)"):
         run(tmp_path / "photos", tmp_path / "run")
-    assert len(rows(tmp_path / "run")) == 4
     (tmp_path / "empty").mkdir()
     with pytest.raises(NoImagesError, match="it holds no file"):
         run(tmp_path / "empty", tmp_path / "run2")
@@ -216,12 +210,12 @@ def test_failed_files_are_not_read_again_until_they_change(photos: Path, tmp_pat
 
 def test_files_that_could_not_be_read_are_tried_again(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "run")
-    mark(tmp_path / "run", "1.jpg", "x")
-    table = pq.read_table(tmp_path / "run" / "images.parquet").to_pylist()
+    listing = RunDir.open(tmp_path / "run").listing
+    table = pq.read_table(listing).to_pylist()
     table[1].update(
         status="skipped", reason="cannot be read (Input/output error)", sha256=None, width=None, height=None
     )
-    records.write_table(tmp_path / "run" / "images.parquet", pa.Table.from_pylist(table, schema=records.IMAGES))
+    records.write_table(listing, pa.Table.from_pylist(table, schema=records.IMAGES))
     watched = Watched()
     run(photos, tmp_path / "run", watched)
     assert watched.read == 1
@@ -249,29 +243,31 @@ def test_a_file_that_grows_while_it_is_indexed_is_read_again(photos: Path, tmp_p
     assert rows(tmp_path / "run")["2.jpg"]["size_bytes"] == (photos / "2.jpg").stat().st_size
 
 
-def test_what_a_later_stage_found_out_stays(photos: Path, tmp_path: Path) -> None:
+def test_what_embedding_found_out_is_joined_and_is_no_news_to_the_index(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    first = run(photos, out)
-    mark(out, "3.jpg", "truncated JPEG")
     put(photos / "copy of 3.jpg", 3)
-    second = run(photos, out)
+    first = run(photos, out)
+    ids = {path: row["id"] for path, row in rows(out).items()}
+    failures = {ids["3.jpg"]: Failure("decode", "truncated JPEG"), ids["2.jpg"]: Failure("read", "gone")}
+    joined = _join(out, failures)
+    found = {row["path"]: row for row in RunDir.open(out).read_images().to_pylist()}
     for path in ("3.jpg", "copy of 3.jpg"):
-        row = rows(out)[path]
+        row = found[path]
         assert (row["status"], row["reason"], row["duplicate_of"]) == ("skipped", "truncated JPEG", None)
-    (photos / "copy of 3.jpg").unlink()
-    third = run(photos, out)
-    assert first.digest != second.digest != third.digest
-    put(photos / "3.jpg", 60)
-    run(photos, out)
-    assert rows(out)["3.jpg"]["status"] == records.OK
-
-
-def test_marks_of_later_stages_are_no_news_to_them(photos: Path, tmp_path: Path) -> None:
-    first = run(photos, tmp_path / "run")
-    mark(tmp_path / "run", "3.jpg", "truncated JPEG")
-    again = run(photos, tmp_path / "run")
+    assert (found["2.jpg"]["status"], found["2.jpg"]["reason"]) == ("vanished", "gone")
+    assert found["1.jpg"]["status"] == records.OK
+    again = run(photos, out)
     assert again.digest == first.digest
-    assert again.facts["reasons"] == {"truncated JPEG": 1}
+    assert again.facts == first.facts
+    assert _join(out, {}).digest != joined.digest
+
+
+def _join(out: Path, failures: dict[int, Failure]) -> StageResult:
+    def both(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+        write_failures(run_dir, failures)
+        return join.run(config, run_dir, progress)
+
+    return run_stage(out, "images", both, ClusterConfig(source=("photos",)))
 
 
 # -- duplicates ------------------------------------------------------------------------------------------------------
@@ -345,7 +341,7 @@ def test_labels_are_kept_apart_and_change_nothing_else(tmp_path: Path) -> None:
     result = run(tmp_path / "photos", out)
     assert labels(out) == dict(enumerate(["cat"] * 3 + ["dog"] * 3))
     assert pq.read_schema(out / "labels.parquet").equals(records.LABELS)
-    assert "label" not in pq.read_schema(out / "images.parquet").names
+    assert "label" not in pq.read_schema(RunDir.open(out).listing).names
     put(tmp_path / "photos" / "top.jpg", 20)
     assert "labels_digest" in result.facts
     assert "labels_digest" not in run(tmp_path / "photos", out).facts
@@ -361,7 +357,7 @@ def test_permuted_labels_change_no_digest_but_their_own(tmp_path: Path) -> None:
         results.append(run(tmp_path / "set.parquet", tmp_path / names[0]))
     assert results[0].digest == results[1].digest
     assert results[0].facts["labels_digest"] != results[1].facts["labels_digest"]
-    assert (tmp_path / "cat" / "images.parquet").read_bytes() == (tmp_path / "dog" / "images.parquet").read_bytes()
+    assert RunDir.open(tmp_path / "cat").listing.read_bytes() == RunDir.open(tmp_path / "dog").listing.read_bytes()
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------

@@ -302,7 +302,7 @@ def test_the_same_seed_learns_the_same_bytes(run: tuple[RunDir, npt.NDArray[np.i
     for _ in range(2):
         cluster(folder, "learned", seed=3)
         written.append(
-            [path.read_bytes() for path in (folder.clusters, folder.levels, *sorted(folder.model.iterdir()))]
+            [path.read_bytes() for path in (folder.clusters, folder.levels, *sorted((folder.root / "model").iterdir()))]
         )
     assert written[0] == written[1]
 

@@ -188,9 +188,9 @@ def test_stage_writes_image_ids_for_every_row(tmp_path: Path) -> None:
 def test_stage_again_gives_the_same_bytes(tmp_path: Path) -> None:
     run_dir = write_small_run(tmp_path / "run", np.random.default_rng(0).standard_normal((300, 8)))
     first = stage.run(CONFIG, run_dir, Progress())
-    before = {file.name: file.read_bytes() for file in run_dir.neighbours.iterdir()}
+    before = {file.name: file.read_bytes() for file in (run_dir.root / "neighbours").iterdir()}
     assert stage.run(CONFIG, run_dir, Progress()) == first
-    assert {file.name: file.read_bytes() for file in run_dir.neighbours.iterdir()} == before
+    assert {file.name: file.read_bytes() for file in (run_dir.root / "neighbours").iterdir()} == before
     assert set(before) == {"ids.npy", "similarity.npy", "manifest.json"}
 
 
@@ -279,9 +279,9 @@ def test_approximate_compares_a_part_of_all_pairs(clustered_run: RunDir) -> None
 
 def test_approximate_again_gives_the_same_bytes_and_leaves_no_copy(clustered_run: RunDir) -> None:
     first = stage.run(CONFIG, clustered_run, Progress())
-    before = {file.name: file.read_bytes() for file in clustered_run.neighbours.iterdir()}
+    before = {file.name: file.read_bytes() for file in (clustered_run.root / "neighbours").iterdir()}
     assert stage.run(CONFIG, clustered_run, Progress()) == first
-    assert {file.name: file.read_bytes() for file in clustered_run.neighbours.iterdir()} == before
+    assert {file.name: file.read_bytes() for file in (clustered_run.root / "neighbours").iterdir()} == before
     assert not list(clustered_run.cache.iterdir())
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shoal import draft as drafts
 from shoal.embed.batches import EmbeddedBatch, Failure
 from shoal.embed.parts import PartsWriter
 from shoal.embed.spec import EncoderSpec
 from shoal.embeddings import PART_ROWS, EmbeddingStore
+from shoal.rundir import RunDir, StageResult
 
 DIM = 3
 
@@ -42,9 +44,11 @@ def embed(
     folder: Path, wanted: dict[int, str], rows: int, *, bad: dict[int, Failure] | None = None, stop_after: int = -1
 ):
     """Do what the stage does; `stop_after` batches the process "dies". Returns (digest, ids that were embedded)."""
-    writer = PartsWriter.open(folder, rows, spec())
+    return fill(PartsWriter.open(RunDir(folder), rows, spec()), wanted, bad or {}, stop_after)
+
+
+def fill(writer: PartsWriter, wanted: dict[int, str], failures: dict[int, Failure], stop_after: int):
     missing = writer.plan(wanted)
-    failures = bad or {}
     done = []
     for count, start in enumerate(_cuts(missing)):
         if count == stop_after:
@@ -66,7 +70,7 @@ def _cuts(missing: list[int], size: int = 100) -> list[list[int]]:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted((folder / "embeddings").iterdir())}
 
 
 WANTED = {image: f"{image:064d}" for image in range(0, 2500, 2)}
@@ -74,7 +78,7 @@ WANTED = {image: f"{image:064d}" for image in range(0, 2500, 2)}
 
 def test_rows_of_wanted_images_hold_features_and_all_others_zeros(tmp_path: Path) -> None:
     embed(tmp_path, WANTED, 2500)
-    store = EmbeddingStore.open(tmp_path)
+    store = EmbeddingStore.open(RunDir(tmp_path).embeddings)
     found = store.read(np.arange(2500))
     assert store.rows == 2500
     for image in (0, 1022, 1024, 2498):
@@ -104,7 +108,9 @@ def test_growing_embeds_only_what_is_new_or_changed(tmp_path: Path) -> None:
     grown = {**WANTED, 10: "changed".rjust(64), 2501: "new".rjust(64)}
     _, done = embed(tmp_path, grown, 2502)
     assert done == [10, 2501]
-    assert EmbeddingStore.open(tmp_path).read(np.array([2501]))[0].tolist() == features_of(2501, grown[2501])
+    assert EmbeddingStore.open(RunDir(tmp_path).embeddings).read(np.array([2501]))[0].tolist() == features_of(
+        2501, grown[2501]
+    )
 
 
 def test_vanished_images_leave_empty_rows_and_come_back(tmp_path: Path) -> None:
@@ -112,7 +118,7 @@ def test_vanished_images_leave_empty_rows_and_come_back(tmp_path: Path) -> None:
     before = content(tmp_path)
     _, done = embed(tmp_path, {image: sha for image, sha in WANTED.items() if image != 4}, 2500)
     assert done == []
-    assert not EmbeddingStore.open(tmp_path).read(np.array([4])).any()
+    assert not EmbeddingStore.open(RunDir(tmp_path).embeddings).read(np.array([4])).any()
     _, done = embed(tmp_path, WANTED, 2500)
     assert done == [4]
     assert content(tmp_path) == before
@@ -121,7 +127,7 @@ def test_vanished_images_leave_empty_rows_and_come_back(tmp_path: Path) -> None:
 def test_undecodable_images_are_not_tried_again_but_unreadable_ones_are(tmp_path: Path) -> None:
     bad = {2: Failure("decode", "truncated"), 6: Failure("read", "the network is down")}
     embed(tmp_path, WANTED, 2500, bad=bad)
-    writer = PartsWriter.open(tmp_path, 2500, spec())
+    writer = PartsWriter.open(RunDir(tmp_path), 2500, spec())
     assert writer.plan(WANTED) == [6]
 
 
@@ -135,11 +141,30 @@ def test_a_failure_is_remembered_after_its_image_left_the_wanted(tmp_path: Path)
 
 def test_another_encoder_counts_for_nothing(tmp_path: Path) -> None:
     embed(tmp_path, WANTED, 2500)
-    writer = PartsWriter.open(tmp_path, 2500, spec(weights_sha256="1"))
+    writer = PartsWriter.open(RunDir(tmp_path), 2500, spec(weights_sha256="1"))
     assert writer.plan(WANTED) == sorted(WANTED)
 
 
-def test_there_is_no_manifest_while_images_are_missing(tmp_path: Path) -> None:
-    embed(tmp_path, WANTED, 2500)
-    embed(tmp_path, {**WANTED, 1: "x" * 64}, 2500, stop_after=0)
-    assert not (tmp_path / "manifest.json").exists()
+def test_what_has_not_changed_is_taken_over_and_what_was_before_stays(tmp_path: Path) -> None:
+    def write(wanted: dict[int, str], rows: int, *, stop_after: int = -1) -> list[int]:
+        with drafts.writing(tmp_path, from_start=True) as draft:
+            draft.begin_stage()
+            writer = PartsWriter.open(draft.run_dir, rows, spec())
+            digest, done = fill(writer, wanted, {}, stop_after)
+            if digest is not None:
+                draft.end_stage("embed", draft.record("key", (), StageResult(digest), 0.0))
+                draft.commit()
+        return done
+
+    assert len(write(WANTED, 2500)) == len(WANTED)
+    first = RunDir.open(tmp_path)
+    grown = {**WANTED, 2501: "new".rjust(64)}
+    assert write(grown, 2502, stop_after=0) == []
+    assert EmbeddingStore.open(RunDir.open(tmp_path).embeddings).rows == 2500  # not finished, so not current
+    assert write(grown, 2502) == [2501]
+    second = RunDir.open(tmp_path)
+    assert [EmbeddingStore.open(run.embeddings).rows for run in (first, second)] == [2500, 2502]
+    same = [
+        (first.embeddings / f"part-0000{part}.npy") == (second.embeddings / f"part-0000{part}.npy") for part in range(3)
+    ]
+    assert same == [True, True, False]

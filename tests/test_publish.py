@@ -30,7 +30,7 @@ from shoal.publish import licences
 from shoal.publish.architecture import encoder_parts
 from shoal.publish.card import plain, recipe_of
 from shoal.publish.publish import publish
-from shoal.rundir import RunDir, digest_file
+from shoal.rundir import RunDir, digest_file, write_run_json
 from shoal.train import recipe
 from shoal.train.run import TrainRequest, train
 
@@ -343,7 +343,7 @@ def test_what_others_wrote_is_never_overwritten(
 
 def test_a_file_a_run_and_its_model_are_no_places_to_publish_to(run: RunDir, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    for target in (tmp_path / "file", run.root, run.model):
+    for target in (tmp_path / "file", run.root, run.root / "model"):
         before = snapshot(run.root)
         with pytest.raises(RequestError, match="--to has value"):
             publish(run, target)
@@ -394,7 +394,7 @@ def test_only_a_finished_run_is_published(run: RunDir, folder: Path, copied: Run
         publish(RunDir.open(folder), tmp_path / "model")
     state = copied.read_state()
     state["stages"]["cluster"]["state"] = "stale"
-    copied.write_state(state)
+    write_run_json(copied.root, state)
     with pytest.raises(RunError, match="unfinished"):
         publish(copied, tmp_path / "model")
     with pytest.raises(RequestError, match="--public goes with"):
@@ -428,7 +428,7 @@ def test_a_trained_run_tells_its_recipe(source: Path, tmp_path: Path) -> None:
 def test_a_weights_file_is_told_by_its_name_alone(tmp_path: Path) -> None:
     for written, told in (("/home/me/secret/moco.pth", "moco.pth"), ("embedded", "embedded"), (None, None)):
         (tmp_path / "recipe.json").write_text(json.dumps({"encoder": {"name": "resnet18-cifar", "weights": written}}))
-        found = recipe_of(tmp_path)
+        found = recipe_of(tmp_path / "recipe.json")
         assert found is not None
         assert found["encoder"]["weights"] == told
     assert recipe_of(tmp_path / "none") is None

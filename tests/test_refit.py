@@ -12,7 +12,7 @@ from shoal.cluster import kmeans
 from shoal.cluster.model import NO_LIMIT, ClusterModel, least_closeness
 from shoal.cluster.space import ClusterSpace
 from shoal.corrections.fit import objective, refit
-from shoal.corrections.model import CorrectedModel, load_model, save_model
+from shoal.corrections.model import CorrectedModel, load_model
 from shoal.embeddings import normalise_rows
 from small_run import wholly_inside
 
@@ -78,13 +78,13 @@ def test_one_centroid_a_cluster_answers_as_fitted() -> None:
 def test_a_model_reads_back_as_it_was_saved(tmp_path: Path) -> None:
     points, labels = blobs("cosine")
     model = CorrectedModel(model_of(points, labels, "cosine"), np.array([0, 1, 1, 2], np.int32), {1: "both"})
-    save_model(model, tmp_path)
+    model.model.save(tmp_path, model.numbers, model.names)
     again = load_model(tmp_path)
     assert again.numbers.tolist() == [0, 1, 1, 2]
     assert again.names == {1: "both"}
     assert (again.model.centroids == model.model.centroids).all()
-    save_model(CorrectedModel(model.model, model.numbers, {}), tmp_path)
-    assert load_model(tmp_path).names == {}
+    model.model.save(tmp_path / "unnamed", model.numbers)
+    assert load_model(tmp_path / "unnamed").names == {}
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -27,7 +27,7 @@ from shoal.report import build, charts
 from shoal.report import map as mapping
 from shoal.report.explorer import Explorer
 from shoal.report.findings import Findings
-from shoal.rundir import RunDir
+from shoal.rundir import RunDir, write_run_json
 from shoal.summary import cluster_summary
 from small_run import write_small_run
 
@@ -133,7 +133,7 @@ def make_run(
             "facts": result.facts,
             "seconds": 1,
         }
-        run.write_state(state)
+        write_run_json(run.root, state)
     return run
 
 
@@ -251,10 +251,12 @@ def test_pictures_of_the_map_lie_on_their_sheet(page: Page) -> None:
 
 
 def test_same_run_same_bytes(run: RunDir) -> None:
-    before = {path.name: path.read_bytes() for path in run.report.iterdir()} | {"map": run.map.read_bytes()}
+    before = {path.name: path.read_bytes() for path in (run.root / "report").iterdir()} | {"map": run.map.read_bytes()}
     mapping.run(ClusterConfig.from_json(run.read_state()["asked"]), run, Progress())
     report(run)
-    assert before == {path.name: path.read_bytes() for path in run.report.iterdir()} | {"map": run.map.read_bytes()}
+    assert before == {path.name: path.read_bytes() for path in (run.root / "report").iterdir()} | {
+        "map": run.map.read_bytes()
+    }
 
 
 def test_duplicates_have_their_originals_place(run: RunDir) -> None:
@@ -287,7 +289,7 @@ def test_the_recall_of_approximate_neighbours_is_told(tmp_path: Path, recall: fl
     state = run.read_state()
     state["stages"]["neighbours"]["facts"] |= {"method": "approximate", "recall": recall}
     state["stages"]["embed"] = {"facts": {"images": 12}}
-    run.write_state(state)
+    write_run_json(run.root, state)
     report(run)
     assert ("98\N{NO-BREAK SPACE}% of the true ones" in "".join(read_page(run).text)) == is_told
     assert json.loads((run.report / "summary.json").read_text(encoding="utf-8"))["neighbour_recall"] == recall
@@ -304,7 +306,7 @@ def test_images_that_are_gone_are_said_to_be_gone(tmp_path: Path) -> None:
 
 def test_an_evaluation_of_other_clusters_is_not_shown(run: RunDir, tmp_path: Path) -> None:
     stale = make_run(tmp_path, count=12, clusters="3")
-    stale.report.mkdir()
+    (stale.root / "report").mkdir()
     stale.evaluation.write_bytes(run.evaluation.read_bytes())
     assert Findings.read(stale).evaluation is None
     assert Findings.read(run).evaluation is not None
@@ -318,7 +320,7 @@ def test_euclidean_runs_have_euclidean_silhouettes(tmp_path: Path) -> None:
     state = run.read_state()
     state["asked"] = config.to_json()
     state["stages"]["cluster"]["facts"] = shoal.cluster.stage.run(config, run, Progress()).facts
-    run.write_state(state)
+    write_run_json(run.root, state)
     findings = Findings.read(run)
     assert findings.metric == "euclidean"
     for look in Explorer.of(findings).looks():

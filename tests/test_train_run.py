@@ -184,7 +184,7 @@ def test_more_clusters_than_images_are_refused_before_hours_are_spent(
 def test_its_model_folder_works_somewhere_else(trained: RunDir, source: Path, tmp_path: Path) -> None:
     moved = tmp_path / "model"
     moved.mkdir()
-    for file in trained.model.iterdir():
+    for file in (trained.root / "model").iterdir():
         (moved / file.name).write_bytes(file.read_bytes())
     found = ImageClusterer.load(moved).predict(source / "blue")
     assert len(found) == 16

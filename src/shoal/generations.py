@@ -169,7 +169,7 @@ def show(root: Path, current: Generation) -> None:
 
 
 def _show(file: Path, target: Path, scratch: Path) -> None:
-    if _is_second_name(file, target):
+    if not file.is_file() or _is_second_name(file, target):  # what somebody deleted is made again by its stage
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch.mkdir(parents=True, exist_ok=True)

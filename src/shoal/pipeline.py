@@ -153,7 +153,7 @@ def advance(draft: Draft, config: ClusterConfig, stages: Sequence[Stage], progre
         try:
             has_worked |= _run_stage(stage, config, draft, progress) and not stage.always
         except NoImagesError:
-            _keep_reasons(draft, config, progress)
+            _keep_reasons(draft, stage, config, progress)
             raise
     return has_worked
 
@@ -183,9 +183,11 @@ def _key(stage: Stage, config: ClusterConfig, draft: Draft) -> str:
     return digest_of(stage.name, STAGE_VERSION.get(stage.name, 1), stage.key(config), inputs)
 
 
-def _keep_reasons(draft: Draft, config: ClusterConfig, progress: Progress) -> None:
+def _keep_reasons(draft: Draft, failed: Stage, config: ClusterConfig, progress: Progress) -> None:
     """Of a first run in which no image is usable, images.parquet says why. A run that has clusters stays as it was."""
-    if draft.before.stage("cluster") is None and draft.run_dir.listing.is_file():
+    if draft.before.stage("cluster") is None:
+        record = draft.record("", failed.after, StageResult(""), 0.0)
+        draft.end_stage(failed.name, {**record, "state": "failed"})
         join = Stage("images", shoal.embed.join.run, _nothing, ("index",), always=True)
         _run_stage(join, config, draft, progress)
         draft.commit()

@@ -23,7 +23,7 @@ from shoal.progress import Progress
 from shoal.rundir import RunDir
 
 TRAIN, TEST = "train", "test"
-STEPS = ("index", "embed", "neighbours")
+STEPS = ("index", "embed", "images", "neighbours")
 SECONDS = "seconds.json"
 
 
@@ -81,7 +81,7 @@ def embed(
     is_first = not any(run.run_json.is_file() for run in embedded.runs)
     run_stages(request.config(splits.train, backbone, features), train, STEPS, progress)
     if test is not None and splits.test is not None:
-        run_stages(request.config(splits.test, backbone, features), test, STEPS[:2], progress)
+        run_stages(request.config(splits.test, backbone, features), test, STEPS[:3], progress)
     if is_first:  # where an earlier command was killed, nobody knows how long the whole took
         atomic.write_json(root / SECONDS, _spent(embedded.runs))
     return embedded

@@ -88,7 +88,7 @@ def _run_one(request: BenchRequest, source: str, backbone: str, features: str, p
         resize="squash",
         limit=request.limit,
     )
-    stages = [*pipeline.clustering_stages(), *pipeline.report_stages()]
+    stages = [*pipeline.clustering_stages(), *pipeline.report_stages(), pipeline.figures_stage()]
     before = _digest(run_dir)
     pipeline.run(config, run_dir, stages, progress)
     curve_file = request.out / TRANSFER / CURVES / f"{name}.json"
@@ -104,7 +104,7 @@ def _digest(run_dir: RunDir) -> str | None:
 
 
 def _write_out(run_dir: RunDir, root: Path, progress: Progress) -> None:
-    """A silhouette picture for every K, the clusters as a wide CSV, and as folders of links."""
+    """The clusters as a wide CSV, and as folders of links."""
     root.mkdir(exist_ok=True)
     (root / "clusters.csv").unlink(missing_ok=True)
     export(run_dir, "csv", root / "clusters.csv", layout="wide", progress=progress)

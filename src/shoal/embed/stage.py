@@ -68,10 +68,10 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
                 task.advance(len(batch.ids))
     digest = writer.finish()
     failures = {image: failure for image, failure in writer.failures.items() if image in wanted}
+    write_failures(run_dir, failures)
     if len(failures) == len(wanted):
         reasons = sorted({failure.reason for failure in failures.values()})
         raise NoImagesError(f"no usable image in {' '.join(config.source)}: {'; '.join(reasons[:3])}")
-    write_failures(run_dir, failures)
     _save_encoder(run_dir, prepared)
     facts = {
         "backbone": prepared.spec.backbone,

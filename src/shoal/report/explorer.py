@@ -89,7 +89,7 @@ class Explorer:
 
 def _sweep(findings: Findings) -> dict[int, Int32]:
     """The labels at each K looked at, over the ok images."""
-    path = findings.run_dir.root / "sweep.parquet"
+    path = findings.run_dir.sweep
     if not path.is_file():
         return {}
     table = records.read_table(path).sort_by("id")
