@@ -20,6 +20,7 @@ from shoal.errors import RunError
 from shoal.hub import model_place
 from shoal.images.sources import Item
 from shoal.progress import Progress
+from shoal.publication import Folder, read_whole
 from shoal.rundir import RunDir
 
 
@@ -40,14 +41,12 @@ class Model:
             RequestError, WorkError: the Hub has no such model, or cannot be reached.
         """
         place = model_place(folder, progress)
-        root = model_folder(place)
-        try:
-            config = json.loads((root / "config.json").read_text(encoding="utf-8"))
-            spec = EncoderSpec.from_json(config["encoder"])
-        except (OSError, ValueError, KeyError) as error:
-            raise RunError(f"{root} holds no readable model: {error}") from error
-        prepared = prepare_saved(spec, root / ENCODER_WEIGHTS, progress or Progress())
-        return cls(prepared, prepared.engine(device), _clusters(place, root))
+
+        def read(files: Folder) -> tuple[PreparedEncoder, CorrectedModel]:
+            return _encoder(files, progress or Progress()), _clusters(place, files)
+
+        prepared, clusters = read_whole(model_folder(place), read)
+        return cls(prepared, prepared.engine(device), clusters)
 
     def embed(self, items: Iterable[Item]) -> Iterator[Newcomers]:
         """Features of new images, a batch at a time."""
@@ -61,17 +60,26 @@ class Model:
         return self.clusters.assign(newcomers.features)
 
 
-def _clusters(folder: Path, root: Path) -> CorrectedModel:
+def _encoder(files: Folder, progress: Progress) -> PreparedEncoder:
+    try:
+        config = json.loads((files / "config.json").read_text(encoding="utf-8"))
+        spec = EncoderSpec.from_json(config["encoder"])
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{files} holds no readable model: {error}") from error
+    return prepare_saved(spec, files / ENCODER_WEIGHTS, progress)
+
+
+def _clusters(folder: Path, files: Folder) -> CorrectedModel:
     """The clusters of a model folder as they lie there, those of a run after its edits."""
     if is_model_folder(folder):
-        return load_model(root)
+        return load_model(files)
     run_dir = RunDir.open(folder)
     return corrected_model(run_dir, read_corrected(run_dir))
 
 
 def is_model_folder(folder: Path) -> bool:
-    """True if this is a run's `model/`, or a copy of one."""
-    return (folder / ENCODER_WEIGHTS).is_file() and (folder / "config.json").is_file()
+    """True if this is a run's `model/`, a copy of one, or a publication."""
+    return read_whole(folder, lambda files: all((files / name).is_file() for name in (ENCODER_WEIGHTS, "config.json")))
 
 
 def model_folder(folder: Path) -> Path:

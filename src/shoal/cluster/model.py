@@ -19,6 +19,7 @@ from shoal.cluster.kmeans import COSINE, Clustering, Labels
 from shoal.cluster.space import ClusterSpace
 from shoal.embeddings import Float32
 from shoal.errors import RunError
+from shoal.publication import Folder
 
 FORMAT_VERSION = 1
 UNSURE_BELOW = 0.5  # confidence under which an image is unsure
@@ -120,7 +121,7 @@ class ClusterModel:
         }
 
     @classmethod
-    def load(cls, folder: Path) -> ClusterModel:
+    def load(cls, folder: Folder) -> ClusterModel:
         """Raises RunError if the folder holds no readable clusters."""
         try:
             facts = json.loads((folder / "clusters.json").read_text(encoding="utf-8"))

@@ -24,6 +24,7 @@ from shoal.cluster.space import points_of
 from shoal.corrections.corrected import NONE, Corrected
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
 from shoal.errors import RunError
+from shoal.publication import Folder
 from shoal.rundir import RunDir
 
 NAMES: Final = "names.json"
@@ -90,7 +91,7 @@ class CorrectedModel:
         return closeness, least
 
 
-def load_model(folder: Path) -> CorrectedModel:
+def load_model(folder: Folder) -> CorrectedModel:
     """The clusters of a model folder as they lie there, with the names beside them.
 
     Raises:
@@ -139,7 +140,7 @@ def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
     return CorrectedModel(model, np.r_[now[kept], made].astype(np.int32), corrected.names)
 
 
-def _read_names(folder: Path) -> dict[int, str]:
+def _read_names(folder: Folder) -> dict[int, str]:
     path = folder / NAMES
     if not path.is_file():
         return {}
