@@ -12,7 +12,7 @@ from typing import Final
 
 from shoal.disk import require_free
 from shoal.errors import DecodeError, RequestError, WorkError
-from shoal.export.journal import JOURNAL_NAME, Journal, Move
+from shoal.export.journal import JOURNAL_NAME, Journal, Move, shown
 from shoal.export.placement import Placement, State, state_of
 from shoal.export.record import Record, holds_files, plan_digest
 from shoal.export.rows import Row
@@ -242,8 +242,8 @@ def _moved_before(placements: Sequence[Placement], dest: Path) -> frozenset[str]
         target = None if placement is None else placement.target.relative_to(dest).as_posix()
         if placement is not None and move.target != target:
             raise RequestError(
-                f"{journal} says that {move.source} was moved to {move.target}, but it would now go to {target}; "
-                f"{_to_undo(dest)}"
+                f"{journal} says that {shown(move.source)} was moved to {move.target}, but it would now go to "
+                f"{target}; {_to_undo(dest)}"
             )
         if placement is not None:
             moved.add(str(placement.source))
