@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
-import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,112 +21,44 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from kills import Killed, count_writes, kill
 from shoal import records
-from shoal.errors import DecodeError, DiskSpaceError, RequestError, RunError, WorkError
+from shoal.errors import DecodeError, DiskSpaceError, RequestError, RunError, RunLockedError, WorkError
 from shoal.export import JOURNAL_NAME, export, undo
-from shoal.export.journal import Journal, Move
+from shoal.export.journal import Journal
 from shoal.export.names import cluster_name, cluster_width, safe_name, same_file_key, unique_names
 from shoal.export.placement import own_file
+from shoal.export.record import RECORD_NAME, Record
 from shoal.export.rows import Row
 from shoal.export.transfer import Place, rename_into_place
-from shoal.images.location import file_uri
-from shoal.rundir import FORMAT_VERSION, RunDir, write_run_json
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing of ours catches it."""
-
+from shoal.lock import alone
+from shoal.rundir import RunDir
+from small_export import (
+    EXPECTED,
+    FILES,
+    crossing,
+    expected_tree,
+    images_in,
+    make_run,
+    make_source,
+    tree,
+    uri_of,
+    write_run,
+)
 
 # -- a run of real files -----------------------------------------------------------------------------------------------
-
-# path -> cluster; "b/x.png" has the bytes of "a/x.png"
-FILES = {"a/x.png": 0, "a/y.png": 2, "b/X.PNG": 0, "b/x.png": 0, 'c/=1+1,"ä".png': 2, "top.png": 11}
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    for number, path in enumerate(FILES):
-        file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 3), (number * 20, 0, 0)).save(file, "PNG")
-        os.utime(file, ns=(10**18 + number, 10**18 + number))
-    (folder / "b/x.png").write_bytes((folder / "a/x.png").read_bytes())
-    return folder
+    return make_source(tmp_path / "source")
 
 
 @pytest.fixture
 def run(tmp_path: Path, source: Path) -> RunDir:
-    return write_run(tmp_path / "run", [(path, uri_of(source / path), cluster) for path, cluster in FILES.items()])
-
-
-def uri_of(path: Path) -> str:
-    return file_uri(str(path))
-
-
-def write_run(root: Path, images: list[tuple[str, str, int]]) -> RunDir:
-    """A finished run of (path, uri, cluster); images of equal bytes are duplicates of the first of them."""
-    run_dir = RunDir(root)
-    numbers = range(len(images))
-    paths = [path for path, _, _ in images]
-    data = [local.read_bytes() if (local := own_file(uri)) else f"bytes of {uri}".encode() for _, uri, _ in images]
-    digests = [hashlib.sha256(content).hexdigest() for content in data]
-    originals = [digests.index(digest) for digest in digests]
-    is_copy = [original != number for number, original in zip(numbers, originals, strict=True)]
-    columns = {
-        "id": list(numbers),
-        "path": paths,
-        "uri": [uri for _, uri, _ in images],
-        "size_bytes": [len(content) for content in data],
-        "mtime": [10**9 + number for number in numbers],
-        "sha256": digests,
-        "width": [4 for _ in numbers],
-        "height": [3 for _ in numbers],
-        "status": [records.DUPLICATE if copy else records.OK for copy in is_copy],
-        "reason": [None for _ in numbers],
-        "duplicate_of": [original if copy else None for original, copy in zip(originals, is_copy, strict=True)],
-    }
-    records.write_table(run_dir.images, pa.table(columns, schema=records.IMAGES))
-    clusters = {
-        "id": list(numbers),
-        "path": paths,
-        "cluster": [cluster for _, _, cluster in images],
-        "confidence": [0.1 * number for number in numbers],
-        "unsure": [number == 1 for number in numbers],
-        "silhouette": [0.3 - 0.1 * number for number in numbers],
-        "runner_up": [None if number == 1 else 2 for number in numbers],
-    }
-    records.write_table(run_dir.clusters, pa.table(clusters, schema=records.CLUSTERS))
-    write_run_json(run_dir.root, {"format_version": FORMAT_VERSION, "stages": {}})
-    return run_dir
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file under a folder and its bytes."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-# a/x keeps its name; b/X.PNG and b/x.png would be the same file on macOS and Windows
-EXPECTED = {
-    "cluster_000/x.png": "a/x.png",
-    "cluster_000/X-2.PNG": "b/X.PNG",
-    "cluster_000/x-3.png": "b/x.png",
-    "cluster_002/y.png": "a/y.png",
-    "cluster_002/=1+1,_ä_.png": 'c/=1+1,"ä".png',
-    "cluster_011/top.png": "top.png",
-}
-
-
-def expected_tree(before: dict[str, bytes]) -> dict[str, bytes]:
-    return {target: before[path] for target, path in sorted(EXPECTED.items())}
-
-
-def without_journal(files: dict[str, bytes]) -> dict[str, bytes]:
-    return {path: data for path, data in sorted(files.items()) if path != JOURNAL_NAME}
+    return make_run(tmp_path / "run", source)
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -209,7 +141,7 @@ def test_addresses_of_files_whose_names_are_not_utf8() -> None:
 def test_copy_keeps_bytes_times_and_the_source(run: RunDir, source: Path, tmp_path: Path, kind: str) -> None:
     before = tree(source)
     result = export(run, kind, tmp_path / "out")
-    assert tree(tmp_path / "out") == expected_tree(before)
+    assert images_in(tmp_path / "out") == expected_tree(before)
     assert tree(source) == before
     for target, path in EXPECTED.items():
         assert (tmp_path / "out" / target).stat().st_mtime_ns == (source / path).stat().st_mtime_ns
@@ -237,7 +169,7 @@ def test_link_across_file_systems_is_symbolic(run: RunDir, source: Path, other_d
     before = tree(source)
     result = export(run, "folders", other_disk / "out", mode="link")
     assert result.hows == (("symbolic link", 6),)
-    assert tree(other_disk / "out") == expected_tree(before)
+    assert images_in(other_disk / "out") == expected_tree(before)
     assert export(run, "folders", other_disk / "out", mode="link").already == 6
 
 
@@ -246,7 +178,7 @@ def test_move_and_undo_restore_every_byte_name_and_time(run: RunDir, source: Pat
     out = tmp_path / "out"
     result = export(run, "folders", out, mode="move")
     assert tree(source) == {}
-    assert without_journal(tree(out)) == expected_tree(before)
+    assert images_in(out) == expected_tree(before)
     assert result.journal == out / JOURNAL_NAME
     back = undo(out)
     assert (back.restored, back.already, back.left) == (6, 0, ())
@@ -259,16 +191,9 @@ def test_move_across_file_systems_and_back(run: RunDir, source: Path, other_disk
     before = tree(source)
     export(run, "folders", other_disk / "out", mode="move")
     assert tree(source) == {}
-    assert without_journal(tree(other_disk / "out")) == expected_tree(before)
+    assert images_in(other_disk / "out") == expected_tree(before)
     undo(other_disk / "out" / JOURNAL_NAME)
     assert tree(source) == before
-
-
-def crossing(source: Path, target: Path) -> None:
-    """A rename as between two disks: only what lies beside its target can be renamed."""
-    if source.parent != target.parent:
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source), None, str(target))
-    rename_into_place(source, target)
 
 
 def killed_before(count: int, place: Place) -> Place:
@@ -316,13 +241,13 @@ def test_a_killed_move_goes_on_or_goes_back(
         export(run, "folders", out, mode="move", place=killed(count, place))
     assert undo(out, place=place).left == ()
     assert tree(source) == before
-    assert without_journal(tree(out)) == {}
+    assert images_in(out) == {}
 
     with pytest.raises(Killed):
         export(run, "folders", out, mode="move", place=killed(count, place))
     result = export(run, "folders", out, mode="move", place=place)
     assert (result.written + result.already, result.left_out) == (6, ())
-    assert without_journal(tree(out)) == expected_tree(before)
+    assert images_in(out) == expected_tree(before)
     assert tree(source) == {}
 
     with pytest.raises(Killed):
@@ -339,7 +264,7 @@ def test_a_kill_between_the_halves_of_a_rename_is_made_good(run: RunDir, source:
         export(run, "folders", out, mode="move", place=linked_then_killed)
     export(run, "folders", out, mode="move")
     assert tree(source) == {}
-    assert without_journal(tree(out)) == expected_tree(before)
+    assert images_in(out) == expected_tree(before)
     with pytest.raises(Killed):
         undo(out, place=linked_then_killed)
     assert undo(out).left == ()
@@ -351,7 +276,7 @@ def test_a_killed_copy_goes_on_and_leaves_no_parts(run: RunDir, source: Path, tm
         export(run, "folders", tmp_path / "out", place=killed_before(2, rename_into_place))
     result = export(run, "folders", tmp_path / "out")
     assert (result.written, result.already) == (4, 2)
-    assert tree(tmp_path / "out") == expected_tree(tree(source))
+    assert images_in(tmp_path / "out") == expected_tree(tree(source))
 
 
 def test_a_part_that_is_a_second_name_of_a_finished_copy_is_not_written_to(
@@ -360,7 +285,7 @@ def test_a_part_that_is_a_second_name_of_a_finished_copy_is_not_written_to(
     for _ in range(7):  # one more file is done each time; this process always has the same part names
         with contextlib.suppress(Killed):
             export(run, "folders", tmp_path / "out", place=linked_then_killed)
-    assert tree(tmp_path / "out") == expected_tree(tree(source))
+    assert images_in(tmp_path / "out") == expected_tree(tree(source))
 
 
 def test_a_read_only_file_moves_across_file_systems(source: Path, tmp_path: Path) -> None:
@@ -461,7 +386,7 @@ def test_a_source_that_is_in_its_place_already_stays(tmp_path: Path, mode: str) 
     file.write_bytes(b"picture")
     run_dir = write_run(tmp_path / "run", [("cluster_000/x.png", uri_of(file), 0)])
     assert export(run_dir, "folders", tmp_path / "out", mode=mode).already == 1
-    assert tree(tmp_path / "out") == {"cluster_000/x.png": b"picture"}
+    assert images_in(tmp_path / "out") == {"cluster_000/x.png": b"picture"}
 
 
 @pytest.mark.parametrize("mode", ["copy", "link", "move"])
@@ -518,7 +443,7 @@ def test_bytes_that_are_no_files_are_copied_but_not_moved_or_linked(tmp_path: Pa
             export(run_dir, "folders", tmp_path / "out", mode=mode)
     contents = {uri: f"bytes of {uri}".encode() for uri in uris}
     export(run_dir, "folders", tmp_path / "out", read=contents.__getitem__)
-    assert tree(tmp_path / "out") == {
+    assert images_in(tmp_path / "out") == {
         "cluster_000/a-2.png": contents[uris[1]],
         "cluster_000/a.png": contents[uris[0]],
     }
@@ -534,7 +459,7 @@ def test_members_of_a_tar_are_written_out(source: Path, tmp_path: Path) -> None:
         places = [(m.name, f"{uri_of(tmp_path / 'x.tar')}#offset={m.offset_data}&size={m.size}", 0) for m in archive]
     run_dir = write_run(tmp_path / "run", places)
     export(run_dir, "folders", tmp_path / "out")
-    assert tree(tmp_path / "out") == {
+    assert images_in(tmp_path / "out") == {
         "cluster_000/one.png": (source / "top.png").read_bytes(),
         "cluster_000/two.png": (source / "a/y.png").read_bytes(),
     }
@@ -550,7 +475,7 @@ def test_an_image_that_cannot_be_read_is_left_out_with_its_reason(tmp_path: Path
 
     result = export(run_dir, "folders", tmp_path / "out", read=read)
     assert result.left_out == (("a.png", "cannot be read: connection reset"),)
-    assert list(tree(tmp_path / "out")) == ["cluster_000/b.png"]
+    assert list(images_in(tmp_path / "out")) == ["cluster_000/b.png"]
 
 
 def test_a_symbolic_link_is_not_moved(source: Path, tmp_path: Path) -> None:
@@ -560,7 +485,7 @@ def test_a_symbolic_link_is_not_moved(source: Path, tmp_path: Path) -> None:
         export(run_dir, "folders", tmp_path / "out", mode="move")
     assert export(run_dir, "folders", tmp_path / "copy").written == 1
     assert export(run_dir, "folders", tmp_path / "linked", mode="link").written == 1
-    assert tree(tmp_path / "linked") == {"cluster_000/link.png": (source / "top.png").read_bytes()}
+    assert images_in(tmp_path / "linked") == {"cluster_000/link.png": (source / "top.png").read_bytes()}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows names are Unicode")
@@ -572,7 +497,7 @@ def test_names_that_are_not_utf8_are_shown_encoded_and_move_back(tmp_path: Path)
         pytest.skip("this file system takes only UTF-8 names")
     run_dir = write_run(tmp_path / "run", [("%FF.png", uri_of(file), 0)])
     export(run_dir, "folders", tmp_path / "out", mode="move")
-    assert without_journal(tree(tmp_path / "out")) == {"cluster_000/%FF.png": b"picture"}
+    assert images_in(tmp_path / "out") == {"cluster_000/%FF.png": b"picture"}
     undo(tmp_path / "out")
     assert file.read_bytes() == b"picture"
 
@@ -603,64 +528,205 @@ def test_a_folder_that_cannot_be_written(run: RunDir, tmp_path: Path) -> None:
         export(run, "folders", locked / "out")
 
 
-# -- the journal -------------------------------------------------------------------------------------------------------
-
-MOVES = st.builds(
-    Move, st.text(st.characters(codec=None)), st.text(), st.integers(0, 2**50), st.text("0123456789abcdef")
-)
+# -- another clustering ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
-@given(moves=st.lists(MOVES, max_size=5), torn=st.integers(0, 30))
-def test_journal_round_trip_with_a_torn_last_line(tmp_path_factory, moves: list[Move], torn: int) -> None:
-    journal = Journal(tmp_path_factory.mktemp("journal") / JOURNAL_NAME)
-    journal.append(moves)
-    whole = journal.path.read_bytes()
-    journal.path.write_bytes(whole + b'{"source": "/a/b/c", "target": "d"}'[:torn])
-    assert journal.read() == moves
-    journal.append(moves)
-    assert journal.path.read_bytes() == whole * 2
+def cluster_all(run: RunDir, cluster: int) -> None:
+    """Another clustering of the same images."""
+    clusters = run.read_clusters()
+    changed = clusters.set_column(2, "cluster", pa.array([cluster] * len(clusters), pa.int32()))
+    records.write_table(run.clusters, changed)
 
 
-def test_a_file_that_is_no_journal(tmp_path: Path) -> None:
-    (tmp_path / JOURNAL_NAME).write_text("hello\n")
-    with pytest.raises(RequestError, match="line 1, is not a line of a Shoal move journal"):
-        undo(tmp_path)
-    with pytest.raises(RequestError, match="is not there"):
-        undo(tmp_path / "elsewhere")
+@pytest.mark.parametrize("kind", ["folders", "imagefolder"])
+@pytest.mark.parametrize(("mode", "first"), [("copy", "delete"), ("link", "delete"), ("move", "undo")])
+def test_two_clusterings_are_not_mixed_in_one_folder(
+    run: RunDir, source: Path, tmp_path: Path, mode: str, first: str, kind: str
+) -> None:
+    out = tmp_path / "out"
+    export(run, kind, out, mode=mode)
+    (out / "notes.txt").write_text("mine")
+    before = tree(out), tree(source)
+    cluster_all(run, 5)
+    for dry_run in (True, False):
+        with pytest.raises(RequestError, match=f"another clustering, which this one would be mixed with; {first} that"):
+            export(run, kind, out, mode=mode, dry_run=dry_run)
+    assert (tree(out), tree(source)) == before
 
 
-def test_undo_leaves_what_others_put_there(run: RunDir, source: Path, tmp_path: Path) -> None:
-    before, out = tree(source), tmp_path / "out"
-    export(run, "folders", out, mode="move")
-    (source / "top.png").write_bytes(b"another picture")
-    (out / "cluster_002/y.png").unlink()
-    back = undo(out)
-    assert back.restored == 4
-    assert dict(back.left).keys() == {str(source / "top.png"), str(source / "a/y.png")}
-    assert (source / "top.png").read_bytes() == b"another picture"
-    assert (out / "cluster_011/top.png").read_bytes() == before["top.png"]
-    assert "top.png: another file is in its place" in back.summary()
+@pytest.mark.parametrize("mode", ["copy", "link"])
+def test_an_export_that_was_deleted_or_undone_is_in_nobodys_way(run: RunDir, tmp_path: Path, mode: str) -> None:
+    out = tmp_path / "out"
+    export(run, "folders", out, mode=mode)
+    for path in EXPECTED:
+        (out / path).unlink()
+    cluster_all(run, 5)
+    assert export(run, "folders", out, mode="move").written == 6
+    undo(out)
+    cluster_all(run, 6)
+    assert export(run, "folders", out).written == 6
+    assert {path.split("/")[0] for path in images_in(out)} == {"cluster_006"}
 
 
-def test_undo_works_after_dest_was_renamed_and_source_folders_were_removed(
-    run: RunDir, source: Path, tmp_path: Path
+def test_a_journal_without_a_record_is_of_another_clustering_too(run: RunDir, tmp_path: Path) -> None:
+    export(run, "folders", tmp_path / "out", mode="move")
+    (tmp_path / "out" / RECORD_NAME).unlink()
+    cluster_all(run, 5)
+    with pytest.raises(RequestError, match="undo that export first"):
+        export(run, "folders", tmp_path / "out", mode="move")
+
+
+@pytest.mark.parametrize("text", ["{}\n", "[]\n", '{"shoal_export": 2}\n', "[" * 60_000 + "\n", "mine", "\n"])
+def test_a_record_that_shoal_did_not_write_stays(run: RunDir, tmp_path: Path, text: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / RECORD_NAME).write_text(text)
+    with pytest.raises(RequestError, match="is not readable as Shoal's record of an export"):
+        export(run, "folders", out)
+    assert tree(out) == {RECORD_NAME: text.encode()}
+
+
+def test_a_record_that_was_not_finished_is_none(run: RunDir, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export(run, "folders", out)
+    whole = (out / RECORD_NAME).read_bytes()
+    record = Record.read(out)
+    assert record is not None
+    for length in range(len(whole)):
+        (out / RECORD_NAME).write_bytes(whole[:length])
+        assert Record.read(out) is None
+    (out / RECORD_NAME).write_bytes(whole + b'{"labels": "0')
+    assert Record.read(out) == record
+
+
+def test_fiftyones_labels_are_those_of_the_clustering_now(run: RunDir, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    hidden = tmp_path / "hidden.png"
+    (source / "top.png").rename(hidden)
+    export(run, "fiftyone", out)
+    hidden.rename(source / "top.png")
+    export(run, "fiftyone", out)  # the image that could not be taken before
+    assert len(json.loads((out / "labels.json").read_text(encoding="utf-8"))["labels"]) == 6
+    cluster_all(run, 5)
+    export(run, "fiftyone", out)
+    assert json.loads((out / "labels.json").read_text(encoding="utf-8"))["classes"] == ["cluster_005"]
+    (out / "labels.json").write_text("mine")
+    cluster_all(run, 6)
+    with pytest.raises(RequestError, match=r"labels\.json is there already, with other content"):
+        export(run, "fiftyone", out)
+    assert (out / "labels.json").read_text() == "mine"
+
+
+# -- what is nobody's to touch -----------------------------------------------------------------------------------------
+
+
+def test_parts_of_others_stay(run: RunDir, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        export(run, "folders", out, place=killed_before(2, rename_into_place))
+    (out / "cluster_000" / ".123.shoal-part").write_text("mine")
+    (out / "cluster_000" / f".{os.getpid()}.shoal-part").write_text("mine too")
+    export(run, "folders", out)
+    parts = {path.name: path.read_text() for path in out.rglob(".*.shoal-part")}
+    assert parts == {".123.shoal-part": "mine", f".{os.getpid()}.shoal-part": "mine too"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+@pytest.mark.parametrize("mode", ["copy", "link", "move"])
+def test_a_cluster_folder_that_leads_out_of_dest_is_not_written_to(
+    run: RunDir, source: Path, tmp_path: Path, mode: str
 ) -> None:
     before = tree(source)
-    export(run, "folders", tmp_path / "out", mode="move")
-    for folder in ("a", "b", "c", "."):
-        (source / folder).rmdir()
-    (tmp_path / "out").rename(tmp_path / "renamed")
-    undo(tmp_path / "renamed")
+    for folder in ("out", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "out" / "cluster_002").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RequestError, match="cluster_002 is a link that leads out of DEST"):
+        export(run, "folders", tmp_path / "out", mode=mode)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
     assert tree(source) == before
 
 
-def test_a_move_after_other_clusters_asks_to_undo_first(run: RunDir, tmp_path: Path) -> None:
-    export(run, "folders", tmp_path / "out", mode="move")
-    clusters = run.read_clusters()
-    records.write_table(run.clusters, clusters.set_column(2, "cluster", pa.array([5] * len(clusters), pa.int32())))
-    with pytest.raises(RequestError, match="undo that export first"):
-        export(run, "folders", tmp_path / "out", mode="move")
+def test_two_shoals_do_not_export_into_one_folder_at_once(run: RunDir, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with alone(out), pytest.raises(RunLockedError, match="another Shoal is writing into"):
+        export(run, "folders", out)
+    assert list(out.iterdir()) == []
+    assert export(run, "folders", out).written == 6
+
+
+# -- nothing left to take ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("mode", ["copy", "link", "move"])
+@pytest.mark.parametrize("kind", ["folders", "imagefolder", "fiftyone"])
+def test_a_source_without_one_image_left_is_an_error(
+    run: RunDir, source: Path, tmp_path: Path, kind: str, mode: str, dry_run: bool
+) -> None:
+    source.rename(tmp_path / "moved away")
+    with pytest.raises(WorkError, match=r"none of the 6 images is left where it was \(the first: .*x\.png\)"):
+        export(run, kind, tmp_path / "out", mode=mode, dry_run=dry_run)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_of_which_none_can_be_fetched_are_an_error(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run", [("a.png", "memory://a.png", 0), ("b.png", "memory://b.png", 1)])
+
+    def read(uri: str) -> bytes:
+        raise DecodeError("cannot be read: connection reset")
+
+    with pytest.raises(WorkError, match=r"none of the 2 images could be taken .*connection reset"):
+        export(run_dir, "folders", tmp_path / "out", read=read)
+    assert export(run_dir, "folders", tmp_path / "out", read=lambda uri: uri.encode()).written == 2
+
+
+def test_an_export_that_is_there_needs_no_source(run: RunDir, source: Path, tmp_path: Path) -> None:
+    export(run, "folders", tmp_path / "out")
+    source.rename(tmp_path / "moved away")
+    assert export(run, "folders", tmp_path / "out").already == 6
+
+
+# -- deaths ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "mode", "place"),
+    [
+        ("folders", "copy", rename_into_place),
+        ("folders", "link", rename_into_place),
+        ("folders", "move", rename_into_place),
+        ("folders", "move", crossing),
+        ("fiftyone", "copy", rename_into_place),
+        ("csv", "copy", rename_into_place),
+        ("labelstudio", "copy", rename_into_place),
+    ],
+)
+def test_killed_anywhere_nothing_is_lost_and_the_same_command_goes_on(
+    tmp_path: Path, kind: str, mode: str, place: Place, torn: bool
+) -> None:
+    source = make_source(tmp_path / "source")
+    before = tree(source)
+    run = make_run(tmp_path / "run", source)
+    out = tmp_path / "out"
+
+    def work() -> object:
+        return export(run, kind, out if kind in ("folders", "fiftyone") else out / "table", mode=mode, place=place)
+
+    writes = count_writes(tmp_path, work)
+    expected = images_in(out)
+    assert writes > len(expected)
+    for write in range(writes):
+        shutil.rmtree(out)
+        shutil.rmtree(source)
+        make_source(source)
+        kill(tmp_path, write, work, torn=torn)
+        there = [*tree(source).values(), *tree(out).values()]
+        assert all(data in there for data in before.values())
+        work()
+        assert images_in(out) == expected
+        assert tree(source) == ({} if mode == "move" else before)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------

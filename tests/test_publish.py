@@ -16,8 +16,9 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import save_file
 
+from kills import count_writes, kill
 from pictures import paint
-from shoal import ImageClusterer, atomic
+from shoal import ImageClusterer
 from shoal.cli import main
 from shoal.corrections import changes
 from shoal.corrections.corrected import read_corrected
@@ -25,10 +26,12 @@ from shoal.corrections.log import append
 from shoal.embed import architectures
 from shoal.embed.spec import EncoderSpec
 from shoal.errors import RequestError, RunError
+from shoal.model import Model
 from shoal.progress import Progress
 from shoal.publish import licences
 from shoal.publish.architecture import encoder_parts
 from shoal.publish.card import plain, recipe_of
+from shoal.publish.placing import put
 from shoal.publish.publish import publish
 from shoal.rundir import RunDir, digest_file, write_run_json
 from shoal.train import recipe
@@ -367,26 +370,24 @@ def test_a_publication_that_fails_leaves_the_earlier_one(folder: Path, copied: R
     assert [path.name for path in target.parent.iterdir()] == ["model"]
 
 
-def test_what_a_killed_publication_left_is_cleared_away(run: RunDir, tmp_path: Path) -> None:
-    left = tmp_path / ".model.4194304.ab.tmp"
-    left.mkdir()
-    (left / "README.md").write_text("half")
-    publish(run, tmp_path / "model")
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_a_folder_takes_anothers_place_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "folder"
-    with atomic.replacing_folder(target) as new:
-        (new / "a").write_text("1")
-    with pytest.raises(RuntimeError, match="disk"), atomic.replacing_folder(target) as new:
-        (new / "b").write_text("2")
-        raise RuntimeError("disk")
-    assert snapshot(target) == {"a": b"1"}
-    with atomic.replacing_folder(target) as new:
-        (new / "b").write_text("2")
-    assert snapshot(target) == {"b": b"2"}
-    assert list(tmp_path.iterdir()) == [target]
+def test_a_publication_that_was_killed_opens_as_the_old_or_the_new_one(
+    folder: Path, copied: RunDir, source: Path, tmp_path: Path
+) -> None:
+    rename(copied, 0, "discs")
+    publish(copied, tmp_path / "new")
+    target = shutil.copytree(folder, tmp_path / "model")
+    writes = count_writes(target, lambda: put(tmp_path / "new", target))
+    found = []
+    for write in range(0, writes, 4):
+        shutil.rmtree(target)
+        shutil.copytree(folder, target)
+        kill(target, write, lambda: put(tmp_path / "new", target))
+        found.append(Model.open(target).clusters.names)
+    assert {0: "discs"} in found
+    assert found == sorted(found, key=len)
+    before, after = (ImageClusterer.load(one).predict(source) for one in (folder, target))
+    assert after.drop(columns="name").equals(before.drop(columns="name"))
+    assert set(after["name"].dropna()) == {"discs"}
 
 
 def test_only_a_finished_run_is_published(run: RunDir, folder: Path, copied: RunDir, tmp_path: Path) -> None:

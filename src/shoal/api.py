@@ -22,7 +22,7 @@ from shoal.corrections.corrected import corrected_table, read_corrected
 from shoal.errors import RunError
 from shoal.hub import model_place
 from shoal.images.sources import open_source
-from shoal.model import Model, is_model_folder, model_folder
+from shoal.model import Model, is_model_folder
 from shoal.progress import Progress, TerminalProgress
 from shoal.rundir import RunDir
 from shoal.similar import similar
@@ -231,10 +231,11 @@ class ImageClusterer:
     def load(cls, folder: str | Path, *, device: str = "auto", verbose: bool = False) -> Self:
         """Open a run, or a model: a folder or hf://OWNER/NAME (which can `predict`, but has no `clusters_`)."""
         place = model_place(folder, TerminalProgress() if verbose else None)
-        model_folder(place if is_model_folder(place) else RunDir.open(place))  # raises RunError if it is neither
-        if not (place / "run.json").is_file():
+        if is_model_folder(place):
             return cls(device=device, verbose=verbose)._opened(place)
-        asked = ClusterConfig.from_json(RunDir.open(place).read_state()["asked"]).to_json()
+        run_dir = RunDir.open(place)
+        run_dir.require("embed", "cluster")
+        asked = ClusterConfig.from_json(run_dir.read_state()["asked"]).to_json()
         del asked["source"]
         return cls(**{**asked, "device": device}, verbose=verbose)._opened(place)
 

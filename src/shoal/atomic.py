@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import secrets
@@ -36,34 +35,6 @@ def replacing(target: Path, temporary: Path | None = None) -> Iterator[Path]:
         sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def replacing_folder(target: Path) -> Iterator[Path]:
-    """Yield a new folder beside `target`; it takes the target's place, whole, on success and is removed on an error.
-
-    No system renames a folder over one that holds files: between two renames there is none at `target`.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target.parent, f".{glob.escape(target.name)}.*.tmp")
-    temporary, aside = _beside(target), _beside(target)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for path in temporary.iterdir():
-            sync(path)
-        sync_folder(temporary)
-        if target.exists():
-            target.rename(aside)
-        temporary.rename(target)
-        sync_folder(target.parent)
-    except BaseException:
-        if aside.exists() and not target.exists():
-            aside.rename(target)
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _beside(target: Path) -> Path:

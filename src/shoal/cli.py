@@ -167,7 +167,8 @@ def similar(run: Path, image: str, count: int, device: str) -> None:
 def export(run: Path, dest: Path, kind: str, mode: str, layout: str, dry_run: bool) -> None:
     """Write the clusters of RUN out to DEST, for people or other programs.
 
-    Nothing that lies at DEST is overwritten. A move keeps a journal in DEST; `shoal undo DEST` puts every file back.
+    Nothing that lies at DEST is overwritten, and a folder holds the export of one clustering: another one is refused. A
+    move keeps a journal in DEST; `shoal undo DEST` puts every file back.
 
     \b
     Examples:
@@ -189,16 +190,27 @@ def export(run: Path, dest: Path, kind: str, mode: str, layout: str, dry_run: bo
 
 @shoal.command()
 @click.argument("dest", type=click.Path(path_type=Path))
-def undo(dest: Path) -> None:
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Put files back into this folder only; for a DEST that was not made here.",
+)
+def undo(dest: Path, source: Path | None) -> None:
     """Put back every file that `shoal export --mode move` moved to DEST.
 
+    Your own exports go back to where the files were. A DEST that comes from elsewhere, or from another machine, is
+    believed only if you say with --source which folder its files may go into. Nothing is ever overwritten.
+
     \b
-    Example:
+    Examples:
       shoal undo sorted/
+      shoal undo /media/disk/sorted/ --source photos/
     """
     from shoal.export import undo as put_back
+    from shoal.progress import TerminalProgress
 
-    result = put_back(dest)
+    result = put_back(dest, source=source, progress=TerminalProgress())
     click.echo(result.summary())
     if result.left:
         raise SystemExit(1)

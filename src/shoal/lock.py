@@ -1,10 +1,11 @@
-"""One writer at a time: a lock file that names its owner, so that a dead owner's lock can be taken over."""
+"""One writer at a time: of a run by a lock file that names its owner, of another folder without a trace in it."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -66,6 +67,34 @@ def writer(path: Path) -> Owner | None:
     """The living process, other than this one, that holds the lock file `path`; None if there is none."""
     owner = _read_owner(path)
     return owner if owner is not None and owner != Owner.this_process() and owner.is_alive() else None
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only Shoal on this machine that writes into `folder`, which is there, while the block runs.
+
+    The system's own lock on the folder: nothing is written for it, and it goes with the process. Where there is none
+    (Windows, some network disks) the block runs without.
+
+    Raises:
+        RunLockedError: another process is writing there.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl  # noqa: PLC0415  (Windows has none)
+
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunLockedError(f"another Shoal is writing into {folder} right now; wait for it to end") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _acquire(path: Path, me: Owner) -> None:

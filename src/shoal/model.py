@@ -20,6 +20,7 @@ from shoal.errors import RunError
 from shoal.hub import model_place
 from shoal.images.sources import Item
 from shoal.progress import Progress
+from shoal.publication import read_whole
 from shoal.rundir import Folder, RunDir
 
 
@@ -40,20 +41,18 @@ class Model:
             RequestError, WorkError: the Hub has no such model, or cannot be reached.
         """
         opened = place if isinstance(place, RunDir) else _opened(model_place(place, progress))
-        folder = model_folder(opened)
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            spec = EncoderSpec.from_json(config["encoder"])
-        except (OSError, ValueError, KeyError) as error:
-            raise RunError(f"{folder / 'config.json'} tells no readable model: {error}") from error
-        clusters = load_model(folder) if isinstance(opened, Path) else corrected_model(opened, read_corrected(opened))
-        if len(clusters.model.space.mean) != spec.dim:  # of a run of before generations, killed when half new
-            raise RunError(
-                f"{folder / 'clusters.json'} is of features with {len(clusters.model.space.mean)} dimensions, and the "
-                f"encoder gives {spec.dim}: the clusters are stale"
-                + (f"; make them anew with: {opened.how_to_cluster()}" if isinstance(opened, RunDir) else "")
+
+        def read(files: Folder) -> tuple[PreparedEncoder, CorrectedModel]:
+            clusters = (
+                load_model(files) if isinstance(opened, Path) else corrected_model(opened, read_corrected(opened))
             )
-        prepared = prepare_saved(spec, folder / ENCODER_WEIGHTS, progress or Progress())
+            return _encoder(files, clusters, progress or Progress()), clusters
+
+        if isinstance(opened, Path):
+            prepared, clusters = read_whole(opened, read)
+        else:
+            opened.require("embed", "cluster")
+            prepared, clusters = read(opened.model)
         return cls(prepared, prepared.engine(device), clusters)
 
     def embed(self, items: Iterable[Item]) -> Iterator[Newcomers]:
@@ -68,21 +67,24 @@ class Model:
         return self.clusters.assign(newcomers.features)
 
 
+def _encoder(files: Folder, clusters: CorrectedModel, progress: Progress) -> PreparedEncoder:
+    try:
+        config = json.loads((files / "config.json").read_text(encoding="utf-8"))
+        spec = EncoderSpec.from_json(config["encoder"])
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{files / 'config.json'} tells no readable model: {error}") from error
+    dim = len(clusters.model.space.mean)
+    if dim != spec.dim:  # of a run of before generations that was killed when half new
+        raise RunError(
+            f"{files / 'clusters.json'} is of features with {dim:,} dimensions, and the encoder beside it gives "
+            f"{spec.dim:,}: the clusters are stale; run the same shoal cluster again"
+        )
+    return prepare_saved(spec, files / ENCODER_WEIGHTS, progress)
+
+
 def is_model_folder(folder: Path) -> bool:
-    """True if this is a run's `model/`, or a copy of one."""
-    return (folder / ENCODER_WEIGHTS).is_file() and (folder / "config.json").is_file()
-
-
-def model_folder(place: Path | RunDir) -> Folder:
-    """The files of the model of a run or model folder.
-
-    Raises:
-        RunError: the run is unfinished.
-    """
-    if isinstance(place, Path):
-        return place
-    place.require("embed", "cluster")
-    return place.model
+    """True if this is a run's `model/`, a copy of one, or a publication."""
+    return read_whole(folder, lambda files: all((files / name).is_file() for name in (ENCODER_WEIGHTS, "config.json")))
 
 
 def _opened(folder: Path) -> Path | RunDir:

@@ -14,7 +14,8 @@ from shoal.browse.labels import Labels
 from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, COARSE, FINE, Rows, Snapshot
 from shoal.corrections.log import in_force
-from shoal.model import model_folder
+from shoal.publication import read_whole
+from shoal.rundir import Folder
 
 SETTINGS = ("clusters", "backbone", "features", "method", "metric", "seed", "resize", "limit")
 
@@ -102,15 +103,18 @@ def _card(
 
 
 def _model_facts(site: Site) -> dict[str, Any]:
-    folder = model_folder(site.folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    clusters = json.loads((folder / "clusters.json").read_text(encoding="utf-8"))
+    def read(files: Folder) -> tuple[Any, Any, float]:
+        clusters = files / "clusters.json"
+        config = json.loads((files / "config.json").read_text(encoding="utf-8"))
+        return config, json.loads(clusters.read_text(encoding="utf-8")), clusters.stat().st_mtime
+
+    config, clusters, created = read_whole(site.folder, read)
     return {
         "name": config.get("name") or site.folder.absolute().name,
         "kind": "model",
         "clusters": clusters["clusters"],
         "backbone": config["encoder"].get("backbone", ""),
-        "created": _when((folder / "clusters.json").stat().st_mtime),
+        "created": _when(created),
     }
 
 

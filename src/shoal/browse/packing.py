@@ -14,6 +14,7 @@ from shoal.browse.site import OpenedRun
 from shoal.disk import require_free
 from shoal.export.export import KINDS_OF_FILES, export
 from shoal.export.placement import own_file
+from shoal.export.record import RECORD_NAME
 from shoal.export.rows import read_rows
 
 OLD_SECONDS: Final = 24 * 3600
@@ -46,7 +47,7 @@ def pack(opened: OpenedRun, kind: str, layout: str, job: Job) -> str:
         dest = Path(scratch) / NAMES.get("wide" if layout == "wide" else kind, "images")
         result = export(run_dir, kind, dest, mode=mode, layout=layout, say=lines.append, progress=JobProgress(job))
         job.message = "Packing"
-        written = sorted(path for path in Path(scratch).rglob("*") if path.is_file())
+        written = sorted(path for path in Path(scratch).rglob("*") if path.is_file() and path.name != RECORD_NAME)
         base = Path(opened.view.run_dir.root.absolute().name).stem
         if len(written) == 1 and kind not in KINDS_OF_FILES:
             job.file, job.file_name = folder / f"{job.id}{dest.suffix}", f"{base}-{dest.name}"

@@ -1,6 +1,7 @@
 """Writing a finished run out as something other programs and people use."""
 
 from shoal.export.export import KINDS, LAYOUTS, MODES, ExportResult, export
-from shoal.export.journal import JOURNAL_NAME, UndoResult, undo
+from shoal.export.journal import JOURNAL_NAME
+from shoal.export.undo import UndoResult, undo
 
 __all__ = ["JOURNAL_NAME", "KINDS", "LAYOUTS", "MODES", "ExportResult", "UndoResult", "export", "undo"]

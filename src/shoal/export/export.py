@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from shoal import atomic
+from shoal import lock
 from shoal.errors import RequestError
 from shoal.export import fiftyone, labelstudio, tables
 from shoal.export.files import COPY, LINK, MOVE, NO_LONGER_THERE, Checked, Outcome, Read, carry_out, check, describe
 from shoal.export.journal import JOURNAL_NAME
 from shoal.export.placement import Placement, plan_fiftyone, plan_folders
 from shoal.export.rows import Row, names_of_clusters, read_rows
-from shoal.export.transfer import Place, rename_into_place, writing_errors
+from shoal.export.seal import key_file, read_key
+from shoal.export.transfer import Place, is_plain_file, remove_unfinished, rename_into_place, write_new, writing_errors
 from shoal.images.reading import ImageReader
 from shoal.progress import Progress
-from shoal.rundir import RunDir
+from shoal.rundir import RunDir, digest_file
 
 KINDS: Final = ("folders", "csv", "parquet", "imagefolder", "fiftyone", "labelstudio")
 KINDS_OF_FILES: Final = ("folders", "imagefolder", "fiftyone")
@@ -102,24 +106,30 @@ def export(
     Raises:
         RequestError: an argument has a value it cannot have, or a file is in the way.
         RunError: the run has no clusters yet.
+        WorkError: not one image is left in the source.
+        RunLockedError: another process is writing into DEST.
         DiskSpaceError, WorkError: see `shoal.export.files.carry_out`.
     """
     _check_arguments(kind, mode, layout)
     rows = read_rows(run_dir)
     target = Path(dest).absolute()
     if kind not in KINDS_OF_FILES:
-        return _export_table(rows, kind, target, layout, dry_run, say)
+        return _export_table(rows, kind, target, layout, dry_run, say, place)
     placements = plan_fiftyone(rows, target) if kind == "fiftyone" else plan_folders(rows, target)
     if kind == "imagefolder":
         _warn_of_extensions(rows, say)
-    checked = check(placements, target, mode)
     if dry_run:
+        checked = check(placements, target, mode, kind)
         describe(checked, say)
         outcome = Outcome(Counter(), tuple((placement.row, NO_LONGER_THERE) for placement in checked.missing))
-    else:
+        return _result(kind, checked, outcome, len(rows), dry_run)
+    with _held(target):
+        checked = check(placements, target, mode, kind)
         outcome = carry_out(checked, read or ImageReader().read, place, progress or Progress())
         if kind == "fiftyone":
-            _write_fiftyone_labels(placements, outcome, target)
+            _write_fiftyone_labels(placements, outcome, checked, place)
+    if mode == MOVE and read_key() is None:
+        say(f"{key_file()} cannot be written or read: undoing will have to name the images' folder with --source")
     return _result(kind, checked, outcome, len(rows), dry_run)
 
 
@@ -136,7 +146,9 @@ def _check_arguments(kind: str, mode: str, layout: str) -> None:
 # -- one file ----------------------------------------------------------------------------------------------------
 
 
-def _export_table(rows: list[Row], kind: str, dest: Path, layout: str, dry_run: bool, say: Say) -> ExportResult:
+def _export_table(
+    rows: list[Row], kind: str, dest: Path, layout: str, dry_run: bool, say: Say, place: Place
+) -> ExportResult:
     if dest.is_dir():
         dest = dest / DEFAULT_NAMES[kind]
     contents = _contents(rows, kind, dest, layout)
@@ -146,8 +158,11 @@ def _export_table(rows: list[Row], kind: str, dest: Path, layout: str, dry_run: 
             say(f"would write {path} ({len(contents[path]):,} bytes)")
     else:
         with writing_errors(dest):
-            for path in news:
-                atomic.write_bytes(path, contents[path])
+            for path, data in contents.items():
+                if path in news:
+                    write_new(path, data, place)
+                else:
+                    remove_unfinished(path, data)
         if kind == "labelstudio":
             say(_how_to_serve(dest, labelstudio.document_root(rows)))
     count = len(rows) if dest in news else 0
@@ -172,9 +187,9 @@ def _contents(rows: list[Row], kind: str, dest: Path, layout: str) -> dict[Path,
 
 def _is_new(path: Path, data: bytes) -> bool:
     """False if the file is there with this content. Raises RequestError if it is there with another."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return True
-    if path.is_file() and path.read_bytes() == data:
+    if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
         return False
     raise RequestError(f"{path} is there already, with other content; delete it or choose another DEST")
 
@@ -192,14 +207,37 @@ def _how_to_serve(tasks: Path, root: Path | None) -> str:
 # -- many files --------------------------------------------------------------------------------------------------
 
 
-def _write_fiftyone_labels(placements: list[Placement], outcome: Outcome, dest: Path) -> None:
+@contextmanager
+def _held(dest: Path) -> Iterator[None]:
+    """Be the only one who writes into DEST, made if it is not there; it goes again if nothing came to lie in it."""
+    is_new = not os.path.lexists(dest)
+    with writing_errors(dest):
+        if is_new:
+            dest.mkdir(parents=True)
+        try:
+            with lock.alone(dest) if dest.is_dir() else nullcontext():
+                yield
+        finally:
+            if is_new:
+                with suppress(OSError):  # it holds something
+                    dest.rmdir()
+
+
+def _write_fiftyone_labels(placements: list[Placement], outcome: Outcome, checked: Checked, place: Place) -> None:
+    """Write labels.json, in the place of one that an earlier go wrote when fewer images could be taken.
+
+    That one is known by its digest, which the record has before the file is written.
+    """
     gone = {row.id for row, _ in outcome.left_out}
     names = names_of_clusters([placement.row for placement in placements])
     data = fiftyone.labels_json([placement for placement in placements if placement.row.id not in gone], names)
-    path = dest / fiftyone.LABELS_NAME
-    if _is_new(path, data):
-        with writing_errors(dest):
-            atomic.write_bytes(path, data)
+    path, record = checked.dest / fiftyone.LABELS_NAME, checked.record
+    is_own = is_plain_file(path) and digest_file(path) in record.labels
+    if not (is_own or _is_new(path, data)):
+        return
+    with writing_errors(checked.dest):
+        record.add_labels(checked.dest, hashlib.sha256(data).hexdigest())
+        write_new(path, data, os.replace if is_own else place)
 
 
 def _warn_of_extensions(rows: list[Row], say: Say) -> None:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from shoal.disk import require_free
-from shoal.errors import DecodeError, RequestError
-from shoal.export.journal import JOURNAL_NAME, Journal, Move
+from shoal.errors import DecodeError, RequestError, WorkError
+from shoal.export.journal import JOURNAL_NAME, Journal, Move, shown
 from shoal.export.placement import Placement, State, state_of
+from shoal.export.record import Record, holds_files, plan_digest
 from shoal.export.rows import Row
+from shoal.export.seal import own_key
 from shoal.export.transfer import (
+    Parts,
     Place,
     link_into_place,
     move_file,
     nearest_existing,
-    remove_parts,
+    new_token,
     write_into_place,
     writing_errors,
 )
 from shoal.progress import Progress
+from shoal.rundir import digest_file
 
 COPY: Final = "copy"
 LINK: Final = "link"
@@ -40,6 +46,8 @@ class Checked:
 
     dest: Path
     mode: str
+    record: Record
+    folders: frozenset[Path]
     pending: tuple[Placement, ...]
     finishing: tuple[Placement, ...]
     already: int
@@ -60,14 +68,19 @@ class Outcome:
     left_out: tuple[tuple[Row, str], ...]
 
 
-def check(placements: Sequence[Placement], dest: Path, mode: str) -> Checked:
+def check(placements: Sequence[Placement], dest: Path, mode: str, kind: str) -> Checked:
     """Look at every source and target of a plan before anything is written.
 
     Raises:
-        RequestError: a file is in the way; or the mode needs files of their own, and an image is none.
+        RequestError: a file is in the way, or DEST holds another export; or the mode needs files of their own, and an
+            image is none.
+        WorkError: not one image is left in the source.
     """
     if dest.exists() and not dest.is_dir():
         raise RequestError(f"DEST {dest} is a file; expected a folder, new or not")
+    record = _record_for(placements, dest, kind)
+    folders = frozenset(placement.target.parent for placement in placements)
+    _require_inside(folders, dest)
     if mode != COPY:
         _require_own_files(placements, mode)
     distinct = _once_each(placements) if mode == MOVE else list(placements)
@@ -76,9 +89,16 @@ def check(placements: Sequence[Placement], dest: Path, mode: str) -> Checked:
     with writing_errors(dest):
         for placement in distinct:
             by_state[state_of(placement, mode, moved)].append(placement)
+    if distinct and len(by_state[State.MISSING]) == len(distinct):
+        raise WorkError(
+            f"none of the {len(distinct):,} images is left where it was (the first: {distinct[0].source}); nothing was "
+            "written: is the source mounted, or has it moved?"
+        )
     return Checked(
         dest,
         mode,
+        record,
+        folders=folders,
         pending=tuple(by_state[State.PENDING]),
         finishing=tuple(by_state[State.FINISHING]),
         already=len(by_state[State.DONE]) + len(placements) - len(distinct),
@@ -108,6 +128,7 @@ def carry_out(checked: Checked, read: Read, place: Place, progress: Progress) ->
     """
     hows: Counter[str] = Counter()
     left_out = [(placement.row, NO_LONGER_THERE) for placement in checked.missing]
+    parts = Parts(checked.record.parts)
     with writing_errors(checked.dest):
         require_free(checked.dest, checked.needed_bytes, f"the export to {checked.dest}")
         _prepare(checked)
@@ -116,10 +137,12 @@ def carry_out(checked: Checked, read: Read, place: Place, progress: Progress) ->
         for placement in checked.pending:
             try:
                 with writing_errors(checked.dest):
-                    hows[_transfer(placement, checked.mode, read, place)] += 1
+                    hows[_transfer(placement, checked.mode, read, place, parts)] += 1
             except _LeftOutError as error:
                 left_out.append((placement.row, str(error)))
             task.advance()
+    if left_out and not +hows and not checked.already:
+        raise WorkError(f"none of the {len(left_out):,} images could be taken (the first: {left_out[0][1]})")
     return Outcome(+hows, tuple(left_out))
 
 
@@ -127,15 +150,15 @@ class _LeftOutError(Exception):
     """One image cannot be taken; the text says why."""
 
 
-def _transfer(placement: Placement, mode: str, read: Read, place: Place) -> str:
+def _transfer(placement: Placement, mode: str, read: Read, place: Place, parts: Parts) -> str:
     source, target = placement.source, placement.target
     if source is None or mode == COPY:
-        write_into_place(target, _read(placement, read), _modified_ns(placement), place)
+        write_into_place(target, _read(placement, read), _modified_ns(placement), place, parts)
         return "copied"
     try:
         if mode == LINK:
             return link_into_place(source, target)
-        move_file(source, target, place)
+        move_file(source, target, place, parts)
         return "moved"
     except FileNotFoundError:
         if source.exists():
@@ -158,24 +181,46 @@ def _modified_ns(placement: Placement) -> int | None:
 
 
 def _prepare(checked: Checked) -> None:
-    """Make the folders, clear what a kill left in them, and write the journal before the first move."""
+    """Write down what is about to be done, make the folders, clear what a kill left in them.
+
+    The record comes before the first file, and the journal before the first move.
+    """
     todo = checked.pending + checked.finishing
+    if Record.read(checked.dest) != checked.record:
+        checked.record.write(checked.dest)
     for folder in {placement.target.parent for placement in todo}:
         folder.mkdir(parents=True, exist_ok=True)
-    if checked.dest.is_dir():
-        remove_parts(path for path in checked.dest.iterdir() if path.is_dir())
+    Parts(checked.record.parts).remove(checked.folders)
     if checked.mode != MOVE:
         return
     journal = Journal(checked.dest / JOURNAL_NAME)
-    written = {move.source for move in journal.read()}
-    new = [placement for placement in todo if str(placement.source) not in written]
+    written = {move.source: move for move in journal.read()}
+    key = own_key()
+    real = _real_sources(todo)
+    moves = [_as_move(source, real[source], one, checked.dest, key) for one in todo if (source := one.source)]
+    new = [move for move in moves if written.get(move.source) != move]
     if new:
-        journal.append([_as_move(placement, checked.dest) for placement in new])
+        journal.append(new)
 
 
-def _as_move(placement: Placement, dest: Path) -> Move:
-    target = placement.target.relative_to(dest).as_posix()
-    return Move(str(placement.source), target, placement.row.size_bytes, placement.row.sha256)
+def _as_move(source: Path, real: str, placement: Placement, dest: Path, key: bytes | None) -> Move:
+    size, digest = placement.row.size_bytes, placement.row.sha256
+    with contextlib.suppress(FileNotFoundError):  # it has vanished since the check, and will be told so
+        found = source.stat()
+        if (found.st_size, found.st_mtime) != (size, placement.row.mtime):  # it may have changed since the clustering
+            size, digest = found.st_size, digest_file(source)
+    return Move.sealed(key, real, placement.target.relative_to(dest).as_posix(), size, digest)
+
+
+def _real_sources(placements: Sequence[Placement]) -> dict[Path, str]:
+    """Sources with the links in their folders resolved, so that a link that leads elsewhere later changes nothing."""
+    folders: dict[Path, Path] = {}
+    real = {}
+    for placement in placements:
+        if (source := placement.source) is not None:
+            folder = folders.get(source.parent) or folders.setdefault(source.parent, source.parent.resolve())
+            real[source] = str(folder / source.name)
+    return real
 
 
 def _take_away(finishing: Sequence[Placement]) -> int:
@@ -187,17 +232,47 @@ def _take_away(finishing: Sequence[Placement]) -> int:
 
 
 def _moved_before(placements: Sequence[Placement], dest: Path) -> frozenset[str]:
-    """The sources in DEST's journal. Raises RequestError if the plan of that export was another one."""
-    planned = {str(placement.source): placement.target.relative_to(dest).as_posix() for placement in placements}
+    """The planned sources in DEST's journal. Raises RequestError if the plan of that export was another one."""
+    real = _real_sources(placements)
+    planned = {real[source]: placement for placement in placements if (source := placement.source) is not None}
     journal = dest / JOURNAL_NAME
-    moves = Journal(journal).read()
-    for move in moves:
-        if planned.get(move.source, move.target) != move.target:
+    moved = set()
+    for move in Journal(journal).read():
+        placement = planned.get(move.source)
+        target = None if placement is None else placement.target.relative_to(dest).as_posix()
+        if placement is not None and move.target != target:
             raise RequestError(
-                f"{journal} says that {move.source} was moved to {move.target}, but it would now go to "
-                f"{planned[move.source]}; undo that export first, or choose another DEST"
+                f"{journal} says that {shown(move.source)} was moved to {move.target}, but it would now go to "
+                f"{target}; {_to_undo(dest)}"
             )
-    return frozenset(move.source for move in moves)
+        if placement is not None:
+            moved.add(str(placement.source))
+    return frozenset(moved)
+
+
+def _record_for(placements: Sequence[Placement], dest: Path, kind: str) -> Record:
+    """The record in DEST, if it is of this plan, or a new one. Raises RequestError if DEST holds another export."""
+    found, plan = Record.read(dest), plan_digest(placements, dest)
+    if found is not None and found.plan == plan:
+        return found
+    if found is not None and holds_files(dest):
+        raise RequestError(
+            f"{dest} holds the export of another clustering, which this one would be mixed with; {_to_undo(dest)}"
+        )
+    return Record(kind, plan, new_token())
+
+
+def _to_undo(dest: Path) -> str:
+    if os.path.lexists(dest / JOURNAL_NAME):
+        return f"undo that export first (shoal undo {dest}), or choose another DEST"
+    return "delete that export first, or choose another DEST"
+
+
+def _require_inside(folders: Iterable[Path], dest: Path) -> None:
+    root = dest.resolve()
+    for folder in sorted(folders):
+        if not folder.resolve().is_relative_to(root):
+            raise RequestError(f"{folder} is a link that leads out of DEST; move it away or choose another DEST")
 
 
 def _require_own_files(placements: Sequence[Placement], mode: str) -> None:

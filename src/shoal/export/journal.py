@@ -1,34 +1,31 @@
 """The journal of moved files: written before anything moves, so that everything can be put back.
 
-One JSON object a line: `source` (absolute), `target` (relative to the journal's folder), `size` in bytes and `sha256`.
-A line says that the file is to be moved, not that it has been; which of the two names exists tells that.
+One JSON object a line: `source` (absolute, links in its folders resolved), `target` (relative to the journal's
+folder), `size` in bytes, `sha256`, and `seal`, by which Shoal knows its own lines again. A line says that the file is
+to be moved, not that it has been; which of the two names exists tells that. Of two lines about one move the later
+counts.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from shoal import atomic
 from shoal.errors import RequestError
-from shoal.export.transfer import (
-    Place,
-    move_file,
-    remove_parts,
-    rename_into_place,
-    same_bytes,
-    same_entry,
-    writing_errors,
-)
+from shoal.export.names import safe_name
+from shoal.export.seal import seal
+from shoal.export.transfer import open_plain
 
 JOURNAL_NAME: Final = ".shoal-moves.jsonl"
-
-RESTORED: Final = "restored"
-ALREADY: Final = "already"
+LONGEST_LINE: Final = 1 << 16  # bytes; two paths of 4,096 bytes, every one escaped, take 49,152
+FIELDS: Final = frozenset(("source", "target", "size", "sha256", "seal"))
+DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,45 +34,79 @@ class Move:
     target: str
     size: int
     sha256: str
+    seal: str | None = None
+
+    @classmethod
+    def sealed(cls, key: bytes | None, source: str, target: str, size: int, sha256: str) -> Move:
+        """A move as its owner writes it down; without a key it has no seal."""
+        return cls(source, target, size, sha256, None if key is None else seal(key, (source, target, size, sha256)))
+
+    def is_sealed_by(self, key: bytes | None) -> bool:
+        return self.seal is not None and self == Move.sealed(key, self.source, self.target, self.size, self.sha256)
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Move:
+        """Read a line. Raises ValueError, without anything of it that could not be shown, if it is none."""
+        try:
+            found: Any = json.loads(line)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        if not isinstance(found, dict) or not FIELDS - {"seal"} <= set(found) <= FIELDS:
+            raise ValueError("expected an object of source, target, size, sha256 and seal")
+        move = cls(**found)
+        if not isinstance(move.source, str) or not _is_absolute(move.source):
+            raise ValueError(f"source is {_quoted(move.source)}; expected an absolute path without '..'")
+        if not isinstance(move.target, str) or not _is_inside(move.target):
+            raise ValueError(f"target is {_quoted(move.target)}; expected FOLDER/NAME, below the journal's folder")
+        if type(move.size) is not int or move.size < 0:
+            raise ValueError(f"size is {_quoted(move.size)}; expected a number of bytes")
+        if not isinstance(move.sha256, str) or not DIGEST.fullmatch(move.sha256):
+            raise ValueError(f"sha256 is {_quoted(move.sha256)}; expected 64 hexadecimal digits")
+        if move.seal is not None and not (isinstance(move.seal, str) and DIGEST.fullmatch(move.seal)):
+            raise ValueError(f"seal is {_quoted(move.seal)}; expected 64 hexadecimal digits, or null")
+        return move
 
 
-@dataclass(frozen=True, slots=True)
-class UndoResult:
-    """`restored` files were put back now, `already` were back before; `left` is (source, why it is not back)."""
-
-    restored: int
-    already: int
-    left: tuple[tuple[str, str], ...]
-
-    def summary(self) -> str:
-        """Lines for the person: how many files are back, and which are not."""
-        lines = [
-            f"{self.restored:,} files put back; {self.already:,} had not left; {len(self.left):,} cannot be put back"
-        ]
-        return "\n".join(lines + [f"  {source}: {why}" for source, why in self.left])
+def _no_problem(move: Move) -> str | None:
+    """Of a reader who acts on no line."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
     path: Path
 
-    def read(self) -> list[Move]:
-        """Every whole line; a last line without its end was never acted upon and does not count.
+    def read(self, problem: Callable[[Move], str | None] = _no_problem) -> list[Move]:
+        """Every move; a last line without its end was never acted upon and does not count.
+
+        Args:
+            problem: why a line cannot be accepted, if it cannot.
 
         Raises:
-            RequestError: a line is not of a journal.
+            RequestError: a line is not of a journal, contradicts another, or has a problem; the text names it.
         """
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return []
-        moves = []
-        for number, line in enumerate(self.path.read_bytes().split(b"\n")[:-1], start=1):
+        moves: dict[str, Move] = {}
+        sources: dict[str, str] = {}
+        for number, line in enumerate(self._lines(), start=1):
             try:
-                moves.append(Move(**json.loads(line)))
-            except (ValueError, TypeError) as error:
+                if len(line) > LONGEST_LINE:
+                    raise ValueError(f"it has over {LONGEST_LINE:,} bytes")
+                move = Move.from_line(line)
+                if moves.get(move.source, move).target != move.target:
+                    raise ValueError(f"{_quoted(move.source)} has another target in an earlier line")
+                if sources.setdefault(move.target, move.source) != move.source:
+                    raise ValueError(f"{_quoted(move.target)} has another source in an earlier line")
+            except ValueError as error:
                 raise RequestError(
-                    f"{self.path}, line {number}, is not a line of a Shoal move journal: {error}"
+                    f"{self.path}, line {number}, is not a line of a Shoal move journal: {error}; nothing was touched"
                 ) from error
-        return moves
+            reason = problem(move)
+            if reason is not None:
+                raise RequestError(f"{self.path}, line {number}: {reason}; nothing was touched")
+            moves[move.source] = move
+        return list(moves.values())
 
     def append(self, moves: Sequence[Move]) -> None:
         """Add lines; when this returns they are on the disk."""
@@ -89,60 +120,28 @@ class Journal:
             os.fsync(file.fileno())
         atomic.sync_folder(self.path.parent)
 
-
-def undo(journal: str | Path, *, place: Place = rename_into_place) -> UndoResult:
-    """Put every moved file back under the name it had. May be killed and given again.
-
-    Args:
-        journal: `DEST/.shoal-moves.jsonl`, or DEST.
-        place: renames one file; a parameter for tests of faults.
-
-    When all is back, the emptied cluster folders and the journal are removed.
-
-    Raises:
-        RequestError: there is no journal, or it is not one.
-        WorkError: a file or folder cannot be written; what is back stays back.
-    """
-    path = Path(journal)
-    path = path / JOURNAL_NAME if path.is_dir() else path
-    if not path.is_file():
-        raise RequestError(
-            f"{path} is not there: nothing was moved, or all is back; expected a folder made with --mode move"
-        )
-    moves = Journal(path).read()
-    outcomes: list[str] = []
-    with writing_errors(path.parent):
-        remove_parts({Path(move.source).parent for move in moves})
-        for move in reversed(moves):
-            outcomes.append(_put_back(Path(move.source), path.parent / move.target, place))
-    left = [
-        (move.source, outcome)
-        for move, outcome in zip(reversed(moves), outcomes, strict=True)
-        if outcome not in (RESTORED, ALREADY)
-    ]
-    if not left:
-        _remove_traces(path, moves)
-    return UndoResult(outcomes.count(RESTORED), outcomes.count(ALREADY), tuple(left))
+    def _lines(self) -> Iterator[bytes]:
+        """Lines with their end; one that is too long is cut, so that no journal is too large to be looked at."""
+        with open_plain(self.path) as file:
+            while line := file.readline(LONGEST_LINE + 1):
+                if line.endswith(b"\n") or len(line) > LONGEST_LINE:
+                    yield line
 
 
-def _put_back(source: Path, target: Path, place: Place) -> str:
-    """RESTORED, ALREADY, or why the file cannot be put back."""
-    if not os.path.lexists(target):
-        return ALREADY if os.path.lexists(source) else f"it is neither there nor at {target}"
-    if not os.path.lexists(source):
-        source.parent.mkdir(parents=True, exist_ok=True)
-        move_file(target, source, place)
-        return RESTORED
-    if same_entry(source, target):
-        return ALREADY
-    if not same_bytes(source, target):
-        return f"another file is in its place; it is still at {target}"
-    target.unlink()  # a copy on another disk, or a second name, that a kill left behind
-    return ALREADY
+def _is_absolute(path: str) -> bool:
+    return "\0" not in path and Path(path).is_absolute() and os.path.normpath(path) == path
 
 
-def _remove_traces(path: Path, moves: Sequence[Move]) -> None:
-    for folder in {(path.parent / move.target).parent for move in moves}:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-    path.unlink()
+def _is_inside(target: str) -> bool:
+    """True for what an export could have called a file: a folder and a name, each safe on every system."""
+    parts = target.split("/")
+    return len(parts) == 2 and all(part == safe_name(part) for part in parts)
+
+
+def shown(path: str) -> str:
+    """A path out of a journal as it can be put on a terminal: escaped where it could do anything there."""
+    return path if path.isprintable() else ascii(path)
+
+
+def _quoted(value: Any) -> str:
+    return repr(value)[:200]

@@ -73,7 +73,7 @@ def state_of(placement: Placement, mode: str, moved: frozenset[str]) -> State:
 
     Args:
         mode: copy, link or move.
-        moved: sources that the journal says were to be moved to the targets planned for them.
+        moved: sources, as placements have them, that the journal says were to be moved to their targets.
 
     Raises:
         RequestError: the target is there and is another file; it would have to be overwritten.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from shoal import atomic
 from shoal.errors import DiskSpaceError, RequestError, WorkError
@@ -17,9 +21,41 @@ from shoal.rundir import digest_file
 
 Place = Callable[[Path, Path], None]
 
-PART_PATTERN = ".*.shoal-part"
-HARD_LINK = "hard link"
-SYMBOLIC_LINK = "symbolic link"
+PART_SUFFIX: Final = ".shoal-part"
+HARD_LINK: Final = "hard link"
+SYMBOLIC_LINK: Final = "symbolic link"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Names of half-written files. What a kill leaves is known again by the token, which is written down before.
+
+    Attributes:
+        token: as `new_token` makes them, or a digest; nobody else's file has it in its name.
+    """
+
+    token: str
+
+    @contextmanager
+    def beside(self, target: Path) -> Iterator[Path]:
+        """A new name beside `target`, short, so that there is room for it where the target has the full 255 bytes."""
+        part = target.with_name(f".{self.token}.{secrets.token_hex(4)}{PART_SUFFIX}")
+        try:
+            yield part
+        except Exception:
+            part.unlink(missing_ok=True)
+            raise
+
+    def remove(self, folders: Iterable[Path]) -> None:
+        """Remove what a killed process left half-written in these folders under this token."""
+        for folder in folders:
+            for part in folder.glob(f".{self.token}.*{PART_SUFFIX}"):
+                part.unlink()
+
+
+def new_token() -> str:
+    """32 random hexadecimal digits."""
+    return secrets.token_hex(16)
 
 
 def rename_into_place(source: Path, target: Path) -> None:
@@ -48,13 +84,33 @@ def rename_into_place(source: Path, target: Path) -> None:
         raise
 
 
-def write_into_place(target: Path, data: bytes, modified_ns: int | None, place: Place) -> None:
+def write_into_place(target: Path, data: bytes, modified_ns: int | None, place: Place, parts: Parts) -> None:
     """Write a new file by way of a part beside it; no fsync, for whoever copies still has the original."""
-    with _part_of(target) as part:
+    with parts.beside(target) as part:
         part.write_bytes(data)
         if modified_ns is not None:
             os.utime(part, ns=(modified_ns, modified_ns))
         place(part, target)
+
+
+def write_new(target: Path, data: bytes, place: Place) -> None:
+    """Write a new file, made in no other place, so that it is whole and on the disk when it has its name.
+
+    Raises:
+        FileExistsError: `target` is there; it is untouched.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(target, data)
+    with _parts_of(data).beside(target) as part:
+        part.write_bytes(data)
+        _sync(part)
+        place(part, target)
+    atomic.sync_folder(target.parent)
+
+
+def remove_unfinished(target: Path, data: bytes) -> None:
+    """Remove what a killed `write_new` of the same left beside `target`."""
+    _parts_of(data).remove([target.parent])
 
 
 def link_into_place(source: Path, target: Path) -> str:
@@ -70,7 +126,7 @@ def link_into_place(source: Path, target: Path) -> str:
     return HARD_LINK
 
 
-def move_file(source: Path, target: Path, place: Place) -> None:
+def move_file(source: Path, target: Path, place: Place, parts: Parts) -> None:
     """Move a file to a free name, across file systems too: then copied, synced, compared, and only then deleted.
 
     Raises:
@@ -82,7 +138,7 @@ def move_file(source: Path, target: Path, place: Place) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _copy_durably(source, target, place)
+        _copy_durably(source, target, place, parts)
         source.unlink()
 
 
@@ -101,11 +157,22 @@ def same_entry(one: Path, other: Path) -> bool:
     return same_name and one.parent.exists() and other.parent.exists() and one.parent.samefile(other.parent)
 
 
-def remove_parts(folders: Iterable[Path]) -> None:
-    """Remove what a killed run left half-written in these folders."""
-    for folder in folders:
-        for part in folder.glob(PART_PATTERN):
-            part.unlink()
+def is_plain_file(path: Path) -> bool:
+    """True for a regular file itself: no link to one, no folder, device or pipe."""
+    return os.path.lexists(path) and stat.S_ISREG(path.lstat().st_mode)
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open for reading what should be a file of Shoal's own.
+
+    Raises:
+        RequestError: it is a link, a device, a pipe or a folder; nothing was read.
+    """
+    if not is_plain_file(path):
+        raise RequestError(f"{path} is no regular file; expected one that Shoal wrote there")
+    # Should something else have taken its place since the look: no link is followed, and no pipe waited for.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0)), "rb")
 
 
 def nearest_existing(folder: Path) -> Path:
@@ -137,8 +204,13 @@ def writing_errors(dest: Path) -> Iterator[None]:
         ) from error
 
 
-def _copy_durably(source: Path, target: Path, place: Place) -> None:
-    with _part_of(target) as part:
+def _parts_of(data: bytes) -> Parts:
+    """Names for a file that nothing is written down about: known again by whoever writes the same content."""
+    return Parts(hashlib.sha256(data).hexdigest())
+
+
+def _copy_durably(source: Path, target: Path, place: Place, parts: Parts) -> None:
+    with parts.beside(target) as part:
         shutil.copyfile(source, part)
         shutil.copystat(source, part)
         _sync(part)
@@ -158,18 +230,3 @@ def _sync(part: Path) -> None:
 def _require_same(source: Path, part: Path) -> None:
     if not same_bytes(source, part):
         raise WorkError(f"the copy of {source} at {part.parent} reads back differently; nothing was deleted")
-
-
-@contextmanager
-def _part_of(target: Path) -> Iterator[Path]:
-    """A new name beside `target`, short, so that there is room for it where the target has the full 255 bytes.
-
-    What a kill left under that name is unlinked, never written to: it may be a second name of a finished target.
-    """
-    part = target.with_name(f".{os.getpid()}.shoal-part")
-    part.unlink(missing_ok=True)
-    try:
-        yield part
-    except Exception:
-        part.unlink(missing_ok=True)
-        raise

@@ -1,4 +1,4 @@
-"""The folder that is published: what lies in it, and when it may take the place of another."""
+"""The folder that is published: what lies in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from shoal import atomic
 from shoal.cluster.model import NAMES
@@ -15,20 +15,19 @@ from shoal.corrections.model import corrected_model
 from shoal.embed.architectures import full_name
 from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.spec import EncoderSpec
-from shoal.errors import RequestError, WorkError
+from shoal.errors import WorkError
 from shoal.progress import Progress
+from shoal.publication import MANIFEST, Manifest
 from shoal.publish import architecture
 from shoal.publish.card import HEADS, Card, recipe_of
 from shoal.report import sheets, thumbnails
 from shoal.report.findings import Findings
 from shoal.report.selection import show
-from shoal.rundir import RunDir, digest_file, versions
+from shoal.rundir import RunDir, versions
 
 CARD: Final = "README.md"
-MANIFEST: Final = "publication.json"
 ARCHITECTURE: Final = "architecture.png"
 PROTOTYPES: Final = "prototypes.png"
-FORMAT_VERSION: Final = 1
 STEPS: Final = 4
 FILES: Final = {
     CARD: "this card",
@@ -127,50 +126,3 @@ def _write_model(run_dir: RunDir, corrected: Corrected, wanted: Wanted, folder: 
     for path in folder.iterdir():  # safetensors makes files that nobody else may read
         shutil.copymode(folder / "config.json", path)
     return spec
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """Which files a publication consists of: SHA-256 by name. By it an earlier one is known again."""
-
-    files: dict[str, str]
-
-    @classmethod
-    def of(cls, folder: Path) -> Manifest:
-        return cls({path.name: digest_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST})
-
-    @classmethod
-    def read(cls, path: Path) -> Manifest | None:
-        """None if there is none, or none of ours."""
-        try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            files = {str(name): str(digest) for name, digest in found["files"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-        return cls(files) if found.get("published_by") == "shoal" else None
-
-    def write(self, folder: Path) -> None:
-        value = {"format_version": FORMAT_VERSION, "published_by": "shoal", "files": self.files}
-        atomic.write_json(folder / MANIFEST, value)
-
-
-def check_replaceable(target: Path) -> None:
-    """Raise RequestError unless there is nothing at `target`, or an earlier publication that nobody changed since."""
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise RequestError(f"--to has value {str(target)!r}, which is a file; expected a folder, new or not")
-    found = sorted(path.name for path in target.iterdir())
-    if not found:
-        return
-    manifest = Manifest.read(target / MANIFEST)
-    if manifest is None:
-        raise RequestError(
-            f"--to has value {str(target)!r}, a folder with files that shoal publish has not written (such as "
-            f"{found[0]!r}); expected a new folder, or an earlier publication"
-        )
-    for name in found:
-        if name != MANIFEST and name not in manifest.files:
-            raise RequestError(f"{target} holds {name!r}, which shoal publish has not written; move it elsewhere first")
-        if name != MANIFEST and digest_file(target / name) != manifest.files[name]:
-            raise RequestError(f"{target / name} was changed since it was published; move it elsewhere first")

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shoal import atomic, hub
+from shoal import hub
 from shoal.disk import require_free
 from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.errors import RequestError
 from shoal.progress import Progress
 from shoal.publish import push
-from shoal.publish.folder import Wanted, check_replaceable, write
+from shoal.publish.folder import Wanted, write
 from shoal.publish.licences import checked
+from shoal.publish.placing import check_replaceable, put
 from shoal.rundir import RunDir
 
 FIGURES_BYTES = 16 * 2**20
@@ -83,9 +84,12 @@ def publish(
     require_free(target.parent, _model_bytes(run_dir), f"the model in {target}")
     # The card calls its folder by its name alone: where it lies is nobody's business.
     wanted = Wanted(target.name, target.name, with_images, with_labels, license)
-    with atomic.replacing_folder(target) as folder:
+    with tempfile.TemporaryDirectory(prefix="shoal-") as temporary:
+        folder = Path(temporary)
+        require_free(folder, _model_bytes(run_dir), "the model")
         notes = write(run_dir, wanted, folder, progress)
-    return _published(target, str(to), wanted, False, notes)
+        notes += put(folder, target)
+        return _published(folder, str(to), wanted, False, notes)
 
 
 def _to_hub(run_dir: RunDir, repo: str, wanted: Wanted, public: bool, progress: Progress) -> Published:

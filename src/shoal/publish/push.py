@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from shoal.errors import RequestError
 from shoal.hub import NO_TOKEN, SCHEME, speaking_of
-from shoal.publish.folder import CARD, MANIFEST, Manifest
+from shoal.publication import MANIFEST, Manifest
+from shoal.publish.folder import CARD
 from shoal.rundir import digest_file
 
 if TYPE_CHECKING:
