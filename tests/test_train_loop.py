@@ -345,8 +345,8 @@ def test_pixels_are_the_pictures_whether_kept_or_not(tmp_path: Path, monkeypatch
         Image.fromarray(value).save(folder / f"{number}.png")
     cut = (folder / "1.png").read_bytes()
     (folder / "1.png").write_bytes(cut[: len(cut) // 2])  # its header is whole
-    run_dir = RunDir(tmp_path / "run")
-    pipeline.run(ClusterConfig((str(folder),)), run_dir, pipeline.clustering_stages()[:1], Progress())
+    index = pipeline.clustering_stages()[:1]
+    run_dir = pipeline.run(ClusterConfig((str(folder),)), RunDir(tmp_path / "run"), index, Progress())
     kept = pixels.open_pixels(run_dir, DataConfig(size=12), Progress())
     assert kept.ids.tolist() == [0, 2, 3, 4]
     wanted = torch.tensor([3, 0, 3])

@@ -129,10 +129,10 @@ def test_a_whitened_encoder_without_scan_leaves_an_ordinary_run(
     assert (facts["k"], facts["method"]) == (3, "kmeans")
     rows, ids = run_dir.read_clusters(), np.arange(3)
     assert len(set(rows["cluster"].to_pylist())) == 3
-    features = checkpoint.read_tensors(run_dir.train / "features.safetensors")["features"]
+    features = checkpoint.read_tensors(run_dir.path("train/features.safetensors"))["features"]
     kept = EmbeddingStore.open(run_dir.embeddings).read(ids)
     np.testing.assert_allclose(features[:3].numpy(), kept, rtol=0.02, atol=0.02)  # kept in half precision
-    told = ImageClusterer.load(run_dir.model).predict(source / "blue")
+    told = ImageClusterer.load(run_dir.root / "model").predict(source / "blue")
     assert len(told) == 16
 
 
@@ -142,7 +142,7 @@ def test_neighbours_by_the_projection_and_a_whitened_encoder_go_together(
     changes = ("encoder.name=whitened/test_resnet", "neighbours.features=projection", "selflabel.epochs=0")
     request = TrainRequest((str(source),), str(recipe_file), changes, clusters="3", out=tmp_path / "run", report=False)
     run_dir, _ = train(request, Progress())
-    near = checkpoint.read_tensors(run_dir.train / "features.safetensors")["features"]
+    near = checkpoint.read_tensors(run_dir.path("train/features.safetensors"))["features"]
     assert near.shape == (48, 16)  # of the projection head
     outcome = Outcome.load(run_dir.train / "encoder.safetensors")
     assert not torch.equal(outcome.encoder["whitening.turn"], torch.eye(len(outcome.encoder["whitening.turn"])))
@@ -388,7 +388,7 @@ def test_resume_of_a_killed_teaching_goes_on(
         if where == "selflabel":
             patched.setattr(selflabel.Taught, "after_step", switch_off)
         elif where == "embed":  # after the encoder was taught
-            patched.setattr("shoal.train.run._keep_encoder", switch_off)
+            patched.setattr("shoal.train.run._onward", switch_off)
         else:
             patched.setattr("shoal.train.clusters.write", switch_off)
         with pytest.raises(SwitchedOffError):
@@ -397,7 +397,7 @@ def test_resume_of_a_killed_teaching_goes_on(
     assert worked
     assert run_dir.stage("cluster")["facts"]["method"] == "selflabel"
     assert run_dir.stage("embed")["facts"]["backbone"] == "shoal:timm/test_resnet"
-    assert train(request, Progress()) == (run_dir, False)
+    assert not train(request, Progress())[1]
     assert train(dataclasses.replace(request, changes=(*TAUGHT, "selflabel.quota=0.6")), Progress())[1]
 
 
@@ -423,13 +423,13 @@ def test_scan_after_teaching_in_the_same_run_has_features_of_its_own(source: Pat
     small = ("data.size=32", "selflabel.epochs=1", "selflabel.loop.batch=16")
     request = TrainRequest((str(source),), "tune-embedded", small, "3", out=tmp_path / "run", report=False)
     run_dir, _ = train(request, Progress())
-    assert not (run_dir.train / "features.safetensors").exists()
+    assert not (run_dir.path("train/features.safetensors")).exists()
     scan = ("data.size=32", "selflabel.epochs=0", "scan.epochs=1", "scan.tune_encoder=false", "scan.loop.batch=16")
-    train(dataclasses.replace(request, changes=scan), Progress())
-    assert checkpoint.read_tensors(run_dir.train / "features.safetensors")["features"].shape == (48, 1280)
+    run_dir, _ = train(dataclasses.replace(request, changes=scan), Progress())
+    assert checkpoint.read_tensors(run_dir.path("train/features.safetensors"))["features"].shape == (48, 1280)
     assert run_dir.stage("cluster")["facts"]["method"] == "scan"
-    train(request, Progress())
-    assert not (run_dir.train / "features.safetensors").exists()
+    run_dir, _ = train(request, Progress())
+    assert not (run_dir.path("train/features.safetensors")).exists()
 
 
 def test_teaching_starts_again_when_images_were_added(source: Path, recipe_file: Path, tmp_path: Path) -> None:
@@ -441,7 +441,7 @@ def test_teaching_starts_again_when_images_were_added(source: Path, recipe_file:
     run_dir, _ = train(request, Progress())
     before = run_dir.stage("selflabel")
     Image.new("RGB", (20, 20), "purple").save(folder / "new.png")
-    train(request, Progress())
+    run_dir, _ = train(request, Progress())
     assert run_dir.stage("selflabel")["key"] != before["key"]
     assert run_dir.read_clusters().num_rows == 50
 

@@ -15,7 +15,12 @@ from shoal.rundir import FORMAT_VERSION, LABELS, LISTING, RunDir, read_run_json,
 _FILES: Final = {
     "index": (LISTING, LABELS),
     "recipe": ("train/recipe.json",),
-    "pretext": ("train/pretext/outcome.safetensors", "own/train-pretext.jsonl", "report/knn.jsonl"),
+    "pretext": (
+        "train/pretext/outcome.safetensors",
+        "train/features.safetensors",
+        "own/train-pretext.jsonl",
+        "report/knn.jsonl",
+    ),
     "scan": ("train/scan/outcome.safetensors", "own/train-scan.jsonl"),
     "selflabel": ("train/selflabel/outcome.safetensors", "own/train-selflabel.jsonl"),
     "encoder": ("train/encoder.safetensors",),

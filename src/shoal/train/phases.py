@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +52,9 @@ class _Start:
     earlier: Outcome
     before: Tensor
     inputs: str
+
+
+FEATURES = "train/features.safetensors"  # by which neighbours were mined
 
 
 def outcome_name(phase: str) -> str:
@@ -160,8 +162,6 @@ class Training:
         facts: dict[str, Any] = {"epochs": position.epoch, "images": len(self.pixels)}
         result = phase.encoder
         if not self.leaves_features:
-            if rank() == 0:  # what an earlier training left there is of another encoder
-                (self.folder / "features.safetensors").unlink(missing_ok=True)
             self._write(PRETEXT, Outcome.of(result, None, facts))
             return
         both = self._features(_SideBySide(phase.network), settings.precision)
@@ -175,7 +175,7 @@ class Training:
             if not facts["kept"]:
                 result, near = before, earlier
         if rank() == 0:
-            checkpoint.write_tensors(self.folder / "features.safetensors", {"features": near.contiguous()})
+            checkpoint.write_tensors(self.run_dir.new(FEATURES), {"features": near.contiguous()})
         self._write(PRETEXT, Outcome.of(result, None, facts))
 
     def learn_scan(self) -> None:
@@ -186,7 +186,7 @@ class Training:
             TooFewImagesError: fewer images than clusters.
         """
         config = self.config.scan
-        features = checkpoint.read_tensors(self.folder / "features.safetensors")["features"]
+        features = checkpoint.read_tensors(self.run_dir.path(FEATURES))["features"]
         clusters, words = self._number_of_clusters(features[self.chosen])
         anchors, neighbours, held_out = self._split(features)
         encoder = self._encoder(PRETEXT)
@@ -393,9 +393,9 @@ class Training:
         return str(record["digest"]) if record else ""
 
     def _digest(self, phase: str) -> str:
-        """What a phase left, told by its key and position: cheaper than reading its file."""
-        record = self.folder / phase / "last.json"
-        return digest_of(json.loads(record.read_text(encoding="utf-8"))["key"]) if record.is_file() else ""
+        """Of what a phase left."""
+        record = self.run_dir.stage(phase)
+        return str(record["digest"]) if record else ""
 
 
 class _SideBySide(nn.Module):
