@@ -27,7 +27,7 @@ from shoal.report import build, charts
 from shoal.report import map as mapping
 from shoal.report.explorer import Explorer
 from shoal.report.findings import Findings
-from shoal.rundir import RunDir
+from shoal.rundir import RunDir, digest_file
 from shoal.summary import cluster_summary
 from small_run import write_small_run
 
@@ -117,7 +117,8 @@ def make_run(
         draw_image(int(groups[number]), rng).save(files / f"{number}.png")
     uris = [(files / f"{number}.png").absolute().as_uri() for number in range(total)]
     table = run.read_images()
-    for name, column in {"path": paths, "uri": uris}.items():
+    digests = [digest_file(files / f"{number}.png") for number in range(count)] + table["sha256"].to_pylist()[count:]
+    for name, column in {"path": paths, "uri": uris, "sha256": digests}.items():
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(column))
     records.write_table(run.images, table)
     config = ClusterConfig(source=("shapes",), clusters=clusters)
@@ -299,7 +300,7 @@ def test_images_that_are_gone_are_said_to_be_gone(tmp_path: Path) -> None:
     for file in (tmp_path / "images").iterdir():
         file.unlink()
     report(run)
-    assert "not readable now" in "".join(read_page(run).text)
+    assert "picture not available" in "".join(read_page(run).text)
 
 
 def test_an_evaluation_of_other_clusters_is_not_shown(run: RunDir, tmp_path: Path) -> None:

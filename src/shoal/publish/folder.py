@@ -15,6 +15,7 @@ from shoal.embed.architectures import full_name
 from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.spec import EncoderSpec
 from shoal.errors import RequestError, WorkError
+from shoal.pictures.pictures import Pictures
 from shoal.progress import Progress
 from shoal.publish import architecture
 from shoal.publish.card import HEADS, Card, recipe_of
@@ -73,10 +74,12 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
             findings = replace(findings, evaluation=None)
         clusters = [show(findings, cluster) for cluster in findings.by_size]
         task.advance()
+        missing: list[str] = []
         if wanted.with_images:
             ids = [number for shown in clusters[: sheets.MOST_ROWS] for number in shown.prototypes]
-            pictures = thumbnails.take(findings.uris, findings.pixels, ids, (), sheets.CELL, progress)
-            (folder / PROTOTYPES).write_bytes(sheets.prototypes_sheet(clusters, pictures, findings.title))
+            taken = thumbnails.take(Pictures(run_dir), findings.image, ids, (), sheets.CELL, progress)
+            (folder / PROTOTYPES).write_bytes(sheets.prototypes_sheet(clusters, taken.pictures, findings.title))
+            missing = [taken.sentence] if taken.missing else []
         task.advance()
         recipe = recipe_of(run_dir.train)
         if recipe is not None and full_name(recipe["encoder"]["name"]) != spec.backbone:
@@ -104,7 +107,7 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
     if corrected_digest(run_dir) != before:
         raise WorkError(f"{run_dir.root} was changed while it was being published; publish it again")
     Manifest.of(folder).write(folder)
-    return _notes(run_dir, wanted, findings)
+    return missing + _notes(run_dir, wanted, findings)
 
 
 def _notes(run_dir: RunDir, wanted: Wanted, findings: Findings) -> list[str]:
