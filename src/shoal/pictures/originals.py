@@ -44,7 +44,7 @@ class Original:
             return None
         found = local_path(base)
         for _ in () if place else self.path.strip("/").split("/"):
-            found = os.path.dirname(found)  # noqa: PTH120  (every byte of a name stays)
+            found = os.path.dirname(found)
         return found
 
 

@@ -89,7 +89,7 @@ class PictureStore:
             if held <= self._most_bytes * 4 // 5:
                 break
             with suppress(OSError):
-                os.unlink(path)  # noqa: PTH108  (of many thousands)
+                os.unlink(path)
             held -= size
         return held
 

@@ -34,7 +34,8 @@ class Findings:
 
     Attributes:
         state: run.json.
-        paths, uris: of every image, by id; digests: SHA-256, None if unread; pixels: width and height as stored, or None.
+        paths, uris: of every image, by id.
+        digests, pixels: of every image, by id; SHA-256, and width and height as stored; None where nothing was read.
         status, reasons: of every image, by id.
         original: by id; -1 where the image is no duplicate.
         ids: [n] ids of the ok images.

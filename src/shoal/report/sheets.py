@@ -74,7 +74,7 @@ def _sheet(rows: Sequence[Row], pictures: dict[int, Picture], columns: int, capt
 def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture | None, left: int, top: int) -> None:
     draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), fill=EMPTY)
     if picture is None or picture.jpeg is None:
-        _draw_missing(draw, left + CELL / 2, top + CELL / 2)
+        _draw_missing(draw, left + CELL / 2, top + CELL / 2 + 4)
         return
     with picture.open() as image:
         scale = CELL / max(image.size)

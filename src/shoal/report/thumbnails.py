@@ -125,7 +125,7 @@ def _take(pictures: Pictures, original: Original, side: int | None, wants_tile: 
 
 
 def _shown(kept: Image.Image, side: int, is_whole: bool) -> Image.Image:
-    """Cut square or left whole, at most `side` pixels a side. What is small is not blown up: the browser does it too."""
+    """Cut square or left whole, within `side` pixels a side. What is small stays so: the browser can blow it up too."""
     box = (0, 0, *kept.size) if is_whole else _square(kept)
     width, height = box[2] - box[0], box[3] - box[1]
     scale = min(1.0, side / max(width, height))
