@@ -319,7 +319,7 @@ def test_a_file_that_is_gone_costs_one_picture(finished: Path, root: Path) -> No
     image = members(client, 0)[0]
     with taken_away(finished.parent / "pictures" / client.get(f"/api/images/{image}").json()["path"]):
         answer = client.get(f"/api/images/{image}/thumb")
-        assert (answer.status_code, answer.json()) == (422, {"error": "gone from its place"})
+        assert (answer.status_code, answer.json()) == (422, {"error": "gone from the source"})
         assert "etag" not in answer.headers  # it is asked for again when the file may be back
         assert client.get("/api/clusters").status_code == 200
     assert client.get(f"/api/images/{image}/thumb").status_code == 200

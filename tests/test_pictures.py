@@ -148,7 +148,7 @@ def test_a_picture_that_was_damaged_otherwise_is_not_made_smaller(run: RunDir, s
     [
         ("moved", "the source {} is not there (shoal relink photos.shoal SOURCE says where it is now)"),
         ("emptied", "the source {} is empty (shoal relink photos.shoal SOURCE says where it is now)"),
-        ("deleted", "gone from its place"),
+        ("deleted", "gone from the source"),
         ("changed", CHANGED),
         ("broken", CHANGED),
     ],
@@ -229,7 +229,7 @@ def test_what_storage_no_longer_has_is_no_failure_of_the_network() -> None:
     gone, there = (Original(name, f"memory://shoal-pictures/{name}", None, 8, 8) for name in ("gone.jpg", "there.jpg"))
     memory.pipe_file("/shoal-pictures/there.jpg", JPEG)
     for _ in range(MOST_FAILURES + 2):
-        with pytest.raises(DecodeError, match="gone from its place"):
+        with pytest.raises(DecodeError, match="gone from the source"):
             originals.read(gone)
     assert originals.read(there) == JPEG
 

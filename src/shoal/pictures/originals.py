@@ -19,7 +19,7 @@ from shoal.images.storage import GONE, UNREADABLE, is_local
 READERS: Final = 16  # at once: waiting for a network is not work, but what is read takes memory
 MOST_FAILURES: Final = 16  # in a row, after which a network is left alone for a while
 REST_SECONDS: Final = 60.0
-CHANGED: Final = "changed since it was clustered"
+CHANGED: Final = "changed since clustering"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Originals:
         place = original.lies_in()
         state = None if place is None else _state_of(place)
         if place is None or state is None:
-            return "gone from its place"
+            return "gone from the source"
         name = self._run.absolute().name
         return f"the source {display_path(place)} is {state} (shoal relink {name} SOURCE says where it is now)"
 

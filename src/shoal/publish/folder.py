@@ -21,6 +21,7 @@ from shoal.publish import architecture
 from shoal.publish.card import HEADS, Card, recipe_of
 from shoal.report import sheets, thumbnails
 from shoal.report.findings import Findings
+from shoal.report.page import shown_side
 from shoal.report.selection import show
 from shoal.rundir import RunDir, digest_file, versions
 
@@ -77,7 +78,8 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
         missing: list[str] = []
         if wanted.with_images:
             ids = [number for shown in clusters[: sheets.MOST_ROWS] for number in shown.prototypes]
-            taken = thumbnails.take(Pictures(run_dir), findings.image, ids, (), sheets.CELL, progress)
+            side = shown_side(len(clusters))  # as in the report: its pictures are there already
+            taken = thumbnails.take(Pictures(run_dir), findings.image, ids, (), side, progress)
             (folder / PROTOTYPES).write_bytes(sheets.prototypes_sheet(clusters, taken.pictures, findings.title))
             missing = [taken.sentence] if taken.missing else []
         task.advance()

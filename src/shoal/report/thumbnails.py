@@ -60,7 +60,7 @@ class Taken:
         if not self.missing:
             return ""
         counts = Counter(self.missing.values()).most_common()
-        told = counts[0][0] if len(counts) == 1 else "; ".join(f"{n:,} {why}" for why, n in counts[:MOST_REASONS])
+        told = counts[0][0] if len(counts) == 1 else "; ".join(f"{why} ({n:,})" for why, n in counts[:MOST_REASONS])
         more = "; and others" if len(counts) > MOST_REASONS else ""
         wanted = len(self.pictures) + len(self.missing)
         return f"{len(self.missing):,} of {wanted:,} pictures could not be had: {told}{more}."
