@@ -1,4 +1,8 @@
-"""Files kept within a bound on disk, by what they were made of; whoever needs room deletes the oldest."""
+"""Pictures kept within a bound on disk: many in a file, since making thousands of files takes longer than the pictures.
+
+A pack is two files: JPEGs one after another, and an index with a record for each. A writer appends to packs of its own
+and reads all of them, so that no lock is needed, whatever the file system; whoever needs room deletes the oldest packs.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,11 @@ import os
 import re
 import secrets
 import shutil
+import struct
 import threading
+import time
+import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,88 +22,143 @@ from typing import Final
 
 from shoal.disk import SPARE_BYTES
 
-BLOCK_BYTES: Final = 4096  # what a file takes on disk, at the least
-RECOUNT: Final = 16  # the disk is looked at again whenever this part of the bound was written
 FORMAT: Final = "v2"  # changes when the same image gives another picture
+PACKS: Final = 32  # that fit in the bound
+LOOK_AGAIN_SECONDS: Final = 1.0  # for what other processes have kept meanwhile
+RECORD: Final = struct.Struct("<32sHIII")  # SHA-256 of the image, size of the picture; where it lies, its bytes, CRC-32
+_DATA, _INDEX = ".jpgs", ".index"
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_START, _END = b"\xff\xd8", b"\xff\xd9"  # of a JPEG
+
+Key = tuple[bytes, int]
+Place = tuple[str, int, int, int]  # pack, offset, length, CRC-32
 
 
 class PictureStore:
     """JPEGs by the SHA-256 of the image and by size. Threads and processes may share a folder; it may go at any time.
 
-    A full disk, or one that cannot be written, costs speed and nothing else. Each process sees what others wrote when
-    it counts again, so several together may pass the bound by a sixteenth each.
+    A full disk, or one that cannot be written, costs speed and nothing else. Several processes together may pass the
+    bound by what they are writing, a pack each.
     """
 
     def __init__(self, folder: Path, most_bytes: int, spare_bytes: int = SPARE_BYTES) -> None:
         """`folder` lies in the run's cache, which is made if need be; `spare_bytes` of the disk are left to others."""
         self._folder = folder
+        self._packs = folder / FORMAT
         self._most_bytes = most_bytes
         self._spare_bytes = spare_bytes
-        self._bound = threading.Lock()
-        self._held: int | None = None  # bytes on disk when they were counted; None: not yet
-        self._written = 0  # bytes since then
+        self._knowing = threading.Lock()
+        self._places: dict[Key, Place] = {}
+        self._known: dict[str, int] = {}  # by pack: bytes of its index that were read, or written here
+        self._looked = -LOOK_AGAIN_SECONDS
+        self._writing = threading.Lock()
+        self._own: str | None = None  # the pack that is written
 
     def get(self, sha256: str | None, size: int) -> bytes | None:
         """What was kept, if it is there and whole."""
-        if sha256 is None or not _DIGEST.fullmatch(sha256):
+        key = _key(sha256, size)
+        place = self._find(key) if key is not None else None
+        if key is None or place is None:
             return None
-        with suppress(OSError):
-            data = self._path(sha256, size).read_bytes()
-            # Pictures are not synced: a power cut may leave a file of the right name that is empty or cut off.
-            return data if data.startswith(_START) and data.endswith(_END) else None
+        pack, offset, length, crc = place
+        with suppress(OSError), open(self._packs / f"{pack}{_DATA}", "rb", buffering=0) as file:
+            file.seek(offset)
+            data = file.read(length)
+            # Packs are not synced: after a power cut an index may speak of pictures that never came to the disk.
+            if len(data) == length and zlib.crc32(data) == crc:
+                return data
+        with self._knowing:
+            self._places.pop(key, None)
         return None
 
     def put(self, sha256: str | None, size: int, data: bytes) -> None:
         """Keep a picture, if there is room. One of bytes that nobody knows (None) is not kept: they may change."""
-        if sha256 is None or not _DIGEST.fullmatch(sha256):
+        key = _key(sha256, size)
+        if key is None:
             return
-        path = self._path(sha256, size)
-        part = path.with_name(f"{sha256}.{secrets.token_hex(8)}.part")
-        try:
-            self._make_folder(path.parent)
-            if shutil.disk_usage(path.parent).free < self._spare_bytes:
-                return
-            part.write_bytes(data)
-            part.replace(path)
-        except OSError:
+        with self._writing:
+            try:
+                self._append(key, data)
+            except OSError:
+                self._give_up_pack()
+
+    def _find(self, key: Key) -> Place | None:
+        with self._knowing:
+            if key not in self._places and time.monotonic() - self._looked >= LOOK_AGAIN_SECONDS:
+                self._look()
+                self._looked = time.monotonic()
+            return self._places.get(key)
+
+    def _look(self) -> None:
+        """Read what has come to the indices since the last look, that of the newest pack last."""
+        for _, _, path in sorted(self._files(self._packs)):
+            pack, ending = os.path.splitext(os.path.basename(path))
+            if ending != _INDEX:
+                continue
+            with suppress(OSError), open(path, "rb", buffering=0) as file:
+                known = self._known.get(pack, 0)
+                file.seek(known)
+                found = file.read()
+                whole = len(found) // RECORD.size * RECORD.size
+                for sha256, size, offset, length, crc in RECORD.iter_unpack(found[:whole]):
+                    self._places[sha256, size] = (pack, offset, length, crc)
+                self._known[pack] = known + whole
+
+    def _append(self, key: Key, data: bytes) -> None:
+        pack = self._pack_for(len(data))
+        if pack is None:
+            return
+        offset = _append(self._packs / f"{pack}{_DATA}", data)
+        crc = zlib.crc32(data)
+        record = RECORD.pack(*key, offset, len(data), crc)
+        start = _append(self._packs / f"{pack}{_INDEX}", record)
+        with self._knowing:
+            self._places[key] = (pack, offset, len(data), crc)
+            self._known[pack] = start + len(record)
+
+    def _pack_for(self, length: int) -> str | None:
+        """The pack that has room for so many bytes, a new one if need be; None if the disk has none to spare."""
+        most = self._most_bytes // PACKS
+        if self._own is not None:
             with suppress(OSError):
-                part.unlink()
-            return
-        self._keep_within_bound(_on_disk(len(data)))
+                held = os.stat(self._packs / f"{self._own}{_DATA}").st_size + self._known.get(self._own, 0)
+                if held + length + RECORD.size <= most:
+                    return self._own
+        self._own = None
+        self._folder.parent.mkdir(exist_ok=True)  # the cache; a run that was taken away is not made again
+        self._packs.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self._packs).free < self._spare_bytes + most:
+            return None
+        self._make_room(max(most, length + RECORD.size))
+        self._own = secrets.token_hex(8)
+        return self._own
 
-    def _path(self, sha256: str, size: int) -> Path:
-        return self._folder / FORMAT / str(size) / sha256[0] / f"{sha256}.jpg"
-
-    def _make_folder(self, folder: Path) -> None:
-        if not folder.is_dir():
-            self._folder.parent.mkdir(exist_ok=True)  # the cache; a run that was taken away is not made again
-            folder.mkdir(parents=True, exist_ok=True)
-
-    def _keep_within_bound(self, added: int) -> None:
-        with self._bound:
-            self._written += added
-            if self._held is None or self._written > self._most_bytes // RECOUNT:
-                self._held, self._written = sum(size for _, size, _ in self._files()), 0
-            if self._held + self._written > self._most_bytes:
-                self._held, self._written = self._shrink(), 0
-
-    def _shrink(self) -> int:
-        """Delete the oldest files down to four fifths of the bound; what is left, in bytes."""
-        aged = sorted(self._files())
-        held = sum(size for _, size, _ in aged)
-        for _, size, path in aged:
-            if held <= self._most_bytes * 4 // 5:
+    def _make_room(self, needed: int) -> None:
+        """Delete the oldest packs, and whatever else lies there, until so many bytes can be added."""
+        packs: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+        for written, size, path in self._files(self._folder):
+            packs[os.path.splitext(path)[0]].append((written, size, path))
+        held = sum(size for files in packs.values() for _, size, _ in files)
+        for files in sorted(packs.values(), key=max):
+            if held + needed <= self._most_bytes:
                 break
-            with suppress(OSError):
-                os.unlink(path)
-            held -= size
-        return held
+            for _, size, path in files:
+                with suppress(OSError):
+                    os.unlink(path)
+                held -= size
 
-    def _files(self) -> Iterator[tuple[int, int, str]]:
-        """Time of writing, bytes on disk and path of everything there: earlier formats' files and torn ones go too."""
-        folders = [str(self._folder)]
+    def _give_up_pack(self) -> None:
+        """After an error its end may be torn: what is in it is read, but nothing is added; an empty one is removed."""
+        if self._own is not None:
+            with suppress(OSError):
+                index, data = (self._packs / f"{self._own}{ending}" for ending in (_INDEX, _DATA))
+                if not index.exists() or index.stat().st_size < RECORD.size:
+                    index.unlink(missing_ok=True)
+                    data.unlink(missing_ok=True)
+        self._own = None
+
+    def _files(self, folder: Path) -> Iterator[tuple[int, int, str]]:
+        """Time of writing, bytes and path of everything in a folder."""
+        folders = [str(folder)]
         while folders:
             with suppress(OSError), os.scandir(folders.pop()) as entries:
                 for entry in entries:
@@ -104,8 +167,17 @@ class PictureStore:
                         continue
                     with suppress(OSError):
                         found = entry.stat(follow_symlinks=False)
-                        yield found.st_mtime_ns, _on_disk(found.st_size), entry.path
+                        yield found.st_mtime_ns, found.st_size, entry.path
 
 
-def _on_disk(size: int) -> int:
-    return -(-size // BLOCK_BYTES) * BLOCK_BYTES
+def _key(sha256: str | None, size: int) -> Key | None:
+    return None if sha256 is None or not _DIGEST.fullmatch(sha256) else (bytes.fromhex(sha256), size)
+
+
+def _append(path: Path, data: bytes) -> int:
+    """Where in the file the data begin. Raises OSError if they did not fit whole."""
+    with open(path, "ab", buffering=0) as file:
+        start = file.seek(0, os.SEEK_END)
+        if file.write(data) != len(data):
+            raise OSError(f"{path} could not take {len(data)} bytes")
+        return start

@@ -119,7 +119,8 @@ def _take(pictures: Pictures, original: Original, side: int | None, wants_tile: 
     needed = side or TILE
     # Cutting an oblong square leaves its shorter side.
     size = needed if is_whole else round(needed * longer / shorter)
-    kept = decode(pictures.exact(original, max(size, LEAST_KEPT)).jpeg)
+    jpeg = pictures.exact(original, max(size, LEAST_KEPT)).jpeg
+    kept = decode(jpeg, least_size=None if side else TILE)
     tile = kept.resize((TILE, TILE), Image.Resampling.BILINEAR, _square(kept), 3.0) if wants_tile else None
     return Picture(_jpeg(_shown(kept, side, is_whole), 82) if side else None, tile, is_whole)
 
@@ -130,7 +131,7 @@ def _shown(kept: Image.Image, side: int, is_whole: bool) -> Image.Image:
     width, height = box[2] - box[0], box[3] - box[1]
     scale = min(1.0, side / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return kept.resize(size, Image.Resampling.BICUBIC, box, 3.0)
+    return kept.resize(size, Image.Resampling.HAMMING, box, 3.0)
 
 
 def _square(image: Image.Image) -> tuple[int, int, int, int]:
