@@ -9,6 +9,7 @@ there are enough. The load is open-loop: requests start at their time whatever t
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -102,9 +103,6 @@ def _repeat(small: Path, target: Path, images: int) -> None:
         if "path" in table.column_names:
             paths = [f"copy {number // SMALL}/{path}" for number, path in enumerate(table["path"].to_pylist())]
             table = table.set_column(table.column_names.index("path"), "path", pa.array(paths))
-        if name == "images":
-            digests = [f"{number:08x}{digest[8:]}" for number, digest in enumerate(table["sha256"].to_pylist())]
-            table = table.set_column(table.column_names.index("sha256"), "sha256", pa.array(digests))
         for column in {"x", "y"} & set(table.column_names):
             moved = table[column].to_numpy() + generator.normal(0, 1, images).astype(np.float32)
             table = table.set_column(table.column_names.index(column), column, pa.array(moved))
@@ -187,9 +185,12 @@ def load(served: Served, rate: float, seconds: int, images: int) -> dict[str, An
     """Requests as people make them, started at their times; latencies in ms by kind, and the most memory held."""
     generator = np.random.default_rng(0)
     cards = served.client.get("/api/clusters").json()["clusters"]
+    contents = itertools.cycle(generator.permutation(SMALL).tolist())
 
     def thumb() -> str:
-        return f"/api/images/{generator.integers(images)}/thumb?size=192"
+        """Equal images share their picture: another content each time, so that most pictures have to be made."""
+        image = next(contents) + SMALL * int(generator.integers(images // SMALL))
+        return f"/api/images/{image}/thumb?size=192"
 
     def page() -> str:
         card = cards[generator.integers(len(cards))]

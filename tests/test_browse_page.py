@@ -70,10 +70,12 @@ def served(folder: Path) -> Iterator[str]:
     said = server.stdout.readline()
     found = re.search(r"http://\S+", said)
     assert found, f"shoal browse said {said!r}{server.stdout.read()}"
-    yield found[0]
-    server.terminate()
-    server.wait(10)
-    server.stdout.close()
+    try:
+        yield found[0]
+    finally:
+        server.terminate()
+        server.wait(10)
+        server.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -650,6 +652,64 @@ def test_a_model_is_tried_with_an_image_of_ones_own(opened: Open, run: Path) -> 
         assert page.get_by_role("navigation").get_by_role("link").all_inner_texts() == ["Search"]
         page.get_by_label("Choose an image").set_input_files(run.parent / "pictures" / "kind1" / "5.png")
         expect(page.locator(".verdict")).to_have_text(re.compile(r"Cluster \d"))
+
+
+@contextmanager
+def without_source(run: Path, copy: Path) -> Iterator[str]:
+    """A server of a copy of the run, within which nothing lies where its pictures did."""
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("*lock", "edits.jsonl"))
+    source = run.parent / "pictures"
+    source.rename(run.parent / "aside")
+    try:
+        with served(copy) as address:
+            yield address
+    finally:
+        (run.parent / "aside").rename(source)
+
+
+def test_what_was_kept_is_shown_without_the_source_and_the_large_view_says_so(
+    opened: Open, run: Path, tmp_path: Path
+) -> None:
+    with without_source(run, tmp_path / "moved.shoal") as address:
+        page = opened("cluster/0", at=address, expects_errors=True)
+        expect(options(page).first.locator("img")).to_have_js_property("complete", True)
+        expect(page.get_by_text("picture not available")).to_have_count(0)
+        options(page).first.click()
+        told = page.locator("figcaption")
+        expect(told).to_contain_text(f"Not the original. The source {run.parent / 'pictures'} is not there")
+        expect(told).to_contain_text("shoal relink moved.shoal SOURCE")
+        expect(told).to_contain_text("96 × 96 pixels")
+        assert not serious(page)
+        page.context.close()
+
+
+def test_pictures_that_cannot_be_had_are_told_in_their_place_and_asked_for_once(
+    opened: Open, run: Path, tmp_path: Path
+) -> None:
+    with without_source(run, tmp_path / "moved.shoal") as address:
+        shutil.rmtree(tmp_path / "moved.shoal" / "cache")
+        page = opened("clusters", at=address, expects_errors=True)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url) if "/thumb" in request.url else None)
+        expect(page.locator("article").first.get_by_text("picture not available").first).to_be_visible()
+        assert not serious(page)
+        for _ in range(3):  # going to and fro asks for nothing twice
+            go(page, "cluster/0")
+            expect(options(page).first.get_by_text("picture not available")).to_be_visible()
+            go(page, "clusters")
+            expect(page.locator("article").first.get_by_text("picture not available").first).to_be_visible()
+        images = [re.search(r"images/(\d+)/", url) for url in asked]
+        assert len({found[1] for found in images if found}) == len(asked)
+        go(page, "image/5")
+        figure = page.locator("figure")
+        expect(figure.get_by_role("heading", name="Picture not available")).to_be_visible()
+        expect(figure).to_contain_text(f"The source {run.parent / 'pictures'} is not there")
+        assert not serious(page)
+        go(page, "map")
+        page.keyboard.press("p")
+        expect(page.locator(".tile .none").first).to_be_visible()
+        expect(page.locator(".tile img")).to_have_count(0)
+        page.context.close()
 
 
 # -- for everybody ---------------------------------------------------------------------------------------------------

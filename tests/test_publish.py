@@ -150,6 +150,26 @@ def test_images_are_shown_if_asked_for_and_gone_again_if_not(run: RunDir, tmp_pa
     assert {path.name for path in target.iterdir()} == FILES
 
 
+def test_small_pictures_are_published_without_the_source_as_far_as_they_are_kept(
+    copied: RunDir, source: Path, tmp_path: Path
+) -> None:
+    publish(copied, tmp_path / "before", with_images=True, with_labels=False)
+    aside = source.with_name("aside")
+    source.rename(aside)
+    try:
+        kept = publish(copied, tmp_path / "kept", with_images=True, with_labels=False)
+        before, after = (tmp_path / name / "prototypes.png" for name in ("before", "kept"))
+        assert before.read_bytes() == after.read_bytes()
+        assert kept.notes == ()
+        shutil.rmtree(copied.cache)
+        gone = publish(copied, tmp_path / "gone", with_images=True, with_labels=False)
+    finally:
+        aside.rename(source)
+    (note,) = gone.notes
+    assert re.search(r"^\d+ of \d+ pictures could not be had: the source .* is not there \(shoal relink copied", note)
+    assert SECRET not in (tmp_path / "gone" / "README.md").read_text(encoding="utf-8")
+
+
 # -- the card --------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -22,12 +23,13 @@ import shoal.neighbours.stage
 from shoal import records
 from shoal.config import ClusterConfig
 from shoal.evaluate.evaluate import evaluate, write
+from shoal.pictures.pictures import Pictures
 from shoal.progress import Progress
 from shoal.report import build, charts
 from shoal.report import map as mapping
 from shoal.report.explorer import Explorer
 from shoal.report.findings import Findings
-from shoal.rundir import RunDir, write_run_json
+from shoal.rundir import RunDir, digest_file, write_run_json
 from shoal.summary import cluster_summary
 from small_run import write_small_run
 
@@ -97,8 +99,9 @@ def make_run(
     skipped: int = 0,
     copies: dict[int, int] | None = None,
     mined: bool = True,
+    scale: int = 1,
 ) -> RunDir:
-    """A run of drawn images in three groups, as the stages before the report leave it."""
+    """A run of drawn images of 80 × 60 times `scale` in three groups, as the stages before the report leave it."""
     copies = copies or {}
     rng = np.random.default_rng(0)
     total = count + skipped + len(copies)
@@ -111,14 +114,20 @@ def make_run(
     paths[: len(names)] = names
     if skipped and names:
         paths[count : count + len(names)] = [f"bad/{name}" for name in names]
-    files = root / "images"
-    files.mkdir()
+    files = root / "images" / "shapes"
+    files.mkdir(parents=True)
     for number in range(count):
-        draw_image(int(groups[number]), rng).save(files / f"{number}.png")
+        image = draw_image(int(groups[number]), rng)
+        image.resize((80 * scale, 60 * scale), Image.Resampling.BICUBIC).save(files / f"{number}.png")
     uris = [(files / f"{number}.png").absolute().as_uri() for number in range(total)]
     table = run.read_images()
-    for name, column in {"path": paths, "uri": uris}.items():
-        table = table.set_column(table.schema.get_field_index(name), name, pa.array(column))
+    digests = [digest_file(files / f"{number}.png") for number in range(count)] + table["sha256"].to_pylist()[count:]
+    columns = {"path": paths, "uri": uris, "sha256": digests}
+    columns |= {name: [side * scale] * total for name, side in (("width", 80), ("height", 60))}
+    for name, column in columns.items():
+        table = table.set_column(
+            table.schema.get_field_index(name), name, pa.array(column, table.schema.field(name).type)
+        )
     records.write_table(run.images, table)
     config = ClusterConfig(source=("shapes",), clusters=clusters)
     state = run.read_state()
@@ -296,12 +305,75 @@ def test_the_recall_of_approximate_neighbours_is_told(tmp_path: Path, recall: fl
     assert ("98.3 % of the true ones" in cluster_summary(run)) == is_told
 
 
-def test_images_that_are_gone_are_said_to_be_gone(tmp_path: Path) -> None:
-    run = make_run(tmp_path, count=12, clusters="3")
-    for file in (tmp_path / "images").iterdir():
-        file.unlink()
+def contents(run: RunDir) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.report.iterdir()}
+
+
+def test_a_report_is_the_same_whether_its_pictures_were_kept_or_made(tmp_path: Path) -> None:
+    run = make_run(tmp_path, count=24, clusters="3", copies={0: 1}, scale=6)
     report(run)
-    assert "not readable now" in "".join(read_page(run).text)
+    made = contents(run)
+    report(run)
+    assert contents(run) == made
+    shutil.rmtree(run.cache)
+    findings, pictures = Findings.read(run), Pictures(run)
+    for number in range(24):  # the page asked for other sizes before
+        pictures.quick(findings.image(number), (384, 96)[number % 2])
+    report(run)
+    assert contents(run) == made
+    shutil.rmtree(run.cache)
+    run.cache.write_text("no folder can be made here")
+    report(run)
+    assert contents(run) == made
+
+
+def test_a_report_made_once_can_be_made_without_the_source_and_so_can_the_page_s_pictures(tmp_path: Path) -> None:
+    run = make_run(tmp_path, count=24, clusters="3", scale=6)
+    report(run)
+    made = contents(run)
+    shutil.rmtree(tmp_path / "images")
+    report(run)
+    assert contents(run) == made
+    findings = Findings.read(run)
+    for number in range(24):
+        assert Pictures(run).quick(findings.image(number), 192).is_sharp
+
+
+def test_pictures_that_cannot_be_had_are_told_in_their_place_and_at_the_top(tmp_path: Path) -> None:
+    run = make_run(tmp_path, count=12, clusters="3", copies={0: 1})
+    source = tmp_path / "images"
+    source.rename(tmp_path / "moved")
+    report(run)
+    page = read_page(run)
+    text = " ".join("".join(page.text).split())
+    assert (
+        f"12 of 12 pictures could not be had: the source {source} is not there (shoal relink run SOURCE says where it "
+        "is now)."
+    ) in text
+    assert text.count("picture not available") >= 12
+    told = [label for tag in page.having("aria-label") if (label := tag["aria-label"] or "").endswith("available)")]
+    assert {label.removesuffix(" (picture not available)") for label in told} <= set(Findings.read(run).paths)
+    data = json.loads(page.scripts[-2])["map"]
+    assert (data["pictured"], data["named"], len(data["names"])) == (0, 12, 12)
+    for name in ("prototypes", "neighbours"):
+        with Image.open(run.report / f"{name}.png") as sheet:
+            cell = sheet.convert("RGB").crop((150, 28, 246, 124))  # the first one
+        assert len(cell.getcolors() or ()) > 8, name  # something is drawn in it
+
+
+def test_a_few_pictures_that_cannot_be_had_are_told_by_reason(tmp_path: Path) -> None:
+    run = make_run(tmp_path, count=12, clusters="3")
+    (tmp_path / "images" / "shapes" / "3.png").unlink()
+    (tmp_path / "images" / "shapes" / "4.png").unlink()
+    draw_image(1, np.random.default_rng(9)).save(tmp_path / "images" / "shapes" / "5.png")
+    report(run)
+    page = read_page(run)
+    assert "3 of 12 pictures could not be had: gone from the source (2); changed since clustering (1)." in " ".join(
+        "".join(page.text).split()
+    )
+    data = json.loads(page.scripts[-2])["map"]
+    assert (data["pictured"], data["named"]) == (9, 12)
+    assert data["names"][9:] == ["shapes/003.png", "shapes/004.png", "shapes/005.png"]
 
 
 def test_an_evaluation_of_other_clusters_is_not_shown(run: RunDir, tmp_path: Path) -> None:

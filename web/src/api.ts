@@ -244,6 +244,12 @@ export const api = {
     ),
   image: (id: number) => get<ImageDetail>(`images/${id}`),
   evidence: () => get<Evidence>("evidence"),
+  /** Why the server gives no full picture of an image; null: it does. */
+  whyNotFull: (id: number) =>
+    request(`images/${id}/full`).then(
+      () => null,
+      (error: unknown) => (error instanceof ApiError ? error.message : String(error)),
+    ),
   edits: () => get<{ version: number; edits: EditLine[] }>("edits"),
   edit: (edit: Edit, seen: Version) =>
     post<Version & { changed: number[] }>("edits", { ...edit, base_version: seen.version, base: seen.base }),

@@ -13,10 +13,11 @@ from shoal.browse.errors import MissingError
 from shoal.browse.evidence import evidence
 from shoal.browse.map import map_bytes
 from shoal.browse.overview import cluster_list, run_facts
-from shoal.browse.pictures import MEDIA_TYPE, SIZES
 from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, Rows, Snapshot
 from shoal.corrections.corrected import NONE
+from shoal.pictures.originals import Original
+from shoal.pictures.pictures import MEDIA_TYPE, SIZES
 
 router = APIRouter(prefix="/api")
 
@@ -97,24 +98,27 @@ def image(request: Request, image: ImageId) -> dict[str, object]:
 
 @router.get("/images/{image}/thumb", responses={200: {"content": {MEDIA_TYPE: {}}}}, response_class=Response)
 def thumb(request: Request, image: ImageId, size: int = 192) -> Response:
-    """A small picture; an image that cannot be read any more is 422 with the reason."""
+    """A small picture, the best that is kept if the image is gone; if none can be had, 422 with the reason."""
     if size not in SIZES:
         raise MissingError(f"size has value {size}; expected one of {', '.join(map(str, SIZES))}")
     opened = site_of(request).opened_run()
-    uri, sha256, tag = _file(opened, image, size)
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=_kept(tag))
-    return Response(opened.pictures.small(image, uri, sha256, size), media_type=MEDIA_TYPE, headers=_kept(tag))
+    original = _original(opened, image)
+    kept = _kept(original, size)
+    if _is_known(request, kept):
+        return Response(status_code=304, headers=kept)
+    found = opened.pictures.quick(original, size)
+    return Response(found.jpeg, media_type=MEDIA_TYPE, headers=kept if found.is_sharp else {})
 
 
 @router.get("/images/{image}/full", responses={200: {"content": {MEDIA_TYPE: {}}}}, response_class=Response)
 def full(request: Request, image: ImageId) -> Response:
-    """The image, at most 2048 pixels a side."""
+    """The image, at most 2048 pixels a side; if it cannot be read, 422 with the reason."""
     opened = site_of(request).opened_run()
-    uri, _, tag = _file(opened, image, 0)
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=_kept(tag))
-    return Response(opened.pictures.large(uri), media_type=MEDIA_TYPE, headers=_kept(tag))
+    original = _original(opened, image)
+    kept = _kept(original, 0)
+    if _is_known(request, kept):
+        return Response(status_code=304, headers=kept)
+    return Response(opened.pictures.large(original), media_type=MEDIA_TYPE, headers=kept)
 
 
 @router.get("/map", responses={200: {"content": {"application/octet-stream": {}}}}, response_class=Response)
@@ -142,16 +146,22 @@ def _row(opened: OpenedRun, image: int) -> int:
         raise MissingError(f"there is no image {image} in this run") from None
 
 
-def _file(opened: OpenedRun, image: int, size: int) -> tuple[str, str, str]:
-    """Where an image lies, the digest of its content, and the tag of its picture."""
+def _original(opened: OpenedRun, image: int) -> Original:
     images = opened.view.images
     row = _row(opened, image)
-    uri, sha256 = images.table["uri"][row].as_py(), images.table["sha256"][row].as_py() or "unread"
-    return uri, sha256, f'"{sha256[:20]}-{size}"'
+    return Original(*(images.table[name][row].as_py() for name in ("path", "uri", "sha256", "width", "height")))
 
 
-def _kept(tag: str) -> dict[str, str]:
-    return {"etag": tag, "cache-control": f"private, max-age={KEPT_SECONDS}"}
+def _kept(original: Original, size: int) -> dict[str, str]:
+    """Headers by which a browser keeps a picture of known bytes; what may be another one next time it does not keep."""
+    if original.sha256 is None:
+        return {}
+    return {"etag": f'"{original.sha256[:20]}-{size}"', "cache-control": f"private, max-age={KEPT_SECONDS}"}
+
+
+def _is_known(request: Request, kept: dict[str, str]) -> bool:
+    """True if the browser has this very picture."""
+    return "etag" in kept and request.headers.get("if-none-match") == kept["etag"]
 
 
 def _listed(snapshot: Snapshot, rows: Rows) -> list[dict[str, object]]:

@@ -11,13 +11,13 @@ from shoal.browse.errors import MissingError
 from shoal.browse.jobs import Jobs
 from shoal.browse.labels import LabelReader, Labels
 from shoal.browse.models import ModelReader
-from shoal.browse.pictures import Pictures
 from shoal.browse.prototypes import Prototypes
 from shoal.browse.run_view import RunView
 from shoal.browse.search import Searcher
 from shoal.browse.security import Access
 from shoal.browse.snapshot import Snapshot
 from shoal.browse.splitting import Previews
+from shoal.pictures.pictures import Pictures
 from shoal.rundir import RunDir
 
 
@@ -44,7 +44,7 @@ class OpenedRun:
         view = RunView(run_dir)
         return cls(
             view,
-            Pictures(run_dir.cache),
+            Pictures(run_dir),
             Prototypes(),
             LabelReader(),
             ModelReader(),

@@ -16,12 +16,14 @@ from shoal.embed.architectures import full_name
 from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.spec import EncoderSpec
 from shoal.errors import WorkError
+from shoal.pictures.pictures import Pictures
 from shoal.progress import Progress
 from shoal.publication import MANIFEST, Manifest
 from shoal.publish import architecture
 from shoal.publish.card import HEADS, Card, recipe_of
 from shoal.report import sheets, thumbnails
 from shoal.report.findings import Findings
+from shoal.report.page import shown_side
 from shoal.report.selection import show
 from shoal.rundir import RunDir, versions
 
@@ -73,10 +75,13 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
             findings = replace(findings, evaluation=None)
         clusters = [show(findings, cluster) for cluster in findings.by_size]
         task.advance()
+        missing: list[str] = []
         if wanted.with_images:
             ids = [number for shown in clusters[: sheets.MOST_ROWS] for number in shown.prototypes]
-            pictures = thumbnails.take(findings.uris, findings.pixels, ids, (), sheets.CELL, progress)
-            (folder / PROTOTYPES).write_bytes(sheets.prototypes_sheet(clusters, pictures, findings.title))
+            side = shown_side(len(clusters))  # as in the report: its pictures are there already
+            taken = thumbnails.take(Pictures(run_dir), findings.image, ids, (), side, progress)
+            (folder / PROTOTYPES).write_bytes(sheets.prototypes_sheet(clusters, taken.pictures, findings.title))
+            missing = [taken.sentence] if taken.missing else []
         task.advance()
         recipe = recipe_of(run_dir.path("train/recipe.json"))
         if recipe is not None and full_name(recipe["encoder"]["name"]) != spec.backbone:
@@ -104,7 +109,7 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
     if corrected_digest(run_dir) != before:
         raise WorkError(f"{run_dir.root} was changed while it was being published; publish it again")
     Manifest.of(folder).write(folder)
-    return _notes(run_dir, wanted, findings)
+    return missing + _notes(run_dir, wanted, findings)
 
 
 def _notes(run_dir: RunDir, wanted: Wanted, findings: Findings) -> list[str]:

@@ -11,26 +11,27 @@ import numpy as np
 
 from shoal import atomic
 from shoal.config import ClusterConfig
+from shoal.pictures.pictures import Pictures
 from shoal.progress import Progress
 from shoal.report import figures, page, payload, sheets, thumbnails, training
 from shoal.report.explorer import Explorer, Look
 from shoal.report.findings import Findings
 from shoal.report.palette import COLOURS
 from shoal.report.selection import Selection, select
-from shoal.report.thumbnails import Picture
+from shoal.report.thumbnails import Taken
 from shoal.rundir import RunDir, StageResult, digest_file, digest_of
 
 
 def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
-    """Write the report of a finished run. Images are read again for their pictures; what is gone is shown as gone."""
+    """Write the report of a finished run. The source is read only for pictures that the run does not keep."""
     findings = Findings.read(run_dir)
     selection = select(findings)
     side = page.shown_side(len(selection.clusters))
     with ThreadPoolExecutor(1) as background:  # pictures are decoded, and laid out on sheets, beside the drawing
         waiting = background.submit(
             thumbnails.take,
-            findings.uris,
-            findings.pixels,
+            Pictures(run_dir),
+            findings.image,
             selection.large(),
             selection.on_map.tolist(),
             side,
@@ -40,18 +41,19 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         looked = payload.ExplorerData(explorer)
         chosen = _collect(explorer, looked)
         drawn = _figures(findings, chosen, explorer)
-        pictures = waiting.result()
-        on_sheets = background.submit(_sheets, findings, selection, pictures)
+        taken = waiting.result()
+        on_sheets = background.submit(_sheets, findings, selection, taken)
         data = {
             "colours": findings.colours,
             "palette": COLOURS,
-            "map": payload.map_data(findings, selection, pictures),
+            "map": payload.map_data(findings, selection, taken),
             "explorer": looked.to_json(),
         }
-        html = page.render(findings, selection, pictures, data, drawn)
+        html = page.render(findings, selection, taken, data, drawn)
         drawn |= on_sheets.result()
     _write(run_dir, html, drawn, summary(findings, selection))
-    return StageResult(digest_file(run_dir.report / "index.html"), {"bytes": len(html), "pictures": len(pictures)})
+    facts = {"bytes": len(html), "pictures": len(taken.pictures), "missing_pictures": len(taken.missing)}
+    return StageResult(digest_file(run_dir.report / "index.html"), facts)
 
 
 def figures_for_k(run_dir: RunDir, ks: Iterable[int] | None = None) -> list[Path]:
@@ -131,11 +133,11 @@ def _figures(findings: Findings, chosen: Look, explorer: Explorer) -> dict[str, 
     return drawn
 
 
-def _sheets(findings: Findings, selection: Selection, pictures: dict[int, Picture]) -> dict[str, bytes]:
-    drawn = {"prototypes": sheets.prototypes_sheet(selection.clusters, pictures, findings.title)}
+def _sheets(findings: Findings, selection: Selection, taken: Taken) -> dict[str, bytes]:
+    drawn = {"prototypes": sheets.prototypes_sheet(selection.clusters, taken.pictures, findings.title)}
     if selection.anchors:
         cluster_of = dict(zip(findings.ids.tolist(), findings.cluster.tolist(), strict=True))
-        drawn["neighbours"] = sheets.anchors_sheet(selection.anchors, pictures, cluster_of)
+        drawn["neighbours"] = sheets.anchors_sheet(selection.anchors, taken.pictures, cluster_of)
     return drawn
 
 

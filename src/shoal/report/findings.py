@@ -18,6 +18,7 @@ from shoal.cluster.kmeans import EUCLIDEAN
 from shoal.cluster.model import ClusterModel
 from shoal.corrections.corrected import corrected_digest, read_corrected
 from shoal.embeddings import Float32, Ids
+from shoal.pictures.originals import Original
 from shoal.report.map import known_neighbours
 from shoal.report.palette import colours_for
 from shoal.report.space import clustering_space
@@ -33,7 +34,8 @@ class Findings:
 
     Attributes:
         state: run.json.
-        paths, uris, pixels: of every image, by id; pixels are width and height as stored.
+        paths, uris: of every image, by id.
+        digests, pixels: of every image, by id; SHA-256, and width and height as stored; None where nothing was read.
         status, reasons: of every image, by id.
         original: by id; -1 where the image is no duplicate.
         ids: [n] ids of the ok images.
@@ -48,7 +50,8 @@ class Findings:
     state: dict[str, Any]
     paths: list[str]
     uris: list[str]
-    pixels: list[tuple[int, int]]
+    digests: list[str | None]
+    pixels: list[tuple[int | None, int | None]]
     status: npt.NDArray[np.str_]
     reasons: list[str | None]
     original: Ids
@@ -69,7 +72,7 @@ class Findings:
         """Raises RunError if the run has no finished clusters."""
         run_dir.require("cluster")
         images = run_dir.read_images(
-            ["id", "path", "uri", "width", "height", "status", "reason", "duplicate_of"]
+            ["id", "path", "uri", "sha256", "width", "height", "status", "reason", "duplicate_of"]
         ).sort_by("id")
         status = np.array(images["status"].to_pylist(), dtype=str)
         corrected = read_corrected(run_dir)
@@ -81,9 +84,8 @@ class Findings:
             state=run_dir.read_state(),
             paths=images["path"].to_pylist(),
             uris=images["uri"].to_pylist(),
-            pixels=[
-                (w or 1, h or 1) for w, h in zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True)
-            ],
+            digests=images["sha256"].to_pylist(),
+            pixels=list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True)),
             status=status,
             reasons=images["reason"].to_pylist(),
             original=np.array([-1 if number is None else number for number in images["duplicate_of"].to_pylist()]),
@@ -141,6 +143,10 @@ class Findings:
     def metric(self) -> str:
         metric: str = self.facts.get("metric") or self.asked.get("metric", "cosine")
         return metric
+
+    def image(self, number: int) -> Original:
+        """What a picture of an image is made of."""
+        return Original(self.paths[number], self.uris[number], self.digests[number], *self.pixels[number])
 
     def title(self, cluster: int) -> str:
         """What a cluster is called."""

@@ -17,7 +17,7 @@ from shoal import records
 from shoal.report import charts, training
 from shoal.report.findings import Findings
 from shoal.report.selection import Selection
-from shoal.report.thumbnails import Picture
+from shoal.report.thumbnails import Taken
 
 SCRIPTS: Final = ("page.js", "map.js", "explorer.js")
 MOST_PATHS: Final = 400  # file names listed for one reason; all are in images.parquet
@@ -37,7 +37,7 @@ class Reason:
 def render(
     findings: Findings,
     selection: Selection,
-    pictures: dict[int, Picture],
+    taken: Taken,
     data: dict[str, Any],
     figures: dict[str, bytes],
 ) -> str:
@@ -60,7 +60,10 @@ def render(
     page: str = environment.get_template("page.html.j2").render(
         findings=findings,
         selection=selection,
-        pictures=pictures,
+        pictures=taken.pictures,
+        missing=taken.missing,
+        missing_sentence=taken.sentence,
+        has_map_pictures=bool(data["map"]["pictured"]),
         cluster_of=dict(zip(findings.ids.tolist(), findings.cluster.tolist(), strict=True)),
         details=_Details(findings),
         is_compact=len(selection.clusters) >= COMPACT_FROM,

@@ -11,19 +11,18 @@ import numpy.typing as npt
 from shoal.report.explorer import Explorer, Look, drawn
 from shoal.report.findings import Findings
 from shoal.report.selection import Selection
-from shoal.report.thumbnails import TILE, Picture, sheet
+from shoal.report.thumbnails import TILE, Taken, sheet
 
 MOST_DOTS: Final = 60_000
 MISSING: Final = 65535  # of a 16-bit coordinate
 
 
-def map_data(findings: Findings, selection: Selection, pictures: dict[int, Picture]) -> dict[str, Any]:
+def map_data(findings: Findings, selection: Selection, taken: Taken) -> dict[str, Any]:
     """Dots of the map, and one sheet with the tiles of those that have a picture."""
-    pictured = [
-        number for number in selection.on_map.tolist() if number in pictures and pictures[number].tile is not None
-    ]
-    dots = _dots(findings, np.searchsorted(findings.ids, pictured))
-    tiles = [tile for number in pictured if (tile := pictures[number].tile) is not None]
+    pictured = [number for number in selection.on_map.tolist() if number in taken.pictures]
+    named = pictured + [number for number in selection.on_map.tolist() if number in taken.missing]
+    dots = _dots(findings, np.searchsorted(findings.ids, named))
+    tiles = [tile for number in pictured if (tile := taken.pictures[number].tile) is not None]
     jpeg, columns = sheet(tiles)
     centres = np.full((findings.k, 2), np.nan, np.float32)
     for cluster in findings.by_size:
@@ -38,8 +37,9 @@ def map_data(findings: Findings, selection: Selection, pictures: dict[int, Pictu
         "unsure": _base64(findings.unsure[dots].astype("u1")),
         "centres": _base64(_quantised(centres, low, spans)),
         "pictured": len(pictured),  # the first of the dots
-        "names": [findings.paths[number] for number in pictured],
-        "confidence": _base64(np.rint(findings.confidence[dots[: len(pictured)]] * 100).astype("u1")),
+        "named": len(named),  # the first of the dots too: after those with a picture, those whose picture is missing
+        "names": [findings.paths[number] for number in named],
+        "confidence": _base64(np.rint(findings.confidence[dots[: len(named)]] * 100).astype("u1")),
         "tile": TILE,
         "columns": columns,
         "sheet": "data:image/jpeg;base64," + base64.b64encode(jpeg).decode(),
@@ -83,13 +83,13 @@ class ExplorerData:
         return {**self._head, "looks": self._looks}
 
 
-def _dots(findings: Findings, pictured: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Positions of the dots drawn: those with a picture first, then the others, evenly thinned if they are too many."""
-    others = np.setdiff1d(np.arange(len(findings.ids)), pictured)
-    most = MOST_DOTS - len(pictured)
+def _dots(findings: Findings, named: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Positions of the dots drawn: those with a name first, then the others, evenly thinned if they are too many."""
+    others = np.setdiff1d(np.arange(len(findings.ids)), named)
+    most = MOST_DOTS - len(named)
     if len(others) > most:
         others = others[np.linspace(0, len(others) - 1, most).astype(np.intp)]
-    return np.concatenate([pictured, others]).astype(np.intp)
+    return np.concatenate([named, others]).astype(np.intp)
 
 
 def _quantised(values: npt.NDArray[Any], low: Any, span: Any) -> npt.NDArray[np.uint16]:

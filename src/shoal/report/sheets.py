@@ -17,7 +17,9 @@ MARGIN: Final = 28
 MARGIN_LEFT: Final = 150
 INK: Final = "#22262b"
 SOFT: Final = "#6b7480"
+FAINT: Final = "#9aa3ad"
 EMPTY: Final = "#eceff2"
+MISSING: Final = "picture not\navailable"
 MOST_ROWS: Final = 80
 MOST_LETTERS: Final = 14
 
@@ -72,12 +74,21 @@ def _sheet(rows: Sequence[Row], pictures: dict[int, Picture], columns: int, capt
 def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture | None, left: int, top: int) -> None:
     draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), fill=EMPTY)
     if picture is None or picture.jpeg is None:
+        _draw_missing(draw, left + CELL / 2, top + CELL / 2 + 4)
         return
     with picture.open() as image:
         scale = CELL / max(image.size)
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         shown = image.resize(size, Image.Resampling.LANCZOS)
     sheet.paste(shown, (left + (CELL - shown.width) // 2, top + (CELL - shown.height) // 2))
+
+
+def _draw_missing(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
+    """In the middle of a cell: the outline of a picture, struck through, and what that means."""
+    draw.rounded_rectangle((x - 14, y - 30, x + 14, y - 10), 3, outline=FAINT, width=2)
+    draw.line((x - 11, y - 13, x - 4, y - 21, x + 2, y - 15, x + 5, y - 18, x + 11, y - 13), fill=FAINT, width=2)
+    draw.line((x - 17, y - 7, x + 17, y - 33), fill=FAINT, width=2)
+    draw.multiline_text((x, y + 12), MISSING, SOFT, font=ImageFont.load_default(11), anchor="mm", align="center")
 
 
 def _images(count: int) -> str:

@@ -1,10 +1,11 @@
-"""Small pictures of images: read once, in threads, each turned into what the page needs of it."""
+"""Small pictures of images: taken from those that the run keeps, in threads, each turned into what the page needs."""
 
 from __future__ import annotations
 
 import base64
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,22 +14,26 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from shoal.errors import ShoalError
-from shoal.images.reading import ImageReader
-from shoal.images.views import thumbnail
+from shoal.errors import DecodeError
+from shoal.images.decode import decode
+from shoal.images.storage import is_local
+from shoal.pictures.originals import Original
+from shoal.pictures.pictures import Pictures
 from shoal.progress import Progress
 
 TILE: Final = 44  # pixels of a square on the map's sheet
 SQUARE_UP_TO: Final = 1.4  # images up to this much longer than wide are cut square; longer ones are shown whole
+LEAST_KEPT: Final = 192  # what `shoal browse` shows of an image: it has what the report had, and the next report too
 LOCAL_READERS: Final = min(8, os.cpu_count() or 1)
 REMOTE_READERS: Final = 16  # waiting for a network is not work
+MOST_REASONS: Final = 3
 
-Read = Callable[[str], bytes]
+OriginalOf = Callable[[int], Original]
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What is left of an image: a JPEG for a row, or none, and a tile for the map, or none."""
+    """What is shown of an image: a JPEG for a row, or none, and a tile for the map, or none."""
 
     jpeg: bytes | None
     tile: Image.Image | None
@@ -42,37 +47,59 @@ class Picture:
         return Image.open(io.BytesIO(self.jpeg or b""))
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Pictures by id, and for those that could not be had, by id, the reason."""
+
+    pictures: dict[int, Picture]
+    missing: dict[int, str]
+
+    @property
+    def sentence(self) -> str:
+        """What a person is told of the missing ones; empty if there are none."""
+        if not self.missing:
+            return ""
+        counts = Counter(self.missing.values()).most_common()
+        told = counts[0][0] if len(counts) == 1 else "; ".join(f"{why} ({n:,})" for why, n in counts[:MOST_REASONS])
+        more = "; and others" if len(counts) > MOST_REASONS else ""
+        wanted = len(self.pictures) + len(self.missing)
+        return f"{len(self.missing):,} of {wanted:,} pictures could not be had: {told}{more}."
+
+
 def take(
-    uris: Sequence[str],
-    sizes: Sequence[tuple[int, int]],
+    pictures: Pictures,
+    original: OriginalOf,
     large: Iterable[int],
     tiles: Iterable[int],
     side: int,
     progress: Progress,
-) -> dict[int, Picture]:
-    """Pictures by id; what cannot be read now is left out.
+) -> Taken:
+    """The pictures of the images whose ids are given.
 
     Args:
-        uris: of every image, by id; sizes: their width and height as stored, by id.
+        original: gives an image by its id.
         large: ids that need a JPEG of at most `side` pixels; tiles: ids that need a tile.
     """
     in_rows, on_map = set(large), set(tiles)
     wanted = sorted(in_rows | on_map)
-    reader = ImageReader()
+    originals = [original(number) for number in wanted]
 
-    def one(number: int) -> Picture | None:
-        shape = _Shape.of(sizes[number], side if number in in_rows else TILE)
-        return _take(reader.read, uris[number], shape, number in in_rows, number in on_map)
+    def one(number: int, original: Original) -> Picture | str:
+        try:
+            return _take(pictures, original, side if number in in_rows else None, number in on_map)
+        except DecodeError as error:
+            return str(error)
 
-    is_local = all(uris[number].startswith("file:") for number in wanted)
-    pictures = {}
-    readers = LOCAL_READERS if is_local else REMOTE_READERS
+    taken = Taken({}, {})
+    readers = LOCAL_READERS if all(is_local(original.uri) for original in originals) else REMOTE_READERS
     with ThreadPoolExecutor(readers, "thumbnails") as pool, progress.task("Pictures", len(wanted)) as task:
-        for number, picture in zip(wanted, pool.map(one, wanted), strict=True):
+        for number, found in zip(wanted, pool.map(one, wanted, originals), strict=True):
             task.advance()
-            if picture is not None:
-                pictures[number] = picture
-    return pictures
+            if isinstance(found, Picture):
+                taken.pictures[number] = found
+            else:
+                taken.missing[number] = found
+    return taken
 
 
 def sheet(tiles: Sequence[Image.Image]) -> tuple[bytes, int]:
@@ -85,36 +112,33 @@ def sheet(tiles: Sequence[Image.Image]) -> tuple[bytes, int]:
     return _jpeg(whole, 72), columns
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """How large a thumbnail has to be: `longest` pixels along its longer side, uncut if `is_whole`."""
-
-    longest: int
-    is_whole: bool
-
-    @classmethod
-    def of(cls, size: tuple[int, int], side: int) -> _Shape:
-        longer, shorter = max(size), max(min(size), 1)
-        is_whole = longer > SQUARE_UP_TO * shorter
-        # Cutting an oblong square leaves its shorter side. A small image is not blown up: the browser does it as well.
-        needed = side if is_whole else round(side * longer / shorter)
-        return cls(max(1, min(needed, longer)), is_whole)
+def _take(pictures: Pictures, original: Original, side: int | None, wants_tile: bool) -> Picture:
+    """`side` is that of a picture for a row, None where only a tile is wanted. Raises DecodeError."""
+    longer, shorter = max(original.width or 1, original.height or 1), min(original.width or 1, original.height or 1)
+    is_whole = longer > SQUARE_UP_TO * shorter
+    needed = side or TILE
+    # Cutting an oblong square leaves its shorter side.
+    size = needed if is_whole else round(needed * longer / shorter)
+    jpeg = pictures.exact(original, max(size, LEAST_KEPT)).jpeg
+    kept = decode(jpeg, least_size=None if side else TILE)
+    tile = kept.resize((TILE, TILE), Image.Resampling.BILINEAR, _square(kept), 3.0) if wants_tile else None
+    return Picture(_jpeg(_shown(kept, side, is_whole), 82) if side else None, tile, is_whole)
 
 
-def _take(read: Read, uri: str, shape: _Shape, wants_jpeg: bool, wants_tile: bool) -> Picture | None:
-    try:
-        small = thumbnail(read(uri), shape.longest)
-    except (ShoalError, OSError):  # gone or changed since it was clustered: the page says so in its place
-        return None
-    tile = _square(small).resize((TILE, TILE), Image.Resampling.BILINEAR) if wants_tile else None
-    shown = small if shape.is_whole else _square(small)
-    return Picture(_jpeg(shown, 82) if wants_jpeg else None, tile, shape.is_whole)
+def _shown(kept: Image.Image, side: int, is_whole: bool) -> Image.Image:
+    """Cut square or left whole, within `side` pixels a side. What is small stays so: the browser can blow it up too."""
+    box = (0, 0, *kept.size) if is_whole else _square(kept)
+    width, height = box[2] - box[0], box[3] - box[1]
+    scale = min(1.0, side / max(width, height))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return kept.resize(size, Image.Resampling.HAMMING, box, 3.0)
 
 
-def _square(image: Image.Image) -> Image.Image:
+def _square(image: Image.Image) -> tuple[int, int, int, int]:
+    """The largest square in the middle: left, top, right, bottom."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    return left, top, left + side, top + side
 
 
 def _jpeg(image: Image.Image, quality: int) -> bytes:

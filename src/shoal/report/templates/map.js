@@ -186,12 +186,19 @@
     const { width, height } = canvas.getBoundingClientRect();
     const at = frame(width, height);
     let best = -1, least = 18 * 18;
-    for (let candidate = 0; candidate < map.pictured; candidate++) {
+    for (let candidate = 0; candidate < map.named; candidate++) {
       if (!isShown(candidate)) continue;
       const dx = at.x(xs[candidate]) - px, dy = at.y(ys[candidate]) - py;
       if (dx * dx + dy * dy < least) { least = dx * dx + dy * dy; best = candidate; }
     }
     return best;
+  };
+  const pictureOf = (found) => {
+    if (found >= map.pictured) return [];
+    const picture = document.createElement("canvas");
+    picture.width = picture.height = 144;
+    if (isLoaded) drawTile(picture.getContext("2d"), found, 0, 0, 144);
+    return [picture];
   };
   const point = (event) => {
     const box = canvas.getBoundingClientRect();
@@ -199,14 +206,11 @@
     const found = nearest(px, py);
     hover.hidden = found < 0;
     if (found < 0) return;
-    const picture = document.createElement("canvas");
-    picture.width = picture.height = 144;
-    if (isLoaded) drawTile(picture.getContext("2d"), found, 0, 0, 144);
     const words = document.createElement("span");
     const name = document.createElement("b");
     name.textContent = map.names[found].split("/").pop();
-    words.append(name, `cluster ${clusters[found]}, confidence ${(confidence[found] / 100).toFixed(2)}${unsure[found] ? ", unsure" : ""}`);
-    hover.replaceChildren(picture, words);
+    words.append(name, `cluster ${clusters[found]}, confidence ${(confidence[found] / 100).toFixed(2)}${unsure[found] ? ", unsure" : ""}${found < map.pictured ? "" : "; picture not available"}`);
+    hover.replaceChildren(...pictureOf(found), words);
     hover.style.left = `${Math.max(8, Math.min(px + 16, box.width - hover.offsetWidth - 8))}px`;
     hover.style.top = `${py + 16 + hover.offsetHeight > box.height ? py - hover.offsetHeight - 12 : py + 16}px`;
   };

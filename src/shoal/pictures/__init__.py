@@ -1,0 +1,1 @@
+"""Small pictures of a run's images, made once and kept in the run: for the page, the report, and what is published."""
