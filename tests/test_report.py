@@ -306,7 +306,7 @@ def test_the_recall_of_approximate_neighbours_is_told(tmp_path: Path, recall: fl
 
 
 def contents(run: RunDir) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in run.report.iterdir()}
+    return {path.name: path.read_bytes() for path in (run.root / "report").iterdir()}
 
 
 def test_a_report_is_the_same_whether_its_pictures_were_kept_or_made(tmp_path: Path) -> None:
