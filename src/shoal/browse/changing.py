@@ -16,9 +16,9 @@ from shoal.browse.looking import site_of
 from shoal.browse.site import OpenedRun
 from shoal.corrections import changes
 from shoal.corrections.changes import StaleError
-from shoal.corrections.corrected import Corrected, corrected_by
+from shoal.corrections.corrected import Corrected
 from shoal.corrections.edit import REDO, UNDO, Edit, ranges_of
-from shoal.corrections.log import append, in_force
+from shoal.corrections.log import in_force
 from shoal.errors import RequestError
 
 router = APIRouter(prefix="/api")
@@ -64,11 +64,11 @@ def edit(request: Request, wanted: answers.EditRequest) -> dict[str, Any]:
                 raise StaleError(f"another window changed something since: {error}") from error
             raise
         if since:
-            seen = corrected_by(opened.view.run_dir, opened.view.base, log[: wanted.base_version])
+            seen = opened.view.corrected(log[: wanted.base_version])
             changes.check_still_true(made, seen, current, since)
         return made
 
-    append(opened.view.run_dir, make)
+    opened.view.append(make)
     after = opened.view.snapshot().corrected
     return {"version": after.version, "base": after.base, "changed": _changed(before, after)}
 
@@ -106,7 +106,7 @@ async def events(
 
 def _current(opened: OpenedRun, log: Sequence[Edit], base: str) -> Corrected:
     """The clusters after `log`. Raises StaleError if they are of another clustering than the page shows."""
-    current = corrected_by(opened.view.run_dir, opened.view.base, log)
+    current = opened.view.corrected(log)
     if base != current.base:
         raise StaleError("the clusters were made anew since this page was loaded; load it again")
     return current

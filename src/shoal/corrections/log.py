@@ -6,9 +6,11 @@ never told to anybody as done.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import filelock
@@ -19,31 +21,99 @@ from shoal.rundir import RunDir
 
 LOCK_SECONDS: Final = 10.0
 
+Stamp = tuple[int, int, int]
+
 
 def read_log(run_dir: RunDir) -> list[Edit]:
     """All lines in order; none if nothing was ever changed. Raises RunError if a line is not readable."""
-    try:
-        data = run_dir.edits.read_bytes()
-    except FileNotFoundError:
-        return []
-    return [_read(line, number) for number, line in enumerate(data.split(b"\n")[:-1], 1)]
+    return Log(run_dir.edits).read()
 
 
 def append(run_dir: RunDir, make: Callable[[Sequence[Edit]], Edit]) -> Edit:
-    """Append what `make` makes of the log as it is under the lock, so that no other writer comes between.
+    """Append an edit, as `Log.append` does."""
+    return Log(run_dir.edits).append(make)
 
-    Raises:
-        RunLockedError: another writer holds the log for longer than any append takes.
-        Whatever `make` raises; then nothing is written.
+
+class Log:
+    """A log that is read again and again: of what was read before, only what is new since is parsed.
+
+    The same lines give the same objects each time, so that who asks can tell by `is` what is new. May be used from
+    several threads.
     """
-    lock = filelock.FileLock(run_dir.edits.with_name("edits.lock"), timeout=LOCK_SECONDS)
-    try:
-        with lock:
-            edit = make(read_log(run_dir))
-            _append_line(run_dir, edit.to_line())
-            return edit
-    except filelock.Timeout as error:
-        raise RunLockedError(f"{run_dir.edits} is held by another writer; try again") from error
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._edits: list[Edit] = []
+        self._size = 0  # bytes of those lines
+        self._digest = hashlib.blake2b()  # of those bytes
+        self._stamp: Stamp | None = None  # of the file when it was read
+
+    def read(self) -> list[Edit]:
+        """All lines in order; none if nothing was ever changed. Raises RunError if a line is not readable."""
+        with self._lock:
+            return self._read()
+
+    def append(self, make: Callable[[Sequence[Edit]], Edit]) -> Edit:
+        """Append what `make` makes of the log as it is under the lock, so that no other writer comes between.
+
+        Raises:
+            RunLockedError: another writer holds the log for longer than any append takes.
+            Whatever `make` raises; then nothing is written.
+        """
+        lock = filelock.FileLock(self._path.with_name("edits.lock"), timeout=LOCK_SECONDS)
+        try:
+            with lock:
+                edit = make(self.read())
+                with self._lock:
+                    self._write(edit.to_line())
+                return edit
+        except filelock.Timeout as error:
+            raise RunLockedError(f"{self._path} is held by another writer; try again") from error
+
+    def _read(self) -> list[Edit]:
+        try:
+            with self._path.open("rb") as file:
+                stamp = _stamp(file.fileno())
+                if stamp == self._stamp:
+                    return list(self._edits)
+                data = file.read()
+        except FileNotFoundError:
+            self._forget()
+            return []
+        # Somebody else wrote. If it is still what we know and more, only the rest is new.
+        if hashlib.blake2b(memoryview(data)[: self._size]).digest() != self._digest.digest():
+            self._forget()
+        self._take(data[self._size :])
+        self._stamp = stamp
+        return list(self._edits)
+
+    def _take(self, data: bytes) -> None:
+        """Parse whole lines that come after those known. If one is not readable, none counts as known."""
+        whole = data[: data.rfind(b"\n") + 1]
+        first = len(self._edits) + 1
+        edits = [Edit.from_line(line, number) for number, line in enumerate(whole.split(b"\n")[:-1], first)]
+        self._edits += edits
+        self._size += len(whole)
+        self._digest.update(whole)
+
+    def _write(self, line: bytes) -> None:
+        """Write a line after the last whole one, in the place of what a killed writer left of one."""
+        with self._path.open("ab+") as file:
+            is_known = _stamp(file.fileno()) == self._stamp
+            if not is_known:  # there was no file, or somebody wrote into it by hand
+                file.seek(0)
+            file.truncate(self._size if is_known else file.read().rfind(b"\n") + 1)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+            stamp = _stamp(file.fileno())
+        if is_known:
+            self._take(line)
+            self._stamp = stamp
 
 
 def in_force(log: Sequence[Edit]) -> tuple[list[Edit], list[Edit]]:
@@ -63,15 +133,7 @@ def in_force(log: Sequence[Edit]) -> tuple[list[Edit], list[Edit]]:
     return done, undone
 
 
-@lru_cache(maxsize=4096)  # every append reads the log again, and nearly all of it is as it was
-def _read(line: bytes, number: int) -> Edit:
-    return Edit.from_line(line, number)
-
-
-def _append_line(run_dir: RunDir, line: bytes) -> None:
-    with run_dir.edits.open("ab+") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+def _stamp(descriptor: int) -> Stamp:
+    """What changes when a file is written to or replaced."""
+    found = os.fstat(descriptor)
+    return found.st_ino, found.st_size, found.st_mtime_ns
