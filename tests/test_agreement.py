@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from itertools import pairwise
 
 import numpy as np
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import top_k_accuracy_score
 
-from shoal.cluster.kmeans import COSINE
+from shoal.cluster.kmeans import COSINE, EUCLIDEAN
 from shoal.cluster.model import NO_LIMIT, ClusterModel
 from shoal.cluster.space import ClusterSpace
+from shoal.corrections.model import CorrectedModel
 from shoal.embeddings import normalise_rows
 from shoal.evaluate.agreement import agreement
 from shoal.evaluate.metrics import clustering_accuracy, matching, top_accuracy
@@ -102,18 +104,43 @@ def test_ranking_follows_the_scores_and_starts_with_the_assigned_cluster() -> No
     centroids = normalise_rows(generator.standard_normal((9, 6)).astype(np.float32))
     model = ClusterModel(space, centroids, 5.0, np.full(9, -1, np.float32), NO_LIMIT)
     features = generator.standard_normal((50, 6)).astype(np.float32)
-    ranked = ranked_clusters(model, features, 5)
+    ranked = ranked_clusters(CorrectedModel(model, np.arange(9, dtype=np.int32), {}), features, 5)
     scores = space.transform(features) @ centroids.T
     assert (np.diff(np.take_along_axis(scores, ranked, axis=1), axis=1) <= 0).all()
     found = model.assign(features)
     assert ranked[:, 0].tolist() == found.cluster.tolist()
     assert ranked[:, 1].tolist() == found.runner_up.tolist()
-    assert ranked_clusters(model, features, 20).shape == (50, 9)
+    assert ranked_clusters(CorrectedModel(model, np.arange(9, dtype=np.int32), {}), features, 20).shape == (50, 9)
+
+
+@pytest.mark.parametrize("concentration", [0.5, 5.0, 5000.0])  # the last leaves nearly all posteriors at 0
+def test_clusters_of_several_centroids_are_as_likely_as_those_together(concentration: float) -> None:
+    generator = np.random.default_rng(4)
+    centroids = generator.standard_normal((7, 6)).astype(np.float32)
+    model = ClusterModel(ClusterSpace(EUCLIDEAN, np.zeros(6, np.float32)), centroids, concentration, np.zeros(7), 1.0)
+    numbers = np.array([4, 0, 9, 4, 2, 9, 9], np.int32)  # merged, with gaps, in no order
+    features = generator.standard_normal((40, 6)).astype(np.float32)
+    ranked = ranked_clusters(CorrectedModel(model, numbers, {}), features, 5)
+    assert ranked.shape == (40, 4)
+    for row, point in zip(ranked, features.astype(np.float64), strict=True):
+        together = {number: Decimal(0) for number in (4, 0, 9, 2)}
+        for number, centroid in zip(numbers.tolist(), centroids.astype(np.float64), strict=True):
+            together[number] += Decimal(-concentration * float((point - centroid) @ (point - centroid)) / 2).exp()
+        assert row.tolist() == sorted(together, key=lambda number: -together[number])
+
+
+def test_without_any_centroid_nothing_is_ranked() -> None:
+    space = ClusterSpace(COSINE, np.zeros(6, np.float32))
+    model = ClusterModel(space, np.empty((0, 6), np.float32), 5.0, np.empty(0, np.float32), NO_LIMIT)
+    none = CorrectedModel(model, np.empty(0, np.int32), {})
+    assert ranked_clusters(none, np.ones((3, 6), np.float32), 5).shape == (3, 0)
 
 
 def test_the_recorded_cluster_leads_and_nothing_is_listed_twice() -> None:
-    ranked = np.array([[3, 1, 2], [3, 1, 2], [3, 1, 2]], np.int32)
-    assert led_by(np.array([3, 2, 7], np.int32), ranked).tolist() == [[3, 1, 2], [2, 3, 1], [7, 3, 1]]
+    own, ranked = np.array([3, 2, 7], np.int32), np.array([[3, 1, 2], [3, 1, 2], [3, 1, 2]], np.int32)
+    assert led_by(own, ranked, 3).tolist() == [[3, 1, 2], [2, 3, 1], [7, 3, 1]]
+    assert led_by(own, ranked, 5).tolist() == [[3, 1, 2, -1], [2, 3, 1, -1], [7, 3, 1, 2]]
+    assert led_by(own, np.empty((3, 0), np.int32), 5).tolist() == [[3], [2], [7]]
 
 
 def test_agreement_judges_confidence_by_the_matched_label_and_by_the_majority() -> None:

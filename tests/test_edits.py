@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal import records
+from shoal.browse.run_view import RunView
 from shoal.corrections import changes
+from shoal.corrections.base import Base
 from shoal.corrections.changes import StaleError
 from shoal.corrections.corrected import Corrected, corrected_by, read_corrected
-from shoal.corrections.edit import REDO, SAMPLE, UNDO, Edit, Reference, ids_of, ranges_of
-from shoal.corrections.log import append, in_force, read_log
+from shoal.corrections.edit import REDO, SAMPLE, UNDO, Edit, Reference, Refitted, ids_of, ranges_of
+from shoal.corrections.log import Log, append, in_force, read_log
+from shoal.corrections.replay import MOST_BYTES, Replay, Replayer, _worth_keeping, replay
 from shoal.errors import RequestError, RunError
 from shoal.rundir import RunDir
 from small_run import write_small_run
@@ -304,7 +309,202 @@ def test_many_writers_lose_no_line(run: RunDir) -> None:
     assert {edit.name for edit in log} == {f"name {number}" for number in range(30)}
 
 
+def by_hand(run: RunDir, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    run.edits.write_bytes(b"".join(change(run.edits.read_bytes().splitlines(keepends=True))))
+
+
+RENAMED = {"same length": b'"name 1"', "longer": b'"another name"', "shorter": b'"n"'}
+
+
+@pytest.mark.parametrize("name", RENAMED.values(), ids=RENAMED)
+@pytest.mark.parametrize("is_longer", [False, True], ids=["", "and a line more"])
+def test_a_log_that_was_changed_by_hand_is_read_anew(run: RunDir, name: bytes, is_longer: bool) -> None:
+    log = Log(run.edits)
+    for number in range(3):
+        log.append(lambda lines, number=number: changes.rename(read_corrected(run), number, f"name {number}"))
+    assert [edit.name for edit in log.read()] == ["name 0", "name 1", "name 2"]
+    by_hand(run, lambda lines: [line.replace(b'"name 0"', name) for line in lines] + lines[1:2] * is_longer)
+    assert [edit.to_line() for edit in log.read()] == [edit.to_line() for edit in read_log(run)]
+    assert log.read()[0].name == json.loads(name)
+    assert len(log.read()) == 3 + is_longer
+
+
+def test_a_log_that_was_cut_or_taken_away_by_hand_is_read_anew(run: RunDir) -> None:
+    log = Log(run.edits)
+    for number in range(3):
+        log.append(lambda lines, number=number: changes.rename(read_corrected(run), number, f"name {number}"))
+    by_hand(run, lambda lines: lines[:1])
+    assert [edit.name for edit in log.read()] == ["name 0"]
+    log.append(lambda lines: changes.rename(read_corrected(run), 0, "after"))
+    assert [(edit.n, edit.name) for edit in read_log(run)] == [(1, "name 0"), (2, "after")]
+    run.edits.unlink()
+    assert log.read() == []
+    log.append(lambda lines: changes.rename(read_corrected(run), 0, "anew"))
+    assert [(edit.n, edit.name) for edit in log.read()] == [(1, "anew")]
+
+
+def test_what_was_written_by_hand_while_an_edit_was_made_is_not_cut_off(run: RunDir) -> None:
+    do(run, changes.rename, 0, "a")
+    log = Log(run.edits)
+
+    def make(lines: Sequence[Edit]) -> Edit:
+        by_hand(run, lambda lines: lines + lines)
+        return changes.rename(read_corrected(run), 1, "b")
+
+    log.append(make)
+    assert [edit.name for edit in log.read()] == ["a", "a", "b"]
+
+
+def test_a_line_that_is_none_is_told_each_time_and_forgotten_once_mended(run: RunDir) -> None:
+    log = Log(run.edits)
+    log.append(lambda lines: changes.rename(read_corrected(run), 0, "a"))
+    whole = run.edits.read_bytes()
+    run.edits.write_bytes(whole + b"{}\n")
+    for _ in range(2):
+        with pytest.raises(RunError, match="line 2 is not readable"):
+            log.read()
+    run.edits.write_bytes(whole)
+    assert [edit.name for edit in log.read()] == ["a"]
+
+
+def test_known_lines_are_the_same_objects(run: RunDir) -> None:
+    log = Log(run.edits)
+    log.append(lambda lines: changes.rename(read_corrected(run), 0, "a"))
+    (first,) = log.read()
+    do(run, changes.rename, 1, "by another window")
+    log.append(lambda lines: changes.rename(read_corrected(run), 2, "c"))
+    assert [edit.name for edit in log.read()] == ["a", "by another window", "c"]
+    assert log.read()[0] is first
+    assert all(one is other for one, other in zip(log.read(), log.read(), strict=True))
+
+
+# -- a log that grows --------------------------------------------------------------------------------------------------
+
+
+ROWS = 24
+DIGESTS = ("a" * 16, "b" * 16)
+
+
+def clustering(digest: str) -> Base:
+    """24 images; row 5 is a copy of 4, and 17 of 16. In `a` they are in order, in `b` in turn."""
+    rows = np.arange(ROWS)
+    original = np.where(np.isin(rows, (5, 17)), rows - 1, rows)
+    cluster = (rows[original] // 6 if digest == DIGESTS[0] else rows[original] % 3).astype(np.int32)
+    values = np.linspace(0, 1, ROWS, dtype=np.float32)
+    return Base(rows * 3, original, cluster, values, values < 0.3, values, cluster[::-1].copy(), digest, Path(digest))
+
+
+BASES = {digest: clustering(digest) for digest in DIGESTS}
+IMAGES = st.lists(st.sampled_from([*range(0, ROWS * 3, 3), 1000]), min_size=1, max_size=6, unique=True).map(
+    lambda ids: np.array(sorted(ids))
+)
+CLUSTERS = st.builds(Reference.of, st.integers(0, 7), IMAGES)
+KNOWN = st.sampled_from(DIGESTS)
+
+
+@st.composite
+def edits(draw: st.DrawFn) -> Edit:
+    """Any edit, on either clustering; most of what it names is there."""
+    op = draw(st.sampled_from(["rename", "merge", "split", "move", "new", "noise", "refit", *[UNDO, REDO] * 2]))
+    line: dict[str, Any] = {"n": 0, "op": op, "base": draw(KNOWN), "time": ""}
+    number = (draw(st.integers(3, 9)),)
+    about: dict[str, Any] = {}
+    match op:
+        case "rename":
+            about = {"clusters": (draw(CLUSTERS),), "name": draw(st.sampled_from(["x", "y", None]))}
+        case "merge":
+            about = {"clusters": tuple(draw(st.lists(CLUSTERS, min_size=2, max_size=3)))}
+        case "split":
+            about = {"clusters": (draw(CLUSTERS),), "parts": (draw(IMAGES), draw(IMAGES)), "new": number}
+        case "move":
+            about = {"clusters": (draw(CLUSTERS),), "ids": draw(IMAGES)}
+        case "new":
+            about = {"op": "move", "ids": draw(IMAGES), "new": number, "name": draw(st.sampled_from(["z", None]))}
+        case "noise":
+            about = {"ids": draw(IMAGES), "new": draw(st.sampled_from([number, ()]))}
+        case "refit":
+            about = {"refitted": Refitted(draw(KNOWN), {0: "fitted"}, None, draw(IMAGES), {0: 1, 1: 0}, {})}
+    return Edit(**line | about)
+
+
+def numbered(log: Sequence[Edit]) -> list[Edit]:
+    return [dataclasses.replace(edit, n=number) for number, edit in enumerate(log, 1)]
+
+
+def assert_same(one: Replay, other: Replay) -> None:
+    for field in dataclasses.fields(Replay):
+        ours, theirs = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(ours, np.ndarray):
+            assert ours.tolist() == theirs.tolist(), field.name
+        else:
+            assert ours == theirs, field.name
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(edits(), max_size=25), st.data())
+def test_one_edit_more_gives_what_all_of_them_give(lines: list[Edit], data: st.DataObject) -> None:
+    """Whatever was asked for before: a log that grew, how it was earlier, one changed by hand, another clustering."""
+    log, base, length = numbered(lines), BASES[DIGESTS[0]], 0
+    replayer = Replayer(BASES.get)
+    for _ in range(12):
+        match data.draw(st.sampled_from(["grow", "grow", "grow", "earlier", "by hand", "cluster"])):
+            case "grow":
+                length = min(len(log), length + data.draw(st.integers(1, 4)))
+            case "earlier":
+                earlier = data.draw(st.integers(0, length))
+                assert_same(replayer.after(base, log[:earlier]), replay(base, log[:earlier], BASES.get))
+            case "by hand":
+                place = data.draw(st.integers(0, len(log)))
+                log = numbered([*log[:place], *data.draw(st.lists(edits(), max_size=3)), *log[place + 1 :]])
+                length = min(length, len(log))
+            case "cluster":
+                base = BASES[data.draw(KNOWN)]
+        assert_same(replayer.after(base, log[:length]), replay(base, log[:length], BASES.get))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 6000), st.integers(0, 6000), st.integers(1, 200 << 20))
+def test_states_are_kept_where_they_are_near_and_no_more_than_fit(count: int, more: int, state_bytes: int) -> None:
+    total = count + more
+    kept = np.array(sorted(_worth_keeping(count, total, state_bytes)))
+    assert {0, count} <= set(kept.tolist()) <= set(range(total + 1))
+    places = np.arange(total + 1)
+    way = places - kept[np.searchsorted(kept, places, side="right") - 1]
+    assert (way <= 2 * np.abs(places - count)).all()
+    if state_bytes < 1 << 19:  # of 100,000 images
+        assert (way <= np.abs(places - count) / 4).all()
+    assert len(kept) * state_bytes <= MOST_BYTES or len(kept) <= 4 * np.log2(total + 2) + 4
+
+
+def test_an_undo_and_a_line_of_another_window_are_seen(run: RunDir) -> None:
+    view = RunView(run)
+    do(run, changes.merge, [0, 1])
+    assert view.snapshot().corrected.numbers == [0, 2]
+    do(run, changes.move, [25], 0)
+    assert view.snapshot().corrected.members(0).tolist() == [*range(20), 25]
+    undo(run)
+    undo(run)
+    assert view.snapshot().corrected.numbers == [0, 1, 2]
+    assert view.snapshot(1).corrected.numbers == [0, 2]
+    by_hand(run, lambda lines: [line.replace(b'"cluster":0', b'"cluster":2') for line in lines[:1]])
+    assert view.snapshot().corrected.members(2).tolist() == list(range(10, 30))
+
+
 # -- carried over to another clustering --------------------------------------------------------------------------------
+
+
+def test_a_new_cluster_that_was_carried_over_keeps_its_number(run: RunDir) -> None:
+    do(run, changes.move, [1, 2, 3], None, "theirs")
+    write_clusters(run, [(number // 10 + 1) % 3 for number in range(30)])
+    carried = read_corrected(run)
+    assert carried.names == {3: "theirs"}
+    more = do(run, changes.move, [11], None, "mine")
+    assert more.names == {3: "theirs", 4: "mine"}
+    assert more.members(3).tolist() == [1, 2, 3]
+    assert do(run, changes.rename, 3, "ours").names == {3: "ours", 4: "mine"}
+    undo(run)
+    undo(run)
+    assert do(run, changes.move, [12], None).numbers == [0, 1, 2, 3, 5]  # 4 was given once
 
 
 def test_edits_follow_their_clusters_to_other_numbers(run: RunDir) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from drafted import run_stage
-from shoal import records
+from shoal import pipeline, records
 from shoal.config import ClusterConfig
+from shoal.corrections import changes
+from shoal.corrections.corrected import Corrected, read_corrected
+from shoal.corrections.edit import Edit
+from shoal.corrections.log import append
+from shoal.corrections.model import corrected_model, load_model
+from shoal.corrections.refit import refit
+from shoal.embeddings import EmbeddingStore
 from shoal.errors import RequestError, RunError
 from shoal.evaluate import stage
 from shoal.evaluate.evaluate import evaluate, keep, write
 from shoal.evaluate.labels import read_labels
-from shoal.evaluate.metrics import clustering_accuracy
+from shoal.evaluate.metrics import clustering_accuracy, confusion, matching
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_file
 from small_run import write_small_run
@@ -162,6 +171,89 @@ def test_numbers_from_parquet_and_a_byte_order_mark_are_read(run: RunDir, tmp_pa
 def test_spreadsheets_of_other_countries(run: RunDir, tmp_path: Path, data: bytes) -> None:
     (tmp_path / "labels.csv").write_bytes(data)
     assert read_labels(run, str(tmp_path / "labels.csv")).by_id == {0: "A"}
+
+
+KINDS, EACH = 9, 40
+
+
+@pytest.fixture
+def grouped(tmp_path: Path) -> RunDir:
+    """360 images of nine kinds that run into each other, in nine clusters; every tenth is a copy of the one before."""
+    generator = np.random.default_rng(5)
+    kinds = np.repeat(np.arange(KINDS), EACH)
+    vectors = 3 + 4 * np.eye(KINDS, 24)[kinds] + 1.6 * generator.standard_normal((len(kinds), 24))
+    statuses = [DUPLICATE if number % 10 == 9 else OK for number in range(len(kinds))]
+    run_dir = write_small_run(tmp_path / "grouped", vectors, statuses)
+    images = run_dir.read_images()
+    paths = [f"kind{kind}/{number}.png" for number, kind in enumerate(kinds)]
+    records.write_table(run_dir.images, images.set_column(1, "path", pa.array(paths)))
+    (tmp_path / "images").mkdir()
+    config = ClusterConfig((str(tmp_path / "images"),), clusters=str(KINDS))
+    pipeline.run(config, run_dir, [one for one in pipeline.clustering_stages() if one.name == "cluster"], Progress())
+    return run_dir
+
+
+def correct(run_dir: RunDir, make: Callable[..., Edit], *arguments: object) -> Corrected:
+    append(run_dir, lambda log: make(read_corrected(run_dir), *arguments))
+    return read_corrected(run_dir)
+
+
+def literal_top5(run_dir: RunDir) -> float:
+    """For each image its own cluster, then the others by the sum of their centroids' posteriors."""
+    corrected = read_corrected(run_dir)
+    model = corrected_model(run_dir, corrected)
+    points = model.model.space.transform(EmbeddingStore.open(run_dir.embeddings).read(np.arange(KINDS * EACH)))
+    labels = [path.split("/")[0] for path in run_dir.read_images()["path"].to_pylist()]
+    match = matching(confusion(labels, corrected.cluster))
+    hits = 0
+    for image, (label, own) in enumerate(zip(labels, corrected.cluster.tolist(), strict=True)):
+        point = points[corrected.original[image]].astype(np.float64)
+        shares = dict.fromkeys(model.numbers.tolist(), 0.0)
+        for number, centroid in zip(model.numbers.tolist(), model.model.centroids, strict=True):
+            shares[number] += math.exp(model.model.concentration * (float(point @ centroid) - 1))
+        others = sorted(set(shares) - {own}, key=lambda number: -shares[number])
+        hits += label in {match.get(number) for number in [own, *others][:5]}
+    return hits / len(labels)
+
+
+def test_top_five_are_of_the_clusters_as_people_corrected_them(grouped: RunDir) -> None:
+    found = [evaluate(grouped, "folders").acc_top5]
+    assert found[-1] == pytest.approx(literal_top5(grouped))
+    merged = correct(grouped, changes.merge, [1, 4])
+    merged = correct(grouped, changes.merge, [0, 7, 8])
+    assert merged.numbers == [0, 1, 2, 3, 5, 6]
+    found.append(evaluate(grouped, "folders").acc_top5)
+    assert found[-1] == pytest.approx(literal_top5(grouped))
+    correct(grouped, changes.mark_noise, merged.members(2)[:20].tolist())
+    halves = np.array_split(merged.members(3), 2)
+    correct(grouped, changes.split, 3, halves)
+    correct(grouped, changes.move, merged.members(5)[:9].tolist(), None)
+    found.append(evaluate(grouped, "folders").acc_top5)
+    assert found[-1] == pytest.approx(literal_top5(grouped))
+    refit(grouped, read_corrected(grouped).version, Progress())
+    assert len(load_model(grouped.model).numbers) > len(set(load_model(grouped.model).numbers.tolist()))
+    found.append(evaluate(grouped, "folders").acc_top5)
+    assert found[-1] == pytest.approx(literal_top5(grouped))
+    correct(grouped, changes.merge, [0, 2])
+    found.append(evaluate(grouped, "folders").acc_top5)
+    assert found[-1] == pytest.approx(literal_top5(grouped))
+    assert all(0 < one < 1 for one in found if one is not None)
+    assert len(set(found)) == len(found)
+
+
+def test_where_there_are_fewer_than_five_the_noise_takes_no_place_from_another(grouped: RunDir) -> None:
+    merged = correct(grouped, changes.merge, [0, 1, 2, 3, 4, 5])
+    correct(grouped, changes.mark_noise, merged.members(6).tolist())
+    assert read_corrected(grouped).numbers == [0, 7, 8, 9]
+    found = evaluate(grouped, "folders")
+    assert found.acc_top5 == pytest.approx(literal_top5(grouped))
+    assert found.acc_top5 > found.acc
+
+
+def test_where_all_is_noise_only_the_noise_is_ranked(grouped: RunDir) -> None:
+    correct(grouped, changes.mark_noise, list(range(KINDS * EACH)))
+    found = evaluate(grouped, "folders")
+    assert found.acc_top5 == found.acc == pytest.approx(1 / KINDS)
 
 
 def test_neighbour_purity_leaves_duplicates_out(run: RunDir) -> None:

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from hub_stand_in import Hub, serving
 from pictures import paint
-from shoal import ImageClusterer, pipeline
+from shoal import ImageClusterer, cache, pipeline
 from shoal.cli import main
 from shoal.config import ClusterConfig
 from shoal.errors import RequestError, RunError, WorkError
@@ -99,6 +99,21 @@ def test_what_was_fetched_serves_without_the_hub(hub: Hub, run: RunDir, monkeypa
     folder = model_place(NAME)
     point_at("http://127.0.0.1:9", monkeypatch)
     assert model_place(NAME) == folder
+
+
+def test_a_cache_that_cannot_be_written_is_replaced(
+    hub: Hub, run: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    monkeypatch.setattr(cache, "_stand_in", cache._StandIn())
+    publish(run, NAME)
+    publish(run, NAME)  # which looks at what is there
+    folder = model_place(NAME)
+    assert (folder / "config.json").is_file()
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "shoal.cache"]
+    assert told.startswith(f"{tmp_path}/file/hub cannot be written (")
+    assert "HF_HOME" in told
 
 
 def test_published_again_it_is_one_more_commit_without_what_is_no_longer_in_it(hub: Hub, run: RunDir) -> None:

@@ -7,13 +7,16 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from shoal import atomic, lock
 from shoal.disk import require_free
 from shoal.errors import DiskSpaceError, RunError, RunLockedError
+from shoal.process import lives
 from shoal.rundir import FORMAT_VERSION, RunDir, digest_of
 
 
@@ -58,6 +61,48 @@ def test_a_dead_owners_lock_is_taken_over(tmp_path: Path) -> None:
     assert (tmp_path / "lock").exists()
     with RunDir(tmp_path).writing():
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
+@pytest.fixture
+def zombie(tmp_path: Path) -> Iterator[int]:
+    """A process that was killed while it wrote `tmp_path`, and whose parent has not asked how it ended."""
+    script = (
+        "import pathlib; from shoal.rundir import RunDir\n"
+        f"with RunDir(pathlib.Path({str(tmp_path)!r})).writing(): print(flush=True); input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # it holds the lock
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        yield child.pid
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="no process of this system outlives its end")
+def test_a_zombies_lock_is_taken_over(zombie: int, tmp_path: Path) -> None:
+    assert json.loads((tmp_path / "lock").read_text())["pid"] == zombie
+    assert psutil.Process(zombie).status() == psutil.STATUS_ZOMBIE
+    assert lock.writer(tmp_path / "lock") is None
+    with RunDir(tmp_path).writing():
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="no process of this system outlives its end")
+def test_a_zombies_leftovers_are_removed_and_a_living_writers_are_not(zombie: int, tmp_path: Path) -> None:
+    of_zombie, ours = (tmp_path / f".table.{pid}.0a1b2c3d.tmp" for pid in (zombie, os.getpid()))
+    for path in (of_zombie, ours):
+        path.touch()
+    atomic.remove_leftovers(tmp_path)
+    assert (of_zombie.exists(), ours.exists()) == (False, True)
+
+
+def test_a_process_that_nobody_may_look_at_may_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: psutil.Process) -> str:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "status", refuse)
+    assert lives(os.getpid())
 
 
 @pytest.mark.parametrize("change", [{"boot": "another"}, {"started": 1.0}, {"pid": 2**22 + 1}])

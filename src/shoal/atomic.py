@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
+from shoal.process import lives
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def remove_leftovers(folder: Path, pattern: str = "**/.*.tmp") -> None:
     """Remove what lies under temporary names in `folder` and whose writers died before the rename."""
     for path in list(folder.glob(pattern)):
         owner = path.name.split(".")[-3]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+        if owner.isdigit() and not lives(int(owner)):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import platform
 from importlib import metadata
-from pathlib import Path
 
+from shoal import cache, hub
 from shoal.cores import core_count
 from shoal.embed.engines import cpu_precision, resolve_device
-from shoal.embed.making import cache_folder
+from shoal.embed.prepared import ENCODERS
 from shoal.embed.weights import embedded_file
 from shoal.errors import WeightsError
 
@@ -42,6 +42,7 @@ def findings() -> list[tuple[bool, str]]:
     found += [_package(name) for name in REQUIRED]
     found.append(_weights())
     found.append((True, f"prepared encoders: {_prepared()}"))
+    found += _caches()
     found += [(True, _extra(module, purpose)) for module, purpose in OPTIONAL.items()]
     return found
 
@@ -62,9 +63,28 @@ def _weights() -> tuple[bool, str]:
 
 
 def _prepared() -> str:
-    folder: Path = cache_folder()
-    ready = [entry for entry in folder.iterdir() if (entry / "spec.json").is_file()] if folder.is_dir() else []
+    folder = cache.folder() / ENCODERS
+    try:
+        ready = [entry for entry in folder.iterdir() if (entry / "spec.json").is_file()]
+    except OSError:  # there is none yet, or nobody here may look
+        ready = []
     return f"{len(ready)} in {folder}" + ("" if ready else " (the first run makes one)")
+
+
+def _caches() -> list[tuple[bool, str]]:
+    """Folders of the user's that cannot be written."""
+    places = [(cache.folder(), cache.VARIABLE), (hub.cache_folder(), hub.VARIABLE)]
+    places += [(place, cache.OF_MATPLOTLIB) for place in cache.matplotlib_folders()]
+    found: dict[str, str] = {}
+    for place, variable in places:
+        why = cache.why_unwritable(place)
+        if why is not None:
+            found.setdefault(
+                variable,
+                f"{place} cannot be written ({why}): what belongs there goes to a temporary folder and is made anew "
+                f"each time; {variable} may name another place",
+            )
+    return [(False, line) for line in found.values()]
 
 
 def _extra(module: str, purpose: str) -> str:

@@ -7,6 +7,7 @@ ShoalError                    exit code 1
 │   ├── CollapseError                       a clustering collapsed and there was no fallback
 │   ├── NothingMeasuredError                a bench found nothing that it could run here
 │   ├── DiskSpaceError                      the disk would run full
+│   ├── CacheError                          no folder, not even a temporary one, takes what a cache would
 │   └── RunLockedError                      another process is writing the run
 ├── RequestError              exit code 2   the request was wrong
 │   ├── ConfigError                         an option has a value it cannot have
@@ -48,6 +49,10 @@ class NothingMeasuredError(WorkError):
 
 class DiskSpaceError(WorkError):
     """The disk has less free space than the work needs."""
+
+
+class CacheError(WorkError):
+    """What belongs into a cache can be written neither there nor into a temporary folder."""
 
 
 class RunLockedError(WorkError):

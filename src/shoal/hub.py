@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from shoal import cache
 from shoal.errors import RequestError, RunError, ShoalError, WorkError
 from shoal.progress import Progress
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+T = TypeVar("T")
+
 SCHEME: Final = "hf://"
+VARIABLE: Final = "HF_HOME"  # moves the folder of its client
 EXPECTED: Final = "hf://OWNER/NAME, of letters, digits, '-', '_' and '.'"
 # What opening a model reads. Named one by one: a mistyped name is not to bring somebody else's many gigabytes.
 MODEL_FILES: Final = ("config.json", "encoder.safetensors", "clusters.json", "clusters.safetensors", "names.json")
@@ -70,10 +74,34 @@ def model_place(place: str | Path, progress: Progress | None = None) -> Path:
     repo = repository(place)
     (progress or Progress()).say(f"Fetching {SCHEME}{repo} …")
     with speaking_of(repo):
-        folder = Path(client().snapshot_download(repo, allow_patterns=list(MODEL_FILES)))
+        api = client()
+        folder = Path(
+            fetch(lambda place: api.snapshot_download(repo, allow_patterns=list(MODEL_FILES), cache_dir=place))
+        )
     if not all((folder / name).is_file() for name in MODEL_FILES[:2]):
         raise RunError(f"{SCHEME}{repo} holds no model of Shoal's: it has no {MODEL_FILES[0]} and {MODEL_FILES[1]}")
     return folder
+
+
+def fetch(call: Callable[[Path | None], T]) -> T:
+    """What `call` fetches from the Hub into its client's cache (None) or, where that cannot be written, another folder.
+
+    Raises:
+        Whatever `call` raises.
+    """
+    try:
+        return call(None)
+    except Exception as error:  # some are of the disk, whatever their class
+        if not cache.is_of_the_disk(error):
+            raise
+        return call(cache.instead_of(cache_folder(), cache.words_of(error), VARIABLE) / "hub")
+
+
+def cache_folder() -> Path:
+    """Where the Hub's client keeps what it fetched."""
+    from huggingface_hub import constants  # noqa: PLC0415
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 @contextmanager

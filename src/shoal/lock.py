@@ -16,6 +16,7 @@ import psutil
 
 from shoal import atomic
 from shoal.errors import RunLockedError
+from shoal.process import lives
 
 GUARD_SECONDS = 10.0
 
@@ -39,10 +40,7 @@ class Owner:
             return True
         if self.boot != _boot_id():
             return False
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 2.0
-        except psutil.NoSuchProcess:
-            return False
+        return lives(self.pid, self.started)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from shoal.bench.embedded import Embedded, run_stages, unit_features, usable_ids
 from shoal.bench.references import REFERENCES
 from shoal.cluster.density import NOISE, nearest_cluster
 from shoal.cluster.kmeans import Labels
-from shoal.cluster.model import ClusterModel
 from shoal.config import ClusterConfig
+from shoal.corrections.model import CorrectedModel, load_model
 from shoal.embeddings import EmbeddingStore, Float32, Ids
 from shoal.errors import WorkError
 from shoal.evaluate.agreement import TOP
@@ -32,7 +32,7 @@ class Placed:
     clusters: Labels
     confidence: Float32 | None = None
     unsure: npt.NDArray[np.bool_] | None = None
-    ranked: Labels | None = None  # [n, at most 5], likeliest first
+    ranked: Labels | None = None  # [n, at most 5], likeliest first, -1 for none
 
     def digest(self) -> str:
         """To tell whether two placements are the same."""
@@ -66,7 +66,7 @@ def by_pipeline(embedded: Embedded, config: ClusterConfig) -> Outcome:
     run_stages(config, embedded.train, ("cluster",), Progress())
     record = embedded.train.stage("cluster")
     assert record is not None
-    model = ClusterModel.load(embedded.train.model)
+    model = load_model(embedded.train.model)
     fitted = _of_run(embedded.train, model)
     began = time.perf_counter()
     reported = fitted if embedded.test is None else _assigned(model, embedded.test)
@@ -102,17 +102,17 @@ def by_reference(embedded: Embedded, name: str, count: int | None, seed: int) ->
     return Outcome(Placed(labels), Placed(reported), seconds, facts)
 
 
-def _of_run(run: RunDir, model: ClusterModel) -> Placed:
+def _of_run(run: RunDir, model: CorrectedModel) -> Placed:
     """What clusters.parquet says, without duplicates, and the model's further choices."""
     ids = usable_ids(run)
     rows = run.read_clusters(["id", "cluster", "confidence", "unsure"])
     rows = rows.filter(pc.is_in(rows["id"], value_set=pa.array(ids))).sort_by("id")
     clusters = rows["cluster"].to_numpy()
-    ranked = led_by(clusters, _ranked(model, run, ids))
+    ranked = led_by(clusters, _ranked(model, run, ids), TOP)
     return Placed(clusters, rows["confidence"].to_numpy(), rows["unsure"].to_numpy(), ranked)
 
 
-def _assigned(model: ClusterModel, run: RunDir) -> Placed:
+def _assigned(model: CorrectedModel, run: RunDir) -> Placed:
     ids = usable_ids(run)
     store = EmbeddingStore.open(run.embeddings)
     blocks = [model.assign(features) for _, features in store.blocks(ids)]
@@ -121,10 +121,10 @@ def _assigned(model: ClusterModel, run: RunDir) -> Placed:
         clusters,
         np.concatenate([block.confidence for block in blocks]),
         np.concatenate([block.unsure for block in blocks]),
-        led_by(clusters, _ranked(model, run, ids)),
+        led_by(clusters, _ranked(model, run, ids), TOP),
     )
 
 
-def _ranked(model: ClusterModel, run: RunDir, ids: Ids) -> Labels:
+def _ranked(model: CorrectedModel, run: RunDir, ids: Ids) -> Labels:
     store = EmbeddingStore.open(run.embeddings)
     return np.concatenate([ranked_clusters(model, features, TOP) for _, features in store.blocks(ids)])

@@ -16,9 +16,9 @@ from shoal.browse.looking import site_of
 from shoal.browse.site import OpenedRun
 from shoal.corrections import changes
 from shoal.corrections.changes import StaleError
-from shoal.corrections.corrected import Corrected, corrected_by
+from shoal.corrections.corrected import Corrected
 from shoal.corrections.edit import REDO, UNDO, Edit, ranges_of
-from shoal.corrections.log import append, in_force
+from shoal.corrections.log import in_force
 from shoal.errors import RequestError
 
 router = APIRouter(prefix="/api")
@@ -53,8 +53,7 @@ def edit(request: Request, wanted: answers.EditRequest) -> dict[str, Any]:
     before = opened.view.snapshot().corrected
 
     def make(log: Sequence[Edit]) -> Edit:
-        run_dir, base = opened.view.now()
-        current = corrected_by(run_dir, base, log)
+        current = opened.view.corrected(log)
         if wanted.base != current.base:
             raise StaleError("the clusters were made anew since this page was loaded; load it again")
         if wanted.base_version > len(log):
@@ -67,11 +66,11 @@ def edit(request: Request, wanted: answers.EditRequest) -> dict[str, Any]:
                 raise StaleError(f"another window changed something since: {error}") from error
             raise
         if since:
-            seen = corrected_by(run_dir, base, log[: wanted.base_version])
+            seen = opened.view.corrected(log[: wanted.base_version])
             changes.check_still_true(made, seen, current, since)
         return made
 
-    append(opened.view.run_dir, make)
+    opened.view.append(make)
     after = opened.view.snapshot().corrected
     return {"version": after.version, "base": after.base, "changed": _changed(before, after)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +11,33 @@ import numpy as np
 from shoal import records
 from shoal.browse.images import Images
 from shoal.browse.snapshot import Snapshot
-from shoal.corrections.base import Base, Int32, Int64, read_base
-from shoal.corrections.corrected import corrected_by
+from shoal.corrections.base import Base, Int32, Int64, read_base, read_kept
+from shoal.corrections.corrected import Corrected, corrected_as
 from shoal.corrections.edit import Edit
-from shoal.corrections.log import read_log
+from shoal.corrections.log import Log, append, belonging
+from shoal.corrections.replay import Replayer
 from shoal.rundir import RunDir
 
 KEPT_SNAPSHOTS = 4
 
 
-@dataclass(eq=False)
 class RunView:
-    """Reads a run and keeps what it read until the run changes; what a snapshot shows is of one generation."""
+    """Reads a run and keeps what it read until the run changes; what a snapshot shows is of one generation.
 
-    run_dir: RunDir
-    _lock: threading.RLock = field(default_factory=threading.RLock)
-    _seen: tuple[float, ...] = ()
-    _base: Base | None = None
-    _images: Images | None = None
-    _log: list[Edit] = field(default_factory=list)
-    _log_seen: tuple[float, ...] = ()
-    _snapshots: dict[int, Snapshot] = field(default_factory=dict)
+    May be used from several threads.
+    """
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self.run_dir = run_dir
+        self._lock = threading.RLock()
+        self._seen: tuple[float, ...] = ()
+        self._base: Base | None = None
+        self._images: Images | None = None
+        self._log = Log(run_dir.edits)
+        self._edits: list[Edit] = []
+        self._replayer = Replayer(lambda digest: read_kept(self.run_dir, digest))
+        self._levels: tuple[Path, dict[str, Int32]] | None = None  # of the clustering last looked at, and where it is
+        self._snapshots: dict[int, Snapshot] = {}
 
     @property
     def images(self) -> Images:
@@ -40,26 +46,18 @@ class RunView:
             assert self._images is not None
             return self._images
 
-    def now(self) -> tuple[RunDir, Base]:
-        """The run's current generation, and its clusters without edits."""
-        with self._lock:
-            self._refresh()
-            assert self._base is not None
-            return self.run_dir, self._base
-
     def snapshot(self, version: int | None = None) -> Snapshot:
         """The clusters now, or as they were after `version` lines of the log. Raises KeyError if it has no so many."""
         with self._lock:
             self._refresh()
-            assert self._base is not None
             assert self._images is not None
-            wanted = len(self._log) if version is None else version
-            if not 0 <= wanted <= len(self._log):
+            wanted = len(self._edits) if version is None else version
+            if not 0 <= wanted <= len(self._edits):
                 raise KeyError(wanted)
             if wanted not in self._snapshots:
-                log = self._log[:wanted]
-                corrected = corrected_by(self.run_dir, self._base, log)
-                levels = _read_levels(corrected.source.levels, corrected.ids)
+                log = self._edits[:wanted]
+                corrected = self.corrected(log)
+                levels = self._read_levels(corrected)
                 self._snapshots[wanted] = Snapshot(
                     self.run_dir, self._images, corrected, log, levels.get("coarse"), levels.get("fine")
                 )
@@ -68,6 +66,20 @@ class RunView:
                         del self._snapshots[old]
             return self._snapshots[wanted]
 
+    def corrected(self, log: Sequence[Edit]) -> Corrected:
+        """The clusters after a log of edits: the run's own as `append` gives it, or the beginning of it."""
+        with self._lock:
+            self._refresh()
+            assert self._base is not None
+            shown = self._snapshots.get(len(log))
+            if shown is not None and shown.log == log:
+                return shown.corrected
+            return corrected_as(self._replayer.after(self._base, log), len(log))
+
+    def append(self, make: Callable[[Sequence[Edit]], Edit]) -> None:
+        """Append an edit to the run's log, as `shoal.corrections.log.append` does."""
+        append(self.run_dir, make, self._log)
+
     def _refresh(self) -> None:
         """Read again what changed on disk: another window's edits, or clusters made anew."""
         seen = stamp(self.run_dir.run_json)
@@ -75,16 +87,19 @@ class RunView:
             now = RunDir.open(self.run_dir.root)
             self._images, self._base = Images.read(now), read_base(now)
             self.run_dir = now  # the generation seen before is let go with the last snapshot of it
+            self._levels = None
             self._snapshots.clear()
-            self._seen, self._log_seen = seen, ()
-        log_seen = stamp(self.run_dir.edits)
-        if log_seen != self._log_seen:
-            log = read_log(self.run_dir)
-            if [(edit.op, edit.base, edit.time) for edit in log[: len(self._log)]] != [
-                (edit.op, edit.base, edit.time) for edit in self._log
-            ]:
-                self._snapshots.clear()  # somebody replaced the file
-            self._log, self._log_seen = log, log_seen
+            self._seen = seen
+        edits = belonging(self._log.read(), self.run_dir)
+        if edits[: len(self._edits)] != self._edits:
+            self._snapshots.clear()  # somebody replaced the file
+        self._edits = edits
+
+    def _read_levels(self, corrected: Corrected) -> dict[str, Int32]:
+        path = corrected.source.levels
+        if self._levels is None or self._levels[0] != path:
+            self._levels = path, _read_levels(path, corrected.ids)
+        return self._levels[1]
 
 
 def stamp(path: Path) -> tuple[float, ...]:

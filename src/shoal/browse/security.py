@@ -163,10 +163,10 @@ def is_loopback(host: str) -> bool:
 
 
 def _opens_with_cookie(path: str) -> bool:
-    """True for what an `<img>` or a download link fetches: pictures of images, sheets of them, finished exports."""
+    """True for what an `<img>` or a download link fetches: pictures of images, finished exports."""
     parts = path.strip("/").split("/")
     match parts[1:]:
-        case ["images", _, "thumb" | "full"] | ["atlas", _] | ["jobs", _, "file"]:
+        case ["images", _, "thumb" | "full"] | ["jobs", _, "file"]:
             return True
         case _:
             return False

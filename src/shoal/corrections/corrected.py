@@ -120,10 +120,16 @@ def corrected_digest(run_dir: RunDir) -> str:
 
 def corrected_by(run_dir: RunDir, base: Base, log: Sequence[Edit]) -> Corrected:
     """A clustering of a run after a log of edits."""
-    state = replay(base, log, lambda digest: read_kept(run_dir, digest))
+    return corrected_as(replay(base, log, lambda digest: read_kept(run_dir, digest)), len(log))
+
+
+def corrected_as(state: Replay, version: int) -> Corrected:
+    """What a log of `version` lines came to when it was replayed."""
     base, cluster = state.base, state.cluster
     changed = cluster != base.cluster
-    touched = np.isin(cluster, np.unique(np.r_[cluster[changed], base.cluster[changed]]))
+    is_touched = np.zeros(max(cluster.max(initial=-1), base.cluster.max(initial=-1)) + 1, bool)  # [numbers]
+    is_touched[cluster[changed]] = is_touched[base.cluster[changed]] = True
+    touched = is_touched[cluster]
     runner_up, merged = _runners_up(state)
     return Corrected(
         source=base,
@@ -139,7 +145,7 @@ def corrected_by(run_dir: RunDir, base: Base, log: Sequence[Edit]) -> Corrected:
         noise=state.noise,
         follow=state.follow,
         made=frozenset(state.made),
-        version=len(log),
+        version=version,
         conflicts=state.conflicts,
         next_number=state.next_number,
     )

@@ -26,7 +26,8 @@ OPERATIONS: Final = (RENAME, MERGE, SPLIT, MOVE, NOISE, REFIT, UNDO, REDO)
 
 SAMPLE: Final = 1000  # images by which a cluster is known again; of larger ones this many, evenly taken
 
-_RANGES = re.compile(r"(?:\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)?")
+_NUMBER = "[0-9]{1,18}"  # what int64 holds
+_RANGES = re.compile(f"(?:{_NUMBER}(?:-{_NUMBER})?(?:,{_NUMBER}(?:-{_NUMBER})?)*)?")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,12 +186,13 @@ def ids_of(ranges: str) -> Int64:
         raise ValueError(f"{ranges[:60]!r} is no list of ids like 3,5-9")
     if not ranges:
         return np.empty(0, np.int64)
-    bounds = np.array(
-        [(piece.split("-") * 2)[:2] if "-" not in piece else piece.split("-") for piece in ranges.split(",")]
-    )
-    firsts, lasts = bounds.astype(np.int64).T
+    numbers = np.fromstring(ranges.replace("-", ","), np.int64, sep=",")
+    marks = np.frombuffer(ranges.encode(), np.uint8)
+    begins = marks[(marks == ord(",")) | (marks == ord("-"))] == ord(",")  # does the number after a mark begin a range?
+    firsts, lasts = numbers[np.r_[True, begins]], numbers[np.r_[begins, True]]
     lengths = lasts - firsts + 1
     if (lengths < 1).any() or lengths.sum() > 1 << 31:
         raise ValueError(f"{ranges[:60]!r} has a range that runs backwards, or too many ids")
     starts = np.repeat(firsts - np.r_[0, np.cumsum(lengths)[:-1]], lengths)
-    return np.unique(starts + np.arange(int(lengths.sum()), dtype=np.int64))
+    ids = starts + np.arange(int(lengths.sum()), dtype=np.int64)
+    return ids if (np.diff(ids) > 0).all() else np.unique(ids)

@@ -7,10 +7,12 @@ have come between.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import filelock
@@ -21,6 +23,8 @@ from shoal.rundir import RunDir
 
 LOCK_SECONDS: Final = 10.0
 
+Stamp = tuple[int, int, int]
+
 
 def read_log(run_dir: RunDir) -> list[Edit]:
     """The lines that belong to the generation seen, in order; none if nothing was ever changed.
@@ -28,73 +32,133 @@ def read_log(run_dir: RunDir) -> list[Edit]:
     Raises:
         RunError: a line is not readable.
     """
-    return _belonging(_lines(run_dir), *run_dir.files.log())
+    return belonging(Log(run_dir.edits).read(), run_dir)
 
 
-def append(run_dir: RunDir, make: Callable[[Sequence[Edit]], Edit]) -> Edit:
+def append(run_dir: RunDir, make: Callable[[Sequence[Edit]], Edit], log: Log | None = None) -> Edit:
     """Append what `make` makes of the log as it is under the lock, so that no other writer comes between.
+
+    Args:
+        log: the run's, if it was read before.
 
     Raises:
         RunLockedError: another writer holds the log for longer than any append takes.
         Whatever `make` raises; then nothing is written.
     """
-    with appending(run_dir) as log:
-        edit = make(log)
-        append_line(run_dir, edit.to_line())
+    log = log or Log(run_dir.edits)
+    with appending(run_dir, log) as lines:
+        edit = make(lines)
+        log.write(edit)
         return edit
 
 
 @contextmanager
-def appending(run_dir: RunDir) -> Iterator[list[Edit]]:
-    """Hold the log's own lock while the block runs; yields its lines as they are now.
+def appending(run_dir: RunDir, log: Log) -> Iterator[list[Edit]]:
+    """Hold the lock of a run's log while the block runs; yields the lines of the run as it is now. See `Log.held`."""
+    with log.held():
+        lines = log.read()
+        whole = belonging(lines, RunDir.open(run_dir.root))
+        if len(whole) > len(lines):  # a kill has kept the refit's line from the file
+            log.write(whole[-1])
+        yield whole
 
-    Raises:
-        RunLockedError: another writer holds it for longer than any append takes.
+
+def belonging(lines: list[Edit], run_dir: RunDir) -> list[Edit]:
+    """The lines that belong to the generation seen.
+
+    That is up to a refit that it does not know of, which made a later one; and with the one that made it.
     """
-    lock = filelock.FileLock(run_dir.edits.with_name("edits.lock"), timeout=LOCK_SECONDS)
-    try:
-        with lock:
-            now = RunDir.open(run_dir.root)
-            log = read_log(now)
-            if len(log) > len(_lines(now)):  # a kill has kept the refit's line from the file
-                append_line(now, log[-1].to_line())
-            yield log
-    except filelock.Timeout as error:
-        raise RunLockedError(f"{run_dir.edits} is held by another writer; try again") from error
-
-
-def append_line(run_dir: RunDir, line: bytes) -> None:
-    """Append a line, for who holds the log's lock."""
-    with run_dir.edits.open("ab+") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _lines(run_dir: RunDir) -> list[Edit]:
-    """Whatever lines there are."""
-    try:
-        data = run_dir.edits.read_bytes()
-    except FileNotFoundError:
-        return []
-    return [_read(line, number) for number, line in enumerate(data.split(b"\n")[:-1], 1)]
-
-
-def _belonging(lines: list[Edit], known: int | None, refit_line: str | None) -> list[Edit]:
-    """Lines up to a refit that a generation does not know of: it made a later one; and with the one that made it.
-
-    Args:
-        known: lines there were when the generation was made, at least; None: it knows all.
-        refit_line: the refit that made it.
-    """
+    known, refit_line = run_dir.files.log()
     if known is None:
         return lines
     if refit_line is not None and len(lines) == known - 1:
-        return [*lines, _read(refit_line.encode(), known)]
+        return [*lines, Edit.from_line(refit_line.encode(), known)]
     later = next((edit.n for edit in lines[known:] if edit.op == REFIT), len(lines) + 1)
     return lines[: later - 1]
+
+
+class Log:
+    """A log that is read again and again: of what was read before, only what is new since is parsed.
+
+    The same lines give the same objects each time, so that who asks can tell by `is` what is new. May be used from
+    several threads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._edits: list[Edit] = []
+        self._size = 0  # bytes of those lines
+        self._digest = hashlib.blake2b()  # of those bytes
+        self._stamp: Stamp | None = None  # of the file when it was read
+
+    def read(self) -> list[Edit]:
+        """All lines in order; none if nothing was ever changed. Raises RunError if a line is not readable."""
+        with self._lock:
+            return self._read()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the log's own lock while the block runs, so that no other writer comes between.
+
+        Raises:
+            RunLockedError: another writer holds it for longer than any append takes.
+        """
+        lock = filelock.FileLock(self._path.with_name("edits.lock"), timeout=LOCK_SECONDS)
+        try:
+            with lock:
+                yield
+        except filelock.Timeout as error:
+            raise RunLockedError(f"{self._path} is held by another writer; try again") from error
+
+    def write(self, edit: Edit) -> None:
+        """Append a line, for who holds the lock."""
+        with self._lock:
+            self._write(edit.to_line())
+
+    def _read(self) -> list[Edit]:
+        try:
+            with self._path.open("rb") as file:
+                stamp = _stamp(file.fileno())
+                if stamp == self._stamp:
+                    return list(self._edits)
+                data = file.read()
+        except FileNotFoundError:
+            self._forget()
+            return []
+        # Somebody else wrote. If it is still what we know and more, only the rest is new.
+        if hashlib.blake2b(memoryview(data)[: self._size]).digest() != self._digest.digest():
+            self._forget()
+        self._take(data[self._size :])
+        self._stamp = stamp
+        return list(self._edits)
+
+    def _take(self, data: bytes) -> None:
+        """Parse whole lines that come after those known. If one is not readable, none counts as known."""
+        whole = data[: data.rfind(b"\n") + 1]
+        first = len(self._edits) + 1
+        edits = [Edit.from_line(line, number) for number, line in enumerate(whole.split(b"\n")[:-1], first)]
+        self._edits += edits
+        self._size += len(whole)
+        self._digest.update(whole)
+
+    def _write(self, line: bytes) -> None:
+        """Write a line after the last whole one, in the place of what a killed writer left of one."""
+        with self._path.open("ab+") as file:
+            is_known = _stamp(file.fileno()) == self._stamp
+            if not is_known:  # there was no file, or somebody wrote into it by hand
+                file.seek(0)
+            file.truncate(self._size if is_known else file.read().rfind(b"\n") + 1)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+            stamp = _stamp(file.fileno())
+        if is_known:
+            self._take(line)
+            self._stamp = stamp
 
 
 def in_force(log: Sequence[Edit]) -> tuple[list[Edit], list[Edit]]:
@@ -114,6 +178,7 @@ def in_force(log: Sequence[Edit]) -> tuple[list[Edit], list[Edit]]:
     return done, undone
 
 
-@lru_cache(maxsize=4096)  # every append reads the log again, and nearly all of it is as it was
-def _read(line: bytes, number: int) -> Edit:
-    return Edit.from_line(line, number)
+def _stamp(descriptor: int) -> Stamp:
+    """What changes when a file is written to or replaced."""
+    found = os.fstat(descriptor)
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -21,7 +21,7 @@ from shoal.corrections.changes import StaleError
 from shoal.corrections.corrected import NONE, Corrected, corrected_by
 from shoal.corrections.edit import REFIT, Edit, Refitted, now
 from shoal.corrections.fit import refit as fit_anew
-from shoal.corrections.log import append_line, appending, in_force, read_log
+from shoal.corrections.log import Log, appending, in_force, read_log
 from shoal.corrections.model import CorrectedModel, corrected_model
 from shoal.draft import Draft
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
@@ -83,12 +83,13 @@ def refit(run_dir: RunDir, version: int, progress: Progress) -> str:
         cluster = found.labels[rows]
         _write(draft, corrected, found, rows, log)
         task.advance()
-        with appending(run_dir) as lines:
+        edits = Log(run_dir.edits)
+        with appending(run_dir, edits) as lines:
             _require_seen(lines, version)
             edit = _edit(corrected, found, clustering_digest(corrected.ids, cluster), lines)
             draft.log_lines, draft.refit_line = edit.n, edit.to_line().decode().rstrip("\n")
             draft.commit()
-            append_line(run_dir, edit.to_line())
+            edits.write(edit)
         moved = int((cluster != _renumbered(corrected, found.numbers)).sum())
         return f"{len(found.numbers):,} clusters; {moved:,} other images changed their cluster"
 

@@ -8,7 +8,7 @@ longer there is kept in the log and told as a conflict.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -19,6 +19,8 @@ from shoal.corrections.log import in_force
 
 LEAST_OVERLAP: Final = 0.5  # Dice: twice the common images over the sum of both sizes
 NOISE_NAME: Final = "noise"
+DENSITIES: Final = (8, 4, 2, 1)  # of states that are kept; the first one whose states fit
+MOST_BYTES: Final = 96 << 20
 
 Kept = Callable[[str], Base | None]
 
@@ -50,6 +52,24 @@ class Replay:
     made: set[int] = field(default_factory=set)
     conflicts: dict[int, str] = field(default_factory=dict)
     created: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def copy(self) -> Replay:
+        """Another one, which may be changed."""
+        return replace(
+            self,
+            cluster=self.cluster.copy(),
+            pinned=self.pinned.copy(),
+            follow=self.follow.copy(),
+            names=dict(self.names),
+            made=set(self.made),
+            conflicts=dict(self.conflicts),
+            created=dict(self.created),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Of its arrays; the rest is small."""
+        return self.cluster.nbytes + self.pinned.nbytes + self.follow.nbytes
 
     # -- one edit -----------------------------------------------------------------------------------------------
 
@@ -181,14 +201,109 @@ class Replay:
 
 def replay(base: Base, log: Sequence[Edit], kept: Kept) -> Replay:
     """Apply the edits in force to a clustering; `kept` gives the ones that undone refits were made of."""
+    base, refit, edits = _to_apply(base, log, kept)
+    state = _first(base, refit)
+    for edit in edits:
+        state.apply(edit)
+    return _with_next_number(state, log)
+
+
+class Replayer:
+    """Replays a log that grows, as `replay` would: of what it replayed before, it applies only what is new since.
+
+    States on the way are kept, the closer to the last one asked for the denser, so that an undo, and a look at how it
+    was some edits ago, start from one nearby. Not for several threads at once.
+
+    Args:
+        kept: gives the clusterings that undone refits were made of.
+    """
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._earlier: dict[str, Base | None] = {}  # what `kept` gave, by digest
+        self._read: Base | None = None
+        self._begun: tuple[Base, Edit | None] | None = None
+        self._edits: list[Edit] = []
+        self._states: dict[int, Replay] = {}  # by how many of those edits they are after
+
+    def after(self, base: Base, log: Sequence[Edit]) -> Replay:
+        """A clustering after the edits in force. The answer is not to be changed.
+
+        Edits that are the same objects as in an earlier call count as known.
+        """
+        base, refit, edits = _to_apply(base, log, self._known_earlier(base))
+        if self._begun is None or self._begun[0] is not base or self._begun[1] is not refit:
+            self._begun, self._edits, self._states = (base, refit), [], {0: _first(base, refit)}
+        if edits != self._edits[: len(edits)]:
+            common = _common(edits, self._edits)
+            self._edits = edits
+            self._states = {count: state for count, state in self._states.items() if count <= common}
+        return _with_next_number(self._after(len(edits)), log)
+
+    def _known_earlier(self, base: Base) -> Kept:
+        """`kept`, asked once for each clustering while `base` stays, of which those last asked for are remembered."""
+        known = self._earlier if base is self._read else {}
+        self._read, self._earlier = base, {}
+
+        def kept(digest: str) -> Base | None:
+            self._earlier[digest] = known[digest] if digest in known else self._kept(digest)
+            return self._earlier[digest]
+
+        return kept
+
+    def _after(self, count: int) -> Replay:
+        """The state after so many of the edits."""
+        nearest = max(known for known in self._states if known <= count)
+        wanted = _worth_keeping(count, len(self._edits), self._states[0].nbytes)
+        state = self._states[nearest]
+        for number in range(nearest, count):
+            state = state.copy() if number in self._states else state
+            state.apply(self._edits[number])
+            if number + 1 in wanted:
+                self._states[number + 1] = state
+        self._states = {known: state for known, state in self._states.items() if known in wanted}
+        return self._states[count]
+
+
+def _common(one: Sequence[Edit], other: Sequence[Edit]) -> int:
+    """How many edits at the beginning are the same."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a is not b), min(len(one), len(other)))
+
+
+def _worth_keeping(count: int, total: int, state_bytes: int) -> set[int]:
+    """After how many of `total` edits the states are kept while the one after `count` is asked for.
+
+    Up to `density` away all of them, up to twice that every second one, and so on: the way to a place from the nearest
+    one before it is, at the first density, at most a quarter of the way from that place to `count`.
+    """
+    for density in DENSITIES:
+        kept, step = {0, count}, 1
+        while step == 1 or density * step // 2 < max(count, total - count):
+            low, high = max(0, count - density * step), min(total, count + density * step)
+            kept.update(range(low // step * step, high + 1, step))
+            step *= 2
+        if len(kept) * state_bytes <= MOST_BYTES:
+            break
+    return kept
+
+
+def _to_apply(base: Base, log: Sequence[Edit], kept: Kept) -> tuple[Base, Edit | None, list[Edit]]:
+    """The clustering to begin from, the refit that made it, if one did, and the edits in force that are not in it."""
     done, _ = in_force(log)
     base = _before_undone_refits(base, log, done, kept)
-    start = _baked(base, done)
-    state = _fresh(base) if start is None else _after_refit(base, done[start])
-    state.next_number = max([state.next_number, *_numbers_made(log, base.digest)])
-    for edit in done if start is None else done[start + 1 :]:
-        state.apply(edit)
-    return state
+    place = _baked(base, done)
+    return (base, None, done) if place is None else (base, done[place], done[place + 1 :])
+
+
+def _with_next_number(state: Replay, log: Sequence[Edit]) -> Replay:
+    """No number that was ever given on this clustering is given twice, even if that was undone."""
+    made = (number + 1 for edit in log if edit.base == state.base.digest for number in edit.new)
+    return replace(state, next_number=max([state.next_number, *made]))
+
+
+def _first(base: Base, refit: Edit | None) -> Replay:
+    return _fresh(base) if refit is None else _after_refit(base, refit)
 
 
 def _fresh(base: Base) -> Replay:
@@ -233,8 +348,3 @@ def _before_undone_refits(base: Base, log: Sequence[Edit], done: Sequence[Edit],
             break
         base = earlier
     return base
-
-
-def _numbers_made(log: Sequence[Edit], digest: str) -> list[int]:
-    """One more than each number that was ever given on this clustering, so that none is given twice."""
-    return [number + 1 for edit in log if edit.base == digest for number in edit.new]

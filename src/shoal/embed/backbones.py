@@ -21,6 +21,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shoal import hub
 from shoal.config import DEFAULT_BACKBONE
 from shoal.embed import architectures
 from shoal.embed import weights as weight_files
@@ -188,7 +189,9 @@ def _create(architecture: str, features: str, from_hub: bool) -> nn.Module:
     else:
         try:
             with _hub_that_answers():
-                model = timm.create_model(architecture, pretrained=True, **arguments)
+                model = hub.fetch(
+                    lambda place: timm.create_model(architecture, pretrained=True, cache_dir=place, **arguments)
+                )
         except Exception as error:  # the hub client raises many kinds when there is no network
             raise WeightsError(
                 f"the weights of {architecture!r} are not on this machine and could not be fetched from the hub "

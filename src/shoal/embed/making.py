@@ -6,6 +6,7 @@ In a process of its own, since torch and a conversion take a gigabyte that the w
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -18,9 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
-
-from shoal import atomic, errors
+from shoal import atomic, cache, errors
 from shoal.embed.engines import OpenVinoEngine, cpu_precision
 from shoal.embed.spec import EncoderSpec
 from shoal.rundir import digest_file, digest_of
@@ -57,11 +56,6 @@ class Wanted:
         return backbones.rebuild(EncoderSpec.from_json(self.spec), weights)
 
 
-def cache_folder() -> Path:
-    """Where prepared encoders are kept: $SHOAL_CACHE, or the user's cache folder."""
-    return Path(os.environ.get("SHOAL_CACHE") or platformdirs.user_cache_dir("shoal")) / "encoders"
-
-
 def key(*parts: str) -> str:
     """A name for what `parts` make on this machine."""
     return digest_of(CACHE_FORMAT, parts, cpu_precision(), metadata.version("openvino"))[:20]
@@ -72,14 +66,20 @@ def encoder_name(spec: EncoderSpec, weights: Path) -> str:
     return key(digest_of(spec.to_json()), digest_file(weights))
 
 
-def make(wanted: Wanted) -> Path:
-    """Make the prepared folder of an encoder, and return it. See `backbones.build` for the errors."""
+def make(wanted: Wanted, cache_folder: Path) -> Path:
+    """Make the prepared folder of an encoder in `cache_folder`, and return it.
+
+    Raises:
+        CacheError: `cache_folder` cannot be written.
+        Whatever else `backbones.build` raises.
+    """
     if "torch" in sys.modules:  # its memory is taken already
-        return _make(wanted)
+        return _make(wanted, cache_folder)
     # Not by multiprocessing: a script of the user's that lacks a main guard would be run once more.
+    asked = {"wanted": dataclasses.asdict(wanted), "folder": str(cache_folder), "told": cache.is_told()}
     child = subprocess.run(
         [sys.executable, "-m", "shoal.embed.making"],
-        input=json.dumps(dataclasses.asdict(wanted)).encode(),
+        input=json.dumps(asked).encode(),
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         check=False,
@@ -97,39 +97,53 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the process that waits for this one tells of an interruption
     # What libraries print belongs to people; the answer goes where they cannot write.
     answer, sys.stdout = sys.stdout, sys.stderr
+    asked = json.load(sys.stdin)
+    if asked["told"]:
+        cache.say_no_more()
     try:
-        told = {"folder": str(_make(Wanted(**json.load(sys.stdin))))}
+        told = {"folder": str(_make(Wanted(**asked["wanted"]), Path(asked["folder"])))}
     except errors.ShoalError as error:
         told = {"error": type(error).__name__, "message": str(error)}
     answer.write(json.dumps(told))
 
 
-def _make(wanted: Wanted) -> Path:
+def _make(wanted: Wanted, cache_folder: Path) -> Path:
+    encoder, spec = wanted.build()
+    with cache.writing():
+        return _write(encoder, spec, cache_folder)
+
+
+def _write(encoder: Encoder, spec: EncoderSpec, cache_folder: Path) -> Path:
     """Write a prepared folder under a temporary name, then give it its own in one step; return it."""
     from safetensors.torch import save_file  # noqa: PLC0415
 
     from shoal.embed import convert  # noqa: PLC0415
 
-    encoder, spec = wanted.build()
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".making-", dir=cache_folder()))
+    tensors = {name: tensor.contiguous() for name, tensor in encoder.model.state_dict().items()}
+    cache_folder.mkdir(parents=True, exist_ok=True)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    if shutil.disk_usage(cache_folder).free < 2 * size:  # as torch and as OpenVINO want it
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(cache_folder))
+    made = Path(tempfile.mkdtemp(prefix=".making-", dir=cache_folder))
     try:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in encoder.model.state_dict().items()}, made / ENCODER_WEIGHTS
-        )
+        save_file(tensors, made / ENCODER_WEIGHTS)
         facts: dict[str, Any] = {"cpu_engine": "torch", "precision": "fp32"}
         for precision in dict.fromkeys((cpu_precision(), "fp32")):
             try:
                 convert.convert(encoder, spec, made / "model.xml")
                 mean, least = convert.similarity(encoder, spec, OpenVinoEngine(made / "model.xml", precision))
-            except RuntimeError as error:  # OpenVINO lacks an operation: torch runs the model as it is
+            except RuntimeError as error:
+                why = cache.why_unwritable(made)
+                if why is not None:  # OpenVINO wrote half a model, and does not say so
+                    raise errors.CacheError(why) from error
+                # It lacks an operation: torch runs the model as it is.
                 facts["why_torch"] = str(error).splitlines()[0][:300]
                 break
             if convert.is_faithful(mean, least):
                 facts = {"cpu_engine": "openvino", "precision": precision, "similarity": {"mean": mean, "least": least}}
                 break
         atomic.write_json(made / "spec.json", {"spec": spec.to_json(), **facts})
-        folder = cache_folder() / encoder_name(spec, made / ENCODER_WEIGHTS)
+        folder = cache_folder / encoder_name(spec, made / ENCODER_WEIGHTS)
         try:
             made.rename(folder)
         except OSError:  # another process was quicker; its folder is as good as ours

@@ -6,16 +6,19 @@ import json
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Final
 
-from shoal import atomic
+from shoal import atomic, cache
 from shoal.config import DEFAULT_BACKBONE
 from shoal.embed import making
 from shoal.embed import weights as weight_files
 from shoal.embed.engines import Engine, OpenVinoEngine, TorchEngine, resolve_device
-from shoal.embed.making import ENCODER_WEIGHTS, Wanted, cache_folder
+from shoal.embed.making import ENCODER_WEIGHTS, Wanted
 from shoal.embed.spec import EncoderSpec
 from shoal.progress import Progress
 from shoal.rundir import digest_file
+
+ENCODERS: Final = "encoders"  # in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +54,40 @@ def prepare(backbone: str, weights: str | None, features: str, resize: str, prog
         origin = weight_files.embedded_digest(features)
     else:
         origin = f"hub with timm {metadata.version('timm')}"
-    request = cache_folder() / "requests" / f"{making.key(backbone, origin, features, resize)}.json"
-    folder = cache_folder() / json.loads(request.read_bytes())["encoder"] if request.is_file() else None
-    if folder is None or not (folder / "spec.json").is_file():
+    request = f"requests/{making.key(backbone, origin, features, resize)}.json"
+    known = cache.find(f"{ENCODERS}/{request}")
+    folder = _find(json.loads(known.read_bytes())["encoder"]) if known is not None else None
+    if folder is None:
         progress.say(f"Preparing {backbone} for this machine (first time only) …")
-        folder = making.make(Wanted(backbone, features, resize, str(file) if file else None))
-        atomic.write_json(request, {"encoder": folder.name, "backbone": backbone})
+        folder = _make(Wanted(backbone, features, resize, str(file) if file else None), request)
     return _load(folder)
 
 
 def prepare_saved(spec: EncoderSpec, weights: Path, progress: Progress) -> PreparedEncoder:
     """Find or make the prepared encoder of a finished run or model folder, from its own weights."""
-    folder = cache_folder() / making.encoder_name(spec, weights)
-    if not (folder / "spec.json").is_file():
+    folder = _find(making.encoder_name(spec, weights))
+    if folder is None:
         progress.say(f"Preparing {spec.backbone} for this machine (first time only) …")
-        folder = making.make(Wanted.saved(spec, weights))
+        folder = _make(Wanted.saved(spec, weights))
     return _load(folder)
+
+
+def _find(name: str) -> Path | None:
+    found = cache.find(f"{ENCODERS}/{name}/spec.json")
+    return None if found is None else found.parent
+
+
+def _make(wanted: Wanted, request: str | None = None) -> Path:
+    """Make a prepared folder in the cache, and note there what it was asked for by."""
+
+    def make(place: Path) -> Path:
+        folder = making.make(wanted, place / ENCODERS)
+        if request is not None:
+            with cache.writing():
+                atomic.write_json(place / ENCODERS / request, {"encoder": folder.name, "backbone": wanted.backbone})
+        return folder
+
+    return cache.keep(make)
 
 
 def _load(folder: Path) -> PreparedEncoder:

@@ -94,7 +94,7 @@ def agreement(
     Args:
         confidence: [N] from 0 to 1, of the cluster.
         unsure: [N].
-        ranked: [N, at most 5], each image's likeliest clusters, its own first.
+        ranked: [N, at most 5], each image's likeliest clusters, its own first; -1 for none.
 
     Raises:
         ValueError: no images, or sequences of different lengths.

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from shoal import atomic
 from shoal import draft as drafts
-from shoal.cluster.model import ClusterModel
-from shoal.corrections.corrected import corrected_digest, corrected_table, read_corrected
+from shoal.corrections.corrected import Corrected, corrected_digest, corrected_table, read_corrected
+from shoal.corrections.model import corrected_model
 from shoal.embeddings import EmbeddingStore, Ids
 from shoal.evaluate import metrics
 from shoal.evaluate.agreement import TOP, Agreement, agreement
@@ -93,7 +93,8 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
         RunError: the run has no clusters yet.
         RequestError: there are no labels, or they are not as expected.
     """
-    rows = corrected_table(run_dir, read_corrected(run_dir))
+    corrected = read_corrected(run_dir)
+    rows = corrected_table(run_dir, corrected)
     found = read_labels(run_dir, labels)
     is_labelled = np.array([number in found.by_id for number in rows["id"].to_pylist()], dtype=bool)
     labelled = rows.filter(pa.array(is_labelled))
@@ -104,7 +105,7 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
         clusters,
         confidence=labelled["confidence"].to_numpy(),
         unsure=labelled["unsure"].to_numpy(),
-        ranked=_ranked(run_dir, labelled["id"].to_numpy(), clusters),
+        ranked=_ranked(run_dir, corrected, labelled["id"].to_numpy()),
     )
     of_all = {field.name: getattr(figures, field.name) for field in fields(figures)}
     return Evaluation(
@@ -132,16 +133,18 @@ def write(run_dir: RunDir, evaluation: Evaluation) -> None:
     atomic.write_json(run_dir.new("report/evaluation.json"), evaluation.to_json())
 
 
-def _ranked(run_dir: RunDir, ids: Ids, clusters: npt.NDArray[np.int32]) -> npt.NDArray[np.int32] | None:
-    """The five likeliest clusters of images `ids`, their own first; None without a model and finished embeddings."""
-    if not (run_dir.model / "clusters.json").is_file() or not (run_dir.embeddings / "manifest.json").is_file():
+def _ranked(run_dir: RunDir, corrected: Corrected, ids: Ids) -> npt.NDArray[np.int32] | None:
+    """The five likeliest clusters of images `ids` as people corrected them, an image's own first.
+
+    None without a model and finished embeddings.
+    """
+    if not (corrected.source.model / "clusters.json").is_file() or not (run_dir.embeddings / "manifest.json").is_file():
         return None
-    images = run_dir.read_images(["id", "duplicate_of"]).to_pylist()
-    original = {image["id"]: image["duplicate_of"] for image in images if image["duplicate_of"] is not None}
-    with_features = np.array([original.get(number, number) for number in ids.tolist()], np.int64)
-    model, store = ClusterModel.load(run_dir.model), EmbeddingStore.open(run_dir.embeddings)
+    rows = corrected.rows(ids)
+    with_features = corrected.ids[corrected.original[rows]]
+    model, store = corrected_model(run_dir, corrected), EmbeddingStore.open(run_dir.embeddings)
     blocks = [ranked_clusters(model, features, TOP) for _, features in store.blocks(with_features)]
-    return led_by(clusters, np.concatenate(blocks))
+    return led_by(corrected.cluster[rows], np.concatenate(blocks), TOP)
 
 
 def neighbour_purity(run_dir: RunDir, by_id: dict[int, str]) -> dict[int, float]:

@@ -90,7 +90,7 @@ def top_accuracy(labels: Values, ranked: npt.NDArray[np.integer]) -> float:
     The match is that of ACC, by the likeliest cluster alone (SCAN's top-5 on ImageNet; Van Gansbeke et al. 2020).
 
     Args:
-        ranked: [N, k] clusters of each image, likeliest first.
+        ranked: [N, k] clusters of each image, likeliest first; -1, which is no cluster, where there are fewer than k.
     """
     table = confusion(labels, ranked[:, 0])
     number_of = {name: number for number, name in enumerate(table.classes)}

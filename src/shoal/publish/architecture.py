@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
 from shoal.cluster.kmeans import COSINE
@@ -19,6 +17,7 @@ from shoal.embed.backbones import rebuild
 from shoal.embed.spec import EncoderSpec
 from shoal.report import figures
 from shoal.report.figures import ACCENT, INK, PAPER, RULE, SOFT
+from shoal.report.plotting import Axes, FancyBboxPatch
 
 WIDTH: Final = 8.2  # inches
 MARGIN: Final = 0.25

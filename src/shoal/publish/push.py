@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from shoal.errors import RequestError
-from shoal.hub import NO_TOKEN, SCHEME, speaking_of
+from shoal.hub import NO_TOKEN, SCHEME, fetch, speaking_of
 from shoal.publication import MANIFEST, Manifest
 from shoal.publish.folder import CARD
 from shoal.rundir import digest_file
@@ -84,11 +84,13 @@ def push(api: HfApi, repo: str, folder: Path, public: bool, earlier: Earlier | N
 
 def _published(api: HfApi, repo: str, commit: str) -> set[str]:
     """The files of the publication that is there. Raises RequestError if its card was edited since."""
-    manifest = Manifest.read(Path(api.hf_hub_download(repo, MANIFEST, revision=commit)))
+
+    def file(name: str) -> Path:
+        return Path(fetch(lambda place: api.hf_hub_download(repo, name, revision=commit, cache_dir=place)))
+
+    manifest = Manifest.read(file(MANIFEST))
     if manifest is None:
         raise RequestError(f"{SCHEME}{repo} exists already and was not published by Shoal; expected another name")
-    if CARD in manifest.files:
-        card = Path(api.hf_hub_download(repo, CARD, revision=commit))
-        if digest_file(card) != manifest.files[CARD]:
-            raise RequestError(f"the card of {SCHEME}{repo} was edited there since; delete or rename its {CARD} first")
+    if CARD in manifest.files and digest_file(file(CARD)) != manifest.files[CARD]:
+        raise RequestError(f"the card of {SCHEME}{repo} was edited there since; delete or rename its {CARD} first")
     return {*manifest.files, MANIFEST}

@@ -7,17 +7,22 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from shoal.embeddings import Float32
 from shoal.report.explorer import Look
 from shoal.report.palette import COLOURS
+from shoal.report.plotting import (
+    Axes,
+    Figure,
+    FigureCanvasAgg,
+    FixedLocator,
+    FuncFormatter,
+    MaxNLocator,
+    NullLocator,
+    rc_context,
+)
 
 INK: Final = "#22262b"
 SOFT: Final = "#6b7480"
@@ -53,7 +58,7 @@ _STYLE: Final[Any] = {
 
 def style() -> AbstractContextManager[None]:
     """The look of all figures; each function here is called within it."""
-    return matplotlib.rc_context(_STYLE)
+    return rc_context(_STYLE)
 
 
 def evidence(rows: Sequence[dict[str, Any]], chosen: int) -> bytes:

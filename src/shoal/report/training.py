@@ -6,13 +6,11 @@ import json
 import math
 from typing import Any, Final
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from safetensors import SafetensorError, safe_open
 
 from shoal.report import figures
 from shoal.report.figures import ACCENT, INK, RULE, SOFT
+from shoal.report.plotting import Axes, Figure, MaxNLocator
 from shoal.rundir import KNN, RunDir, log_of
 
 TITLES: Final = {

@@ -29,7 +29,7 @@ class Position:
 
     epoch: int = 0
     step: int = 0
-    best: float | None = None  # label-free measure of the best epoch; smaller is better
+    best: float | None = None  # label-free measure of the best epoch; smaller is better, None where the last counts
     best_epoch: int | None = None
     seconds: float = 0.0  # spent on the current epoch
     processor: float = 0.0  # seconds of processor time of it

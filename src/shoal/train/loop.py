@@ -49,8 +49,11 @@ class Phase(Protocol):
     def look(self, watch: Watch, epoch: int) -> dict[str, float]:
         """Values that tell how healthy the last batch was; raises CollapseError through `watch`."""
 
-    def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float, dict[str, Any]]:
-        """A label-free measure (smaller is better) by which the best epoch is told, and values for the log."""
+    def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float | None, dict[str, Any]]:
+        """A label-free measure (smaller is better) by which the best epoch is told, and values for the log.
+
+        The measure is None where the last epoch counts, whatever it is like.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,9 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
             position.epoch, position.step, position.sums = epoch + 1, 0, {}
             position.seconds = position.processor = 0.0
             position.facts["scaler"] = scaler.state_dict()
-            if position.best is None or measure < position.best:
+            if measure is None:
+                position.best = position.best_epoch = None  # an earlier Shoal called the last epoch the best
+            elif position.best is None or measure < position.best:
                 position.best, position.best_epoch = measure, epoch
                 _save(folder / name, BEST, settings.key, position, phase.kept, None)
             _save(folder / name, LAST, settings.key, position, phase.kept, optimiser)

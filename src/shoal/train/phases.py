@@ -18,6 +18,7 @@ from shoal.errors import ConfigError, TooFewImagesError
 from shoal.progress import Progress
 from shoal.rundir import RunDir, digest_file, digest_of
 from shoal.train import checkpoint, draws, encoders, evidence, pretext, scan, selflabel, views
+from shoal.train.checkpoint import Position
 from shoal.train.config import PLAIN, LoopConfig, OptimiserConfig, ScheduleConfig, TrainConfig
 from shoal.train.encoders import Clusterer, ClusterHeads, Head
 from shoal.train.evidence import HeldOut
@@ -206,7 +207,7 @@ class Training:
                 plain = encode(encoder, self.pixels, held_out.positions, self.plain, precision)
                 phase = scan.FrozenScan(config, clusters, anchors, neighbours, held_out, views, plain, self.device)
         position = train(phase, settings, self.folder, self.progress)
-        self._take_best(phase, settings)
+        self._take_best(phase, settings, position)
         chosen = phase.head(phase.best_head())
         if isinstance(phase, scan.TunedScan):
             encoder = phase.encoder
@@ -228,7 +229,7 @@ class Training:
         phase, judge = start.phase, start.judge
         settings = self.settings(config, SELFLABEL, start.inputs)
         position = train(phase, settings, self.folder, self.progress)
-        self._take_best(phase, settings)
+        self._take_best(phase, settings, position)
         logits = phase.logits(judge.positions)
         then = evidence.agreement(start.before, judge.neighbours, logits.shape[1])
         now = judge.agreement(logits)
@@ -379,9 +380,10 @@ class Training:
         encoder.load_state_dict(Outcome.load(self.outcome(phase)).encoder)
         return encoder
 
-    def _take_best(self, phase: Phase, settings: Settings) -> None:
-        """Put the best epoch's weights in place of the last's."""
-        checkpoint.restore(self.folder / phase.name, checkpoint.BEST, settings.key, phase.kept, None)
+    def _take_best(self, phase: Phase, settings: Settings, position: Position) -> None:
+        """Put the best epoch's weights in place of the last's, if the phase chooses one."""
+        if position.best_epoch is not None:
+            checkpoint.restore(self.folder / phase.name, checkpoint.BEST, settings.key, phase.kept, None)
 
     def _write(self, phase: str, outcome: Outcome) -> None:
         if rank() == 0:

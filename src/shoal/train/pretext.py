@@ -73,10 +73,9 @@ class _Pretext:
         watch.features(found.spread, epoch)
         return dataclasses.asdict(found)
 
-    def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float, dict[str, Any]]:
-        """The best epoch is the last: a pretext loss falls with harder views and with smaller ones alike."""
-        found = self._monitor(epoch, self.encoder) if self._monitor is not None else {}
-        return -float(epoch), found
+    def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[None, dict[str, Any]]:
+        """The last epoch counts: a pretext loss falls with harder views and with smaller ones alike."""
+        return None, self._monitor(epoch, self.encoder) if self._monitor is not None else {}
 
     def _two_views(self, pixels: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         pixels = pixels.to(self._precision.device, non_blocking=True)

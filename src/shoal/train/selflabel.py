@@ -78,7 +78,7 @@ class _Sharpened:
         watch.clusters(entropy, self._expected, epoch, self._advice)
         return {"clusters_used": effective_clusters(entropy)}
 
-    def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float, dict[str, Any]]:
+    def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float | None, dict[str, Any]]:
         """Minus the agreement of neighbours."""
         self._share_average()
         agreement = self._judge.agreement(self.logits(self._judge.positions))
@@ -192,8 +192,8 @@ class Taught(_Sharpened):
         loss = F.cross_entropy(strong.float(), labels, reduction="none") * self._weights.to(strong.device)[labels]
         return {"loss": loss.mean()}
 
-    def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float, dict[str, Any]]:
-        """The labels are renewed here, where the checkpoint that is written next will hold them."""
+    def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float | None, dict[str, Any]]:
+        """The labels are renewed here, where the checkpoint written next will hold them. The last epoch counts."""
         self._share_average()
         logits = self.logits(self._chosen)
         confidence, labels = logits.softmax(dim=1).max(dim=1)
@@ -201,7 +201,7 @@ class Taught(_Sharpened):
         self.kept.labels.copy_(labels)  # type: ignore[operator]
         self.kept.confidence.copy_(confidence)  # type: ignore[operator]
         agreement = self._judge.agreement(logits[torch.isin(self._chosen, self._judge.positions)])
-        return -float(epoch), {"agreement": agreement, "renewed": renewed}
+        return None, {"agreement": agreement, "renewed": renewed}
 
 
 def probe(features: Tensor, labels: Tensor, clusters: int) -> Head:

@@ -6,6 +6,8 @@ import { selectedClusters } from "./selection.svelte";
 import * as words from "../words";
 
 const LEVEL = "shoal-level";
+/** The level that edits are made at; the others are for looking. */
+export const EDITED: Level = "chosen";
 
 class Run {
   info: RunInfo | null = $state.raw(null);
@@ -13,9 +15,9 @@ class Run {
   chosen: Cluster[] = $state.raw([]);
   /** Clusters at the level shown among the cards. */
   shown: Cluster[] = $state.raw([]);
-  level: Level = $state("chosen");
+  level: Level = $state(EDITED);
   /** Of `shown`: another than `level` while that is still coming. */
-  private shownLevel: Level = $state("chosen");
+  private shownLevel: Level = $state(EDITED);
   failure: ApiError | null = $state.raw(null);
   /** Another with every change of the clusters, whoever made it: lists load again. */
   seen = $state.raw<Version>({ version: -1, base: "" });
@@ -28,12 +30,7 @@ class Run {
   private queue: Promise<unknown> = Promise.resolve();
 
   get isEditable(): boolean {
-    return this.shownLevel === this.editedLevel && this.info?.kind === "run";
-  }
-
-  get editedLevel(): Level {
-    const levels = this.info?.levels ?? [];
-    return levels.includes("chosen") || !levels.length ? "chosen" : "medium";
+    return this.shownLevel === EDITED && this.info?.kind === "run";
   }
 
   cluster(id: number): Cluster | undefined {
@@ -62,7 +59,7 @@ class Run {
       const [info] = await Promise.all([api.run(), session.ready()]);
       const kept = sessionStorage.getItem(LEVEL);
       this.info = info;
-      this.level = info.levels.find((known) => known === kept) ?? this.editedLevel;
+      this.level = info.levels.find((known) => known === kept) ?? EDITED;
       if (info.kind === "model") return;
       await this.load();
       void this.listen();
@@ -73,7 +70,7 @@ class Run {
 
   /** The clusters at a level; null: they are not here yet. */
   at(level: Level): Cluster[] | null {
-    return level === this.editedLevel ? this.chosen : level === this.shownLevel ? this.shown : null;
+    return level === EDITED ? this.chosen : level === this.shownLevel ? this.shown : null;
   }
 
   async show(level: Level): Promise<void> {
@@ -82,7 +79,7 @@ class Run {
     sessionStorage.setItem(LEVEL, level);
     selectedClusters.clear();
     try {
-      const answer = level === this.editedLevel ? { clusters: this.chosen } : await api.clusters(level);
+      const answer = level === EDITED ? { clusters: this.chosen } : await api.clusters(level);
       if (this.level === level) [this.shown, this.shownLevel] = [answer.clusters, level];
     } catch (error) {
       notices.complain(error);
@@ -96,10 +93,10 @@ class Run {
   }
 
   private async load(): Promise<void> {
-    const { level, editedLevel } = this;
+    const { level } = this;
     const [chosen, shown] = await Promise.all([
-      api.clusters(editedLevel),
-      level === editedLevel ? null : api.clusters(level),
+      api.clusters(EDITED),
+      level === EDITED ? null : api.clusters(level),
     ]);
     this.chosen = chosen.clusters;
     if (this.level === level) [this.shown, this.shownLevel] = [(shown ?? chosen).clusters, level];
