@@ -321,7 +321,7 @@ RENAMED = {"same length": b'"name 1"', "longer": b'"another name"', "shorter": b
 def test_a_log_that_was_changed_by_hand_is_read_anew(run: RunDir, name: bytes, is_longer: bool) -> None:
     log = Log(run.edits)
     for number in range(3):
-        log.append(lambda lines, number=number: changes.rename(read_corrected(run), number, f"name {number}"))
+        append(run, lambda lines, number=number: changes.rename(read_corrected(run), number, f"name {number}"), log)
     assert [edit.name for edit in log.read()] == ["name 0", "name 1", "name 2"]
     by_hand(run, lambda lines: [line.replace(b'"name 0"', name) for line in lines] + lines[1:2] * is_longer)
     assert [edit.to_line() for edit in log.read()] == [edit.to_line() for edit in read_log(run)]
@@ -332,14 +332,14 @@ def test_a_log_that_was_changed_by_hand_is_read_anew(run: RunDir, name: bytes, i
 def test_a_log_that_was_cut_or_taken_away_by_hand_is_read_anew(run: RunDir) -> None:
     log = Log(run.edits)
     for number in range(3):
-        log.append(lambda lines, number=number: changes.rename(read_corrected(run), number, f"name {number}"))
+        append(run, lambda lines, number=number: changes.rename(read_corrected(run), number, f"name {number}"), log)
     by_hand(run, lambda lines: lines[:1])
     assert [edit.name for edit in log.read()] == ["name 0"]
-    log.append(lambda lines: changes.rename(read_corrected(run), 0, "after"))
+    append(run, lambda lines: changes.rename(read_corrected(run), 0, "after"), log)
     assert [(edit.n, edit.name) for edit in read_log(run)] == [(1, "name 0"), (2, "after")]
     run.edits.unlink()
     assert log.read() == []
-    log.append(lambda lines: changes.rename(read_corrected(run), 0, "anew"))
+    append(run, lambda lines: changes.rename(read_corrected(run), 0, "anew"), log)
     assert [(edit.n, edit.name) for edit in log.read()] == [(1, "anew")]
 
 
@@ -351,13 +351,13 @@ def test_what_was_written_by_hand_while_an_edit_was_made_is_not_cut_off(run: Run
         by_hand(run, lambda lines: lines + lines)
         return changes.rename(read_corrected(run), 1, "b")
 
-    log.append(make)
+    append(run, make, log)
     assert [edit.name for edit in log.read()] == ["a", "a", "b"]
 
 
 def test_a_line_that_is_none_is_told_each_time_and_forgotten_once_mended(run: RunDir) -> None:
     log = Log(run.edits)
-    log.append(lambda lines: changes.rename(read_corrected(run), 0, "a"))
+    append(run, lambda lines: changes.rename(read_corrected(run), 0, "a"), log)
     whole = run.edits.read_bytes()
     run.edits.write_bytes(whole + b"{}\n")
     for _ in range(2):
@@ -369,10 +369,10 @@ def test_a_line_that_is_none_is_told_each_time_and_forgotten_once_mended(run: Ru
 
 def test_known_lines_are_the_same_objects(run: RunDir) -> None:
     log = Log(run.edits)
-    log.append(lambda lines: changes.rename(read_corrected(run), 0, "a"))
+    append(run, lambda lines: changes.rename(read_corrected(run), 0, "a"), log)
     (first,) = log.read()
     do(run, changes.rename, 1, "by another window")
-    log.append(lambda lines: changes.rename(read_corrected(run), 2, "c"))
+    append(run, lambda lines: changes.rename(read_corrected(run), 2, "c"), log)
     assert [edit.name for edit in log.read()] == ["a", "by another window", "c"]
     assert log.read()[0] is first
     assert all(one is other for one, other in zip(log.read(), log.read(), strict=True))
@@ -391,7 +391,18 @@ def clustering(digest: str) -> Base:
     original = np.where(np.isin(rows, (5, 17)), rows - 1, rows)
     cluster = (rows[original] // 6 if digest == DIGESTS[0] else rows[original] % 3).astype(np.int32)
     values = np.linspace(0, 1, ROWS, dtype=np.float32)
-    return Base(rows * 3, original, cluster, values, values < 0.3, values, cluster[::-1].copy(), digest, Path(digest))
+    return Base(
+        rows * 3,
+        original,
+        cluster,
+        values,
+        values < 0.3,
+        values,
+        cluster[::-1].copy(),
+        digest,
+        Path(digest),
+        Path(digest),
+    )
 
 
 BASES = {digest: clustering(digest) for digest in DIGESTS}

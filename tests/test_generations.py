@@ -209,7 +209,7 @@ def test_a_folder_that_is_somebody_elses_is_refused_untouched(source: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    "moment", [(), ("lock",), ("lock", "lock.guard"), ("lock.guard", "run.json.part"), ("generations",)]
+    "moment", [(), ("lock",), ("lock", "lock.guard"), ("lock.guard", "lock.part", "run.json.part"), ("generations",)]
 )
 def test_a_run_killed_at_its_first_moment_goes_on(tmp_path: Path, moment: tuple[str, ...]) -> None:
     for name in moment:

@@ -88,21 +88,12 @@ def test_a_zombies_lock_is_taken_over(zombie: int, tmp_path: Path) -> None:
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
 
 
-@pytest.mark.skipif(not hasattr(os, "waitid"), reason="no process of this system outlives its end")
-def test_a_zombies_leftovers_are_removed_and_a_living_writers_are_not(zombie: int, tmp_path: Path) -> None:
-    of_zombie, ours = (tmp_path / f".table.{pid}.0a1b2c3d.tmp" for pid in (zombie, os.getpid()))
-    for path in (of_zombie, ours):
-        path.touch()
-    atomic.remove_leftovers(tmp_path)
-    assert (of_zombie.exists(), ours.exists()) == (False, True)
-
-
 def test_a_process_that_nobody_may_look_at_may_live(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(process: psutil.Process) -> str:
         raise psutil.AccessDenied(process.pid)
 
     monkeypatch.setattr(psutil.Process, "status", refuse)
-    assert lives(os.getpid())
+    assert lives(os.getpid(), 0.0)
 
 
 @pytest.mark.parametrize("change", [{"boot": "another"}, {"started": 1.0}, {"pid": 2**22 + 1}])
@@ -184,14 +175,3 @@ def test_a_full_disk_is_told_before_the_work(tmp_path: Path) -> None:
 def test_digests_tell_values_apart() -> None:
     assert digest_of("a", [1, 2]) == digest_of("a", [1, 2])
     assert digest_of("a", [1, 2]) != digest_of("a", [1], 2)
-
-
-def test_only_leftovers_of_dead_writers_are_removed(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    dead = tmp_path / "model" / f".encoder.safetensors.{2**22 + 1}.0a1b2c3d.tmp"
-    mine = tmp_path / f".run.json.{os.getpid()}.0a1b2c3d.tmp"
-    own = tmp_path / ".photo.tmp"
-    for path in (dead, mine, own):
-        path.touch()
-    atomic.remove_leftovers(tmp_path)
-    assert [path.exists() for path in (dead, mine, own)] == [False, True, True]

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from shoal.process import lives
 
 
 @contextmanager
@@ -59,17 +56,6 @@ def write_json(target: Path, value: Any, temporary: Path | None = None) -> None:
     """Write readable JSON (sorted keys, UTF-8, trailing newline): the same value gives the same bytes."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_bytes(target, (text + "\n").encode(), temporary)
-
-
-def remove_leftovers(folder: Path, pattern: str = "**/.*.tmp") -> None:
-    """Remove what lies under temporary names in `folder` and whose writers died before the rename."""
-    for path in list(folder.glob(pattern)):
-        owner = path.name.split(".")[-3]
-        if owner.isdigit() and not lives(int(owner)):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -105,7 +105,7 @@ def _acquire(path: Path, me: Owner) -> None:
                 f"{path.parent} is being written by process {owner.pid} on {owner.host}; "
                 f"wait for it to end (if that process is gone for certain, delete {path})"
             )
-        atomic.write_json(path, asdict(me))
+        atomic.write_json(path, asdict(me), path.with_name(path.name + ".part"))
 
 
 def _read_owner(path: Path) -> Owner | None:

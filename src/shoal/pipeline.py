@@ -6,6 +6,7 @@ the stages of one command leave becomes current together (`shoal.draft`).
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -136,7 +137,7 @@ def writing(config: ClusterConfig, root: Path, stages: Sequence[Stage], progress
         _require_room_of_its_own(root, source)
     with drafts.writing(root, from_start=from_start) as draft:
         if source is not None:
-            _require_same_source(draft, source)
+            _require_same_source(draft, config, source)
             draft.state.update(
                 asked={**config.to_json(), "source": relink.absolute(config.source)},
                 seed=config.seed,
@@ -198,12 +199,12 @@ def _require_room_of_its_own(root: Path, source: Source) -> None:
         raise RunError(f"--out has value {str(root)!r}, which holds the source; expected a folder of its own")
 
 
-def _require_same_source(draft: Draft, source: Source) -> None:
+def _require_same_source(draft: Draft, config: ClusterConfig, source: Source) -> None:
     known = draft.before.read_state().get("source", {})
     if known.get("identity", source.identity) == source.identity or relink.is_moved_together(draft.before, source):
         return
+    how = shlex.join(["shoal", "relink", str(draft.root), *config.source])
     raise RunError(
         f"{draft.root} is a run of {known['identity']}; expected the same source, not {source.identity} "
-        f"(give another --out for it; or, if that is where the images are now, say so with: shoal relink {draft.root} "
-        "SOURCE)"
+        f"(give another --out for it; or, if that is where the images are now: {how})"
     )

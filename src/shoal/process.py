@@ -1,4 +1,4 @@
-"""Does a process live? Asked before what it left is taken over or removed."""
+"""Does a process live? Asked before its lock is taken over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 SAME_START_SECONDS: Final = 2.0  # systems tell when a process began only so exactly
 
 
-def lives(pid: int, started: float | None = None) -> bool:
+def lives(pid: int, started: float) -> bool:
     """True if process `pid` runs on this machine, or may: somebody else's that nobody here may look at.
 
     One that has ended is dead at once, even if its parent has not asked for its exit status yet (a zombie).
@@ -21,7 +21,7 @@ def lives(pid: int, started: float | None = None) -> bool:
         process = psutil.Process(pid)
         if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return False
-        return started is None or abs(process.create_time() - started) < SAME_START_SECONDS
+        return abs(process.create_time() - started) < SAME_START_SECONDS
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
