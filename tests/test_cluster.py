@@ -103,6 +103,23 @@ def test_no_cluster_is_ever_empty_and_every_point_is_at_its_nearest(k: int, more
     assert found.inertia >= -1e-4
 
 
+@pytest.mark.rounding
+@pytest.mark.parametrize("metric", [kmeans.COSINE, kmeans.EUCLIDEAN])
+@pytest.mark.parametrize("k", [3, 10, 17, 33])
+def test_equal_points_have_one_cluster_and_equal_centroids_the_lower_number(k: int, metric: str) -> None:
+    generator = np.random.default_rng(0)
+    centroids = unit(generator.standard_normal((k, 512)))
+    points = unit(generator.standard_normal((1500, 512)))
+    points[1::3] = points[0]
+    points[2::3] = (centroids[0] + centroids[1]) / np.float32(2)  # as near to one as to the other
+    labels, scores = kmeans.assign(points, np.concatenate([centroids, centroids]), metric=metric)
+    assert labels.max() < k
+    assert len(set(labels[1::3].tolist())) == len(set(labels[2::3].tolist())) == 1
+    assert len(set(scores[2::3].tolist())) == 1
+    alone, _ = kmeans.assign(points, centroids, metric=metric)
+    np.testing.assert_array_equal(labels, alone)
+
+
 def test_the_same_seed_gives_the_same_clusters() -> None:
     points, _ = blobs(5, 30, spread=2.0)
     one, other = (kmeans.fit(points, 5, np.random.default_rng(7)) for _ in range(2))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from shoal import records
 from shoal.config import ClusterConfig
-from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
+from shoal.embeddings import EmbeddingStore, Float32, normalise_rows, products
 from shoal.neighbours import approximate, candidates, exact, query, stage
 from shoal.neighbours.exact import exact_neighbours
 from shoal.neighbours.partition import PlaneTree
@@ -86,6 +86,33 @@ def test_thousands_of_equal_rows_are_held_in_little_memory(monkeypatch: pytest.M
     assert ids[0].tolist() == [1, 2, 3, 4, 5]
     assert ids[2999].tolist() == [0, 1, 2, 3, 4]
     assert peak < 3100 * 3100 * 4  # the similarities of all pairs alone
+
+
+@pytest.mark.rounding
+def test_of_many_equal_rows_those_of_the_smallest_ids_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = unit_rows(1500, 512, seed=0)
+    equal = np.sort(np.random.default_rng(0).choice(1500, 900, replace=False))
+    x[equal] = x[equal[0]]
+    monkeypatch.setattr(exact, "BLOCK_ROWS", 149)
+    ids, similarity = exact_neighbours(x, 5, threads=2)
+    for row in equal.tolist():
+        assert ids[row].tolist() == [other for other in equal[:6].tolist() if other != row][:5]
+    assert len(set(similarity[equal].ravel().tolist())) == 1
+
+
+@pytest.mark.rounding
+@pytest.mark.parametrize("d", [1, 7, 33, 1280, 9000, 20000])
+def test_products_of_equal_rows_are_equal_wherever_they_lie(d: int) -> None:
+    row, others = 3 * unit_rows(1, d, seed=0), unit_rows(5, d, seed=1)
+    alone = products(row, others)
+    np.testing.assert_allclose(alone, row.astype(np.float64) @ others.T.astype(np.float64), atol=1e-5)
+    for count in (1, 2, 3, 17, 98):
+        equal = np.empty((count, d + 1), dtype=np.float32)[:, 1:]  # rows begin where a processor's vectors do not
+        equal[:] = row
+        assert (products(equal, others) == alone).all()
+        assert (products(others, equal) == alone.T).all()
+        assert (products(equal, others[:1]) == alone[0, 0]).all()
+        assert (normalise_rows(equal) == normalise_rows(row.copy())).all()
 
 
 def test_duplicates_are_neighbours_and_the_row_itself_is_not() -> None:
@@ -285,6 +312,7 @@ def test_approximate_again_gives_the_same_bytes_and_leaves_no_copy(clustered_run
     assert not list(clustered_run.cache.iterdir())
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("distinct", [1, 2, 500])
 def test_tree_keeps_equal_rows_together(distinct: int) -> None:
     rows = unit_rows(distinct, 8, seed=0)[np.random.default_rng(0).integers(0, distinct, 2000)]

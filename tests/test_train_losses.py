@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional as F
 
 import two_ranks
@@ -169,17 +168,30 @@ def test_losses_compute_in_float32_whatever_autocast_made() -> None:
     assert losses.scan(first[None], second[None], 5.0).total.dtype == torch.float32
 
 
-def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    target = tmp_path / "gradients.safetensors"
-    started = [
-        subprocess.Popen([sys.executable, two_ranks.__file__, str(target)], env={**shared, "RANK": str(number)})
-        for number in range(2)
-    ]
-    assert [process.wait(timeout=120) for process in started] == [0, 0]
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[int], Path]:
+    """How two processes ended that made gradients, started as torchrun starts them, and what they made."""
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # at a port that is free
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "WORLD_SIZE": "2",
+    }
+    target = tmp_path_factory.mktemp("ranks") / "gradients.safetensors"
+    command = [sys.executable, two_ranks.__file__, str(target)]
+    started = [subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(number)}) for number in range(2)]
+    return [process.wait() for process in started], target
+
+
+def test_processes_leave_no_thread_of_theirs_and_end_well(of_two: tuple[list[int], Path]) -> None:
+    codes, _ = of_two
+    assert codes == [0, 0]
+
+
+def test_two_processes_have_the_gradients_of_one(of_two: tuple[list[int], Path]) -> None:
+    _, target = of_two
     together, alone = load_file(target), two_ranks.gradients()
     assert together.pop("shared").tolist() == [[15.0], [15.0]]  # 4 + 2 + 4 · 2 numbers and a count, all 1
     assert together.keys() == alone.keys()

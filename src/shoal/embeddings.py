@@ -18,6 +18,7 @@ from shoal.errors import RunError
 from shoal.rundir import Folder
 
 PART_ROWS = 1024
+SUMMED = 8192  # columns, numpy's buffer
 
 Float32 = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -80,6 +81,27 @@ def read_manifest(folder: Folder) -> dict[str, Any] | None:
 
 def normalise_rows(values: Float32) -> Float32:
     """Scale each row to unit length in place (zero rows stay zero) and return the array."""
-    norms = np.sqrt(np.einsum("nd,nd->n", values, values))[:, None]
+    squares = np.zeros(len(values), dtype=values.dtype)
+    for part in _columns(values):
+        squares += np.einsum("nd,nd->n", values[:, part], values[:, part])
+    norms = np.sqrt(squares)[:, None]
     np.divide(values, norms, out=values, where=norms > 0)
     return values
+
+
+def products(rows: Float32, others: Float32) -> Float32:
+    """Dot products of `rows` [n, d] with `others` [m, d], float32 [n, m], equal for equal rows wherever they lie.
+
+    BLAS rounds each by its place in the matrix, which parts equal images where the last bit decides. Here every one is
+    a sum in the same order. It takes far longer than BLAS: for what is near a tie, or little.
+    """
+    found = np.zeros((len(rows), len(others)), dtype=np.float32)
+    for part in _columns(rows):
+        found += np.einsum("nd,md->nm", rows[:, part], others[:, part])
+    return found
+
+
+def _columns(rows: Float32) -> Iterator[slice]:
+    """Slices of columns that einsum adds up in one go: a longer row it would cut only if it had no other to do."""
+    for start in range(0, rows.shape[1], SUMMED):
+        yield slice(start, start + SUMMED)

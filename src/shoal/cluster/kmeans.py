@@ -9,14 +9,16 @@ trials of scikit-learn; Dhillon and Modha, Concept decompositions (2001) for the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from shoal.embeddings import Float32, normalise_rows
+from shoal.embeddings import Float32, normalise_rows, products
+from shoal.neighbours.search import likely_error
 
 Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]
@@ -96,7 +98,7 @@ def lloyd(
     iterations = 0
     while iterations < max_iterations:
         iterations += 1
-        labels, scores, sums, counts = _assign_and_sum(points, centroids, metric)
+        labels, scores, sums, counts = _assign_and_sum(points, centroids, _estimates(points, centroids, metric))
         _refill(points, labels, scores, sums, counts, centroids, metric)
         moved = _means(sums, counts, metric)
         shift = float(np.mean(np.sum((moved - centroids).astype(np.float64) ** 2, axis=1)))
@@ -104,7 +106,7 @@ def lloyd(
         if shift <= tolerance * scale or (previous is not None and np.array_equal(labels, previous)):
             break
         previous = labels
-    labels, scores, sums, counts = _assign_and_sum(points, centroids, metric)
+    labels, scores, sums, counts = _assign_and_sum(points, centroids, score_blocks(points, centroids, metric=metric))
     _refill(points, labels, scores, sums, counts, centroids, metric)
     return Clustering(labels, centroids, _inertia(points, labels, centroids, metric), iterations)
 
@@ -120,15 +122,20 @@ def assign(points: Float32, centroids: Float32, *, metric: str = COSINE) -> tupl
 
 
 def score_blocks(points: Float32, centroids: Float32, *, metric: str = COSINE) -> Iterator[tuple[slice, Float32]]:
-    """Yield (slice of points, scores float32 [points of the slice, K]); greater is nearer."""
-    transposed = np.ascontiguousarray(centroids.T)
-    offset = np.float32(0.5) * np.einsum("kd,kd->k", centroids, centroids) if metric == EUCLIDEAN else None
-    rows = max(1, BLOCK_SCORES // len(centroids))
-    for start in range(0, len(points), rows):
-        where = slice(start, min(start + rows, len(points)))
-        scores = points[where] @ transposed  # [rows, K]
-        if offset is not None:
-            scores -= offset
+    """Yield (slice of points, scores float32 [points of the slice, K]); greater is nearer.
+
+    Where the last bit would choose among the nearest centroids, it is that of a sum in a fixed order: a matrix product
+    rounds by place, and would set apart equal points, or equal centroids.
+    """
+    gap = np.float32(2 * likely_error(points.shape[1]) * _largest_score(points, centroids, metric))
+    offset = _offset(centroids, metric)
+    for where, scores in _estimates(points, centroids, metric):
+        close = scores >= scores.max(axis=1, keepdims=True) - gap
+        rows = np.flatnonzero(np.count_nonzero(close, axis=1) > 1)
+        columns = np.flatnonzero(close[rows].any(axis=0))
+        again = products(points[where][rows], centroids[columns]) - offset[columns]
+        tied = np.ix_(rows, columns)
+        scores[tied] = np.where(close[tied], again, scores[tied])
         yield where, scores
 
 
@@ -198,15 +205,44 @@ def _squared_distances(points: Float32, norms: Float32, chosen: npt.NDArray[np.i
     return distances
 
 
+def _estimates(points: Float32, centroids: Float32, metric: str) -> Iterator[tuple[slice, Float32]]:
+    """Yield (slice of points, scores [points of the slice, K]) as a matrix product rounds them."""
+    transposed = np.ascontiguousarray(centroids.T)
+    offset = _offset(centroids, metric)
+    rows = max(1, BLOCK_SCORES // len(centroids))
+    for start in range(0, len(points), rows):
+        where = slice(start, min(start + rows, len(points)))
+        scores = points[where] @ transposed  # [rows, K]
+        if metric == EUCLIDEAN:
+            scores -= offset
+        yield where, scores
+
+
+def _offset(centroids: Float32, metric: str) -> Float32:
+    """What is taken from the products with each centroid, [K]."""
+    if metric == COSINE:
+        return np.zeros(len(centroids), np.float32)
+    offset: Float32 = np.float32(0.5) * np.einsum("kd,kd->k", centroids, centroids)
+    return offset
+
+
+def _largest_score(points: Float32, centroids: Float32, metric: str) -> float:
+    """A bound on the size of the scores."""
+    if metric == COSINE:
+        return 1.0
+    point, centroid = (math.sqrt(np.einsum("nd,nd->n", rows, rows).max(initial=0)) for rows in (points, centroids))
+    return point * centroid + centroid**2 / 2
+
+
 def _assign_and_sum(
-    points: Float32, centroids: Float32, metric: str
+    points: Float32, centroids: Float32, blocks: Iterable[tuple[slice, Float32]]
 ) -> tuple[Labels, Float32, Float64, npt.NDArray[np.int64]]:
-    """One pass over the points: labels [N], their scores [N], sums [K, d] and counts [K] of the clusters."""
+    """One pass over the scores: labels [N], their scores [N], sums [K, d] and counts [K] of the clusters."""
     k = len(centroids)
     labels = np.empty(len(points), np.int32)
     scores = np.empty(len(points), np.float32)
     sums = np.zeros(centroids.shape, np.float64)
-    for where, block in score_blocks(points, centroids, metric=metric):
+    for where, block in blocks:
         labels[where] = block.argmax(axis=1)
         scores[where] = block[np.arange(len(block)), labels[where]]
         sums += _block_sums(points[where], labels[where], k)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from shoal.embeddings import Float32
 
 RowNumbers = npt.NDArray[np.intp]
 NeighbourIds = npt.NDArray[np.int32]
+Score = Callable[[RowNumbers, NeighbourIds], Float32]  # of pairs of a row, ascending, and an id; of equal ids the same
 
 MERGE_AT_LEAST = 4096  # candidates; fewer are not worth a sort
 STRIP = 2**19  # estimates compared at a time: few enough for the cache, and for memory even if all of them pass
@@ -26,12 +27,19 @@ class Candidates:
     limit for each row. It only ever rises, so a reader who sees an old value takes too many, never too few.
     """
 
-    def __init__(self, rows: slice, k: int, error: float) -> None:
-        """`error`: the most by which an estimate is off; above 0."""
+    def __init__(self, rows: slice, k: int, error: float, score: Score) -> None:
+        """Candidates of `rows`.
+
+        Args:
+            error: the most by which an estimate is off; above 0.
+            score: the similarity of rows, numbered from 0, and ids, no more off than an estimate but equal for equal
+                images: where many are as good as each other, it and the smaller id say which stay.
+        """
         self.rows = rows
         self.bar = np.full(rows.stop - rows.start, -np.inf, dtype=np.float32)
         self._k = k
         self._margin = np.float32(2 * error)
+        self._score = score
         self._lock = threading.Lock()
         self._parts: list[tuple[RowNumbers, NeighbourIds, Float32]] = []
         self._kept = 0
@@ -82,27 +90,29 @@ class Candidates:
         self.bar[full] = estimates[kth[full]] - self._margin
         stay = np.flatnonzero(estimates > self.bar[rows])
         merged = rows[stay], ids[order[stay]], estimates[stay]
-        if np.bincount(merged[0]).max(initial=0) > self._k + SPARE:
-            merged = _cut(*merged, self._k + SPARE)
+        crowded = np.bincount(merged[0]) > self._k + SPARE
+        if crowded.any():
+            merged = self._cut(*merged, crowded)
         self._parts = [merged]
         self._kept, self._pending = len(merged[0]), 0
+
+    def _cut(
+        self, rows: RowNumbers, ids: NeighbourIds, estimates: Float32, crowded: npt.NDArray[np.bool_]
+    ) -> tuple[RowNumbers, NeighbourIds, Float32]:
+        """The best of each crowded row, scored, and all of the others, by row and falling estimate."""
+        among = crowded[rows]
+        estimates[among] = self._score(rows[among], ids[among])
+        order = np.lexsort((ids, -estimates, rows))
+        rows = rows[order]
+        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        stay = rank < self._k + SPARE
+        return rows[stay], ids[order[stay]], estimates[order[stay]]
 
 
 def _strips(estimates: Float32) -> Iterator[tuple[int, Float32]]:
     height = max(1, STRIP // estimates.shape[1])
     for start in range(0, len(estimates), height):
         yield start, estimates[start : start + height]
-
-
-def _cut(
-    rows: RowNumbers, ids: NeighbourIds, estimates: Float32, most: int
-) -> tuple[RowNumbers, NeighbourIds, Float32]:
-    """The `most` best of each row, by falling estimate and then by id, whatever order they came in."""
-    order = np.lexsort((ids, -estimates, rows))
-    rows = rows[order]
-    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    order, rows = order[rank < most], rows[rank < most]
-    return rows, ids[order], estimates[order]
 
 
 def _sort_key(rows: RowNumbers, estimates: Float32) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""A tree of planes that orders rows so that similar ones lie near one another."""
+"""A tree of planes that orders rows so that similar ones lie near one another, and equal ones in the same leaf."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shoal.embeddings import Float32
+from shoal.embeddings import Float32, products
 
 Leaves = npt.NDArray[np.int32]
 
@@ -35,7 +35,7 @@ class PlaneTree:
             nonlocal leaves
             part = sample[rows]
             plane = _between_means(part, random)
-            along = part @ plane
+            along = _along(part, plane)
             offset = float(np.median(along))
             right = along > offset
             if len(rows) <= leaf_rows or not right.any():
@@ -58,22 +58,36 @@ class PlaneTree:
         )
 
     def leaves(self, rows: Float32) -> Leaves:
-        """The leaf of each of `rows` [m, d]."""
-        right = (rows @ self.planes.T > self.offsets).astype(np.intp)  # [m, P]
-        node = np.full(len(rows), self.root, dtype=np.int32)
-        while len(inner := np.flatnonzero(node >= 0)):
-            node[inner] = self.children[node[inner], right[inner, node[inner]]]
-        return ~node
+        """The leaf of each of `rows` [m, d]; the same for equal rows, whatever else is among `rows`."""
+        leaf = np.empty(len(rows), dtype=np.int32)
+        waiting = [(self.root, np.arange(len(rows)))]
+        while waiting:
+            node, here = waiting.pop()
+            if node < 0:
+                leaf[here] = ~node
+            elif len(here):
+                right = _along(rows[here], self.planes[node]) > self.offsets[node]
+                waiting += zip(self.children[node].tolist(), (here[~right], here[right]), strict=True)
+        return leaf
 
 
 def _between_means(rows: Float32, random: np.random.Generator) -> Float32:
     """The direction from one to the other of two means of `rows`."""
     first = rows[random.integers(len(rows))]
-    plane: Float32 = rows[np.argmin(rows @ first)] - first
+    plane: Float32 = rows[np.argmin(_along(rows, first))] - first
     for _ in range(ROUNDS):
-        along = rows @ plane
+        along = _along(rows, plane)
         right = along > np.median(along)
         if not right.any():
             break
         plane = rows[right].mean(axis=0) - rows[~right].mean(axis=0)
     return plane
+
+
+def _along(rows: Float32, plane: Float32) -> Float32:
+    """How far each of `rows` [m, d] lies along the normal of a plane [d], [m].
+
+    An offset is a median, so rows lie on their plane but for rounding, and the last bit chooses the side of all that
+    are equal to them.
+    """
+    return products(rows, plane[None])[:, 0]

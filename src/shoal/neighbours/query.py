@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
+from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows, products
 
 
 def nearest(store: EmbeddingStore, ids: Ids, query: Float32, k: int) -> tuple[Ids, Float32]:
@@ -25,8 +25,7 @@ def nearest(store: EmbeddingStore, ids: Ids, query: Float32, k: int) -> tuple[Id
     best = np.empty((len(unit), 0), dtype=np.float32)
     for where, rows in store.blocks(ids):
         normalise_rows(rows)
-        # einsum sums every pair in the same order, so that equal images have equal similarity wherever they lie.
-        similarity = np.concatenate([best, np.einsum("md,nd->mn", unit, rows)], axis=1)
+        similarity = np.concatenate([best, products(unit, rows)], axis=1)
         candidates = np.concatenate([best_ids, np.broadcast_to(ids[where], (len(unit), len(rows)))], axis=1)
         order = np.lexsort((candidates, -similarity))[:, :k]
         best, best_ids = np.take_along_axis(similarity, order, 1), np.take_along_axis(candidates, order, 1)

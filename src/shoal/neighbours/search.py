@@ -2,7 +2,8 @@
 
 The similarity of a pair of rows is computed once, in a block of a matrix product, and offered to both. Neighbours so
 close in similarity that rounding may have set their order are scored again by one summation in a fixed order, so that
-equal rows are equally similar to any other wherever they lie. Threads share out blocks and change no result.
+equal rows are equally similar to any other wherever they lie: a matrix product rounds by a row's place in its block.
+Threads share out blocks and change no result.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from hashlib import blake2b
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import threadpoolctl
 
-from shoal.embeddings import Float32
+from shoal.embeddings import Float32, products
 from shoal.neighbours.candidates import Candidates, NeighbourIds, RowNumbers
 from shoal.progress import Progress, Task
 
@@ -69,9 +72,10 @@ class _Search:
     def __init__(self, x: Float32, k: int, blocks: Sequence[slice]) -> None:
         n, d = x.shape
         self._x, self._k = x, k
+        self._first = _first_equal(x)
         self.ids = np.empty((n, k), dtype=np.int32)
         self.similarity = np.empty((n, k), dtype=np.float32)
-        self._blocks = [Candidates(rows, k, rounding_error(d)) for rows in blocks]
+        self._blocks = [Candidates(rows, k, rounding_error(d), partial(self._score, rows.start)) for rows in blocks]
         self._scratch = threading.local()
         self._scratch_size = max(rows.stop - rows.start for rows in blocks) ** 2
 
@@ -100,10 +104,20 @@ class _Search:
         out: Float32 = self._scratch.estimates[: len(a) * len(b)].reshape(len(a), len(b))
         return np.matmul(a, b.T, out=out)
 
+    def _score(self, start: int, rows: RowNumbers, ids: NeighbourIds) -> Float32:
+        """Dot products of rows start + rows[i] with ids[i], each summed in the same order; equal pairs once."""
+        pairs, number = np.unique(self._first[start + rows] << 32 | self._first[ids], return_inverse=True)
+        left, right = pairs >> 32, pairs & 0xFFFFFFFF
+        scores = np.empty(len(pairs), dtype=np.float32)
+        edges = np.append(np.flatnonzero(np.diff(left, prepend=-1)), len(pairs))
+        for begin, end in pairwise(edges.tolist()):
+            scores[begin:end] = products(self._x[right[begin:end]], self._x[left[begin], None])[:, 0]
+        return scores[number]
+
     def _finish(self, block: Candidates) -> None:
         rows, ids, scores = block.finish()
         doubtful = _doubtful(rows, scores, 2 * likely_error(self._x.shape[1]))
-        scores[doubtful] = _score_pairs(self._x, rows[doubtful] + block.rows.start, ids[doubtful])
+        scores[doubtful] = self._score(block.rows.start, rows[doubtful], ids[doubtful])
         best = np.lexsort((ids, -scores, rows))
         starts = np.searchsorted(rows, np.arange(len(block.bar)))
         if np.diff(starts, append=len(rows)).min() < self._k:  # comparisons with NaN are all false
@@ -113,6 +127,18 @@ class _Search:
         self.similarity[block.rows] = scores[best]
 
 
+def _first_equal(x: Float32) -> npt.NDArray[np.int64]:
+    """The number of the first row with the same bytes as each of `x` [n, d], [n]."""
+    digests = np.empty((len(x), 2), dtype=np.uint64)
+    for number, row in enumerate(x):
+        digests[number] = np.frombuffer(blake2b(row, digest_size=16).digest(), dtype=np.uint64)
+    order = np.lexsort(digests.T)  # stable: of equal rows the first comes first
+    fresh = np.append(True, (np.diff(digests[order], axis=0) != 0).any(axis=1))
+    first = np.empty(len(x), dtype=np.int64)
+    first[order] = order[np.flatnonzero(fresh)][np.cumsum(fresh) - 1]
+    return first
+
+
 def _doubtful(rows: RowNumbers, estimates: Float32, gap: float) -> RowNumbers:
     """Which candidates, sorted by row and falling estimate, lie within `gap` of the one before or after them."""
     close = (np.diff(rows) == 0) & (np.diff(estimates) >= -gap)
@@ -120,15 +146,6 @@ def _doubtful(rows: RowNumbers, estimates: Float32, gap: float) -> RowNumbers:
     beside[1:] |= close
     beside[:-1] |= close
     return np.flatnonzero(beside)
-
-
-def _score_pairs(x: Float32, rows: RowNumbers, ids: NeighbourIds) -> Float32:
-    """Dot products of x[rows[i]] with x[ids[i]], each summed in the same order whatever else is asked; rows ascend."""
-    scores = np.empty(len(ids), dtype=np.float32)
-    edges = np.append(np.flatnonzero(np.diff(rows, prepend=-1)), len(rows))
-    for start, stop in pairwise(edges.tolist()):
-        np.einsum("nd,d->n", x[ids[start:stop]], x[rows[start]], out=scores[start:stop])
-    return scores
 
 
 def rounding_error(d: int) -> float:

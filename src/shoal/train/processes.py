@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 
 import torch
 from torch import distributed
@@ -36,11 +38,32 @@ def together(device: str) -> Iterator[torch.device]:
         return
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+    _join(place)
     try:
         yield place
+        _meet(place)
     finally:
-        distributed.destroy_process_group()
+        _leave()
+
+
+def _join(place: torch.device) -> None:
+    # Its functions have the group of all processes as a default, looked up as it is imported. Imported later, as by
+    # DistributedDataParallel, it would hold the group, and with it threads, until the interpreter ends. A thread that
+    # then lets go of a tensor ends the process by signal 6.
+    import_module("torch.distributed.nn.functional")
+    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+
+
+def _meet(place: torch.device) -> None:
+    """Wait for the others: to one that is still joining, or listening, somebody gone is an error."""
+    everybody = torch.ones(1, device=place)
+    distributed.all_reduce(everybody)
+    assert int(everybody) == world_size()
+
+
+def _leave() -> None:
+    gc.collect()  # DistributedDataParallel holds the group too, and is in a circle of references
+    distributed.destroy_process_group()
 
 
 def call(number: int, device: torch.device) -> None:
