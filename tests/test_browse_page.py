@@ -83,11 +83,7 @@ def served(folder: Path) -> Iterator[str]:
         yield found[0]
     finally:
         server.terminate()
-<<<<<<< HEAD
-        server.wait(10)
-=======
         server.wait(PATIENCE)
->>>>>>> help-a
         server.stdout.close()
 
 
