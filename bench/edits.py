@@ -30,7 +30,8 @@ from shoal.corrections import changes
 from shoal.corrections.corrected import Corrected
 from shoal.corrections.edit import Edit
 from shoal.errors import RequestError
-from shoal.rundir import FORMAT_VERSION, RunDir
+from shoal.rundir import RunDir
+from shoal.runfiles import FORMAT_VERSION
 
 CLUSTERS = 20
 EDITS = (1000, 5000)

@@ -16,7 +16,8 @@ from shoal.export.placement import own_file
 from shoal.export.record import RECORD_NAME
 from shoal.export.transfer import rename_into_place
 from shoal.images.location import file_uri
-from shoal.rundir import FORMAT_VERSION, RunDir, write_run_json
+from shoal.rundir import RunDir
+from shoal.runfiles import FORMAT_VERSION, write_run_json
 
 # path -> cluster; "b/x.png" has the bytes of "a/x.png"
 FILES = {"a/x.png": 0, "a/y.png": 2, "b/X.PNG": 0, "b/x.png": 0, 'c/=1+1,"ä".png': 2, "top.png": 11}

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from shoal import atomic, records
 from shoal.embeddings import PART_ROWS
-from shoal.rundir import RunDir, digest_of, write_run_json
+from shoal.rundir import RunDir, digest_of
+from shoal.runfiles import write_run_json
 
 
 def write_small_run(

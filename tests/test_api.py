@@ -15,7 +15,8 @@ from shoal import ImageClusterer, pipeline, records
 from shoal.config import ClusterConfig
 from shoal.errors import ConfigError, RunError, ShoalError
 from shoal.progress import Progress
-from shoal.rundir import LABELS, LISTING, RunDir
+from shoal.rundir import RunDir
+from shoal.runfiles import LABELS, LISTING
 
 
 @pytest.fixture(scope="module")

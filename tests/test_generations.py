@@ -25,7 +25,8 @@ from shoal.embeddings import EmbeddingStore
 from shoal.errors import NoImagesError, RunError
 from shoal.model import Model
 from shoal.progress import Progress
-from shoal.rundir import RunDir, StageResult, read_run_json, write_run_json
+from shoal.rundir import RunDir, StageResult
+from shoal.runfiles import read_run_json, write_run_json
 
 KINDS, EACH = 3, 8
 

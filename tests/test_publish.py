@@ -33,7 +33,8 @@ from shoal.publish.architecture import encoder_parts
 from shoal.publish.card import plain, recipe_of
 from shoal.publish.placing import put
 from shoal.publish.publish import publish
-from shoal.rundir import RunDir, digest_file, write_run_json
+from shoal.rundir import RunDir, digest_file
+from shoal.runfiles import write_run_json
 from shoal.train import recipe
 from shoal.train.run import TrainRequest, train
 

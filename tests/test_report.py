@@ -29,7 +29,8 @@ from shoal.report import build, charts
 from shoal.report import map as mapping
 from shoal.report.explorer import Explorer
 from shoal.report.findings import Findings
-from shoal.rundir import RunDir, digest_file, write_run_json
+from shoal.rundir import RunDir, digest_file
+from shoal.runfiles import write_run_json
 from shoal.summary import cluster_summary
 from small_run import write_small_run
 

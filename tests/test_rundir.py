@@ -17,7 +17,8 @@ from shoal import atomic, lock
 from shoal.disk import require_free
 from shoal.errors import DiskSpaceError, RunError, RunLockedError
 from shoal.process import lives
-from shoal.rundir import FORMAT_VERSION, RunDir, digest_of
+from shoal.rundir import RunDir, digest_of
+from shoal.runfiles import FORMAT_VERSION
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:

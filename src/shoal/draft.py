@@ -17,16 +17,8 @@ from typing import Any, Final
 from shoal import atomic, generations, lock, plain
 from shoal.errors import RunError
 from shoal.generations import FOLDER, Generation
-from shoal.rundir import (
-    FORMAT_VERSION,
-    LOCK,
-    RUN_JSON,
-    UNFINISHED_RUN_JSON,
-    RunDir,
-    StageResult,
-    read_run_json,
-    write_run_json,
-)
+from shoal.rundir import RunDir, StageResult
+from shoal.runfiles import FORMAT_VERSION, LOCK, RUN_JSON, UNFINISHED_RUN_JSON, Files, read_run_json, write_run_json
 
 DRAFT_JSON: Final = "draft.json"
 FIRST_MOMENTS: Final = frozenset(
@@ -85,8 +77,8 @@ class Draft:
     def keep(self, name: str) -> None:
         self._made[name] = self._current.places[name]
 
-    def earlier(self) -> RunDir:
-        return self.before
+    def earlier(self) -> Files:
+        return self.before.files
 
     def run_json(self) -> dict[str, Any]:
         return {**self.state, "stages": self.records}
@@ -307,8 +299,8 @@ class _Unfinished:
     def keep(self, name: str) -> None:
         """The writer does."""
 
-    def earlier(self) -> RunDir:
-        return RunDir.open(self.root)
+    def earlier(self) -> Files:
+        return RunDir.open(self.root).files
 
     def run_json(self) -> dict[str, Any]:
         return self._now().run_json()

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.errors import RunError
-from shoal.rundir import Folder
+from shoal.runfiles import Folder
 
 PART_ROWS = 1024
 SUMMED = 8192  # columns, numpy's buffer

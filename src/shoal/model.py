@@ -21,7 +21,8 @@ from shoal.hub import model_place
 from shoal.images.sources import Item
 from shoal.progress import Progress
 from shoal.publication import read_whole
-from shoal.rundir import Folder, RunDir
+from shoal.rundir import RunDir
+from shoal.runfiles import Folder
 
 
 @dataclass(frozen=True, slots=True)

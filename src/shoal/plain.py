@@ -9,7 +9,8 @@ from typing import Final
 
 from shoal import generations, records
 from shoal.generations import Generation
-from shoal.rundir import FORMAT_VERSION, LABELS, LISTING, RunDir, read_run_json, write_run_json
+from shoal.rundir import RunDir
+from shoal.runfiles import FORMAT_VERSION, LABELS, LISTING, read_run_json, write_run_json
 
 # The files of each stage, and what older runs made it of.
 _FILES: Final = {

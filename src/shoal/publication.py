@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from shoal import atomic
-from shoal.rundir import Folder, digest_file
+from shoal.rundir import digest_file
+from shoal.runfiles import Folder
 
 MANIFEST: Final = "publication.json"
 STAGING: Final = ".shoal-publishing-"

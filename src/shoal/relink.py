@@ -24,7 +24,8 @@ from shoal.images.storage import is_local
 from shoal.images.table import TableSource
 from shoal.images.tar import TarSource
 from shoal.progress import Progress
-from shoal.rundir import LISTING, RunDir, digest_bytes
+from shoal.rundir import RunDir, digest_bytes
+from shoal.runfiles import LISTING
 
 COMPARED: Final = 50  # images whose bytes are read and compared
 LEAST_FOUND: Final = 0.5  # of the images that have clusters

@@ -11,28 +11,21 @@ import json
 import os
 import platform
 import shlex
-import weakref
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal import atomic, generations, lock, records
+from shoal import generations, lock, records
 from shoal.errors import RunError
 from shoal.generations import Generation
+from shoal.runfiles import LABELS, LISTING, LOCK, RUN_JSON, AtRoot, Files, Folder, Held, Inside, Stored, read_run_json
 
-FORMAT_VERSION: Final = 2  # 1: no generations, all files at the root
 VERSIONED = ("shoal", "numpy", "pillow", "openvino", "torch", "timm", "scikit-learn")
-RUN_JSON: Final = "run.json"
-UNFINISHED_RUN_JSON: Final = "run.json.part"
-LOCK: Final = "lock"
-LISTING: Final = "own/listing.parquet"  # the index stage's own table, which images.parquet is made from
-LABELS: Final = "labels.parquet"
-KNN: Final = "report/knn.jsonl"  # how an encoder's neighbours tell labels, while it is trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,137 +41,6 @@ class StageResult:
     digest: str
     facts: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
-
-
-class Folder(Protocol):
-    """Files by name, `folder / "name"`: a Path, or files of a run wherever they lie."""
-
-    def __truediv__(self, name: str, /) -> Path: ...
-
-
-class Files(Protocol):
-    """How one sees the files of a run."""
-
-    def path(self, name: str) -> Path:
-        """Where the file `name` (with `/` between parts) lies; where none is, if there is no such file."""
-
-    def new(self, name: str) -> Path:
-        """Where to write the file `name`."""
-
-    def unfinished(self, name: str) -> Path:
-        """Where a killed writer may have left the file `name`, to go on with."""
-
-    def keep(self, name: str) -> None:
-        """Take the file `name` over from before, unchanged."""
-
-    def earlier(self) -> RunDir:
-        """The run as it is until what is being written counts."""
-
-    def run_json(self) -> dict[str, Any]:
-        """run.json as it belongs to these files."""
-
-    def log(self) -> tuple[int | None, str | None]:
-        """How many lines of edits.jsonl belong to these files at least (None: all), and the refit that made them."""
-
-
-@dataclass(frozen=True, slots=True)
-class AtRoot:
-    """Files at a run's root: those of an older run, and what programs from outside see. Written to in place."""
-
-    root: Path
-
-    def path(self, name: str) -> Path:
-        return self.root / name
-
-    new = unfinished = path
-
-    def keep(self, name: str) -> None:
-        """It lies there already."""
-
-    def earlier(self) -> RunDir:
-        return RunDir(self.root)
-
-    def run_json(self) -> dict[str, Any]:
-        return read_run_json(self.root)
-
-    def log(self) -> tuple[int | None, str | None]:
-        return None, None
-
-
-@dataclass(frozen=True, slots=True, weakref_slot=True)
-class Held:
-    """The files of one generation, which stay as long as this object does."""
-
-    root: Path
-    generation: Generation
-    found: dict[str, Any]
-    places: dict[str, int]
-
-    @classmethod
-    def current(cls, root: Path, state: dict[str, Any]) -> Held | None:
-        """The generation that `state` names, or None if it was replaced meanwhile."""
-        try:
-            generation, descriptor = generations.hold(root, state["generation"])
-        except FileNotFoundError:
-            return None
-        held = cls(root, generation, state, generation.places)
-        weakref.finalize(held, os.close, descriptor)
-        return held
-
-    def path(self, name: str) -> Path:
-        return generations.place(self.root, name, self.places)
-
-    def new(self, name: str) -> Path:
-        raise RunError(f"{self.root} is open for reading; {name} cannot be written")
-
-    unfinished = new
-
-    def keep(self, name: str) -> None:
-        self.new(name)
-
-    def earlier(self) -> RunDir:
-        return RunDir(self.root, self)
-
-    def run_json(self) -> dict[str, Any]:
-        return self.found
-
-    def log(self) -> tuple[int | None, str | None]:
-        return self.generation.log_lines, self.generation.refit_line
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """Files by the generation in whose folder they lie."""
-
-    root: Path
-    places: dict[str, int]
-
-    def __truediv__(self, name: str) -> Path:
-        return generations.place(self.root, name, self.places)
-
-
-@dataclass(frozen=True, slots=True)
-class Within:
-    """A folder of a folder."""
-
-    whole: Folder
-    name: str
-
-    def __truediv__(self, name: str) -> Path:
-        return self.whole / f"{self.name}/{name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Inside:
-    """The files of one folder of a run."""
-
-    files: Files
-    name: str
-    for_writing: bool = False
-
-    def __truediv__(self, name: str) -> Path:
-        whole = f"{self.name}/{name}"
-        return self.files.new(whole) if self.for_writing else self.files.path(whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +80,7 @@ class RunDir:
     @property
     def earlier(self) -> RunDir:
         """For a stage: the run as it was before, to take over what has not changed."""
-        return self.files.earlier()
+        return RunDir(self.root, self.files.earlier())
 
     # -- where things lie ---------------------------------------------------------------------------------------
 
@@ -307,7 +169,7 @@ class RunDir:
         """The files of a clustering as it was before a refit; None if they are not kept."""
         places = self.generation.kept.get(digest) if self.generation else None
         if places is not None:
-            return _Stored(self.root, dict(places))
+            return Stored(self.root, dict(places))
         folder = self.root / "refits" / digest  # of runs of before generations
         return folder if folder.is_dir() else None
 
@@ -403,37 +265,6 @@ def _moved_uris(uris: pa.ChunkedArray, before: str, now: str) -> pa.ChunkedArray
     below = pc.starts_with(uris, before.rstrip("/") + "/")
     rest = pc.utf8_slice_codeunits(uris, len(before.rstrip("/")))
     return pc.if_else(below, pc.binary_join_element_wise(now.rstrip("/"), rest, ""), uris)
-
-
-def log_of(phase: str) -> str:
-    """The log of a phase of training that is done."""
-    return f"own/train-{phase}.jsonl"
-
-
-def read_run_json(root: Path) -> dict[str, Any]:
-    """The state of the run at `root`, or a fresh one if there is none yet.
-
-    Raises:
-        RunError: it cannot be read, or is of a newer version.
-    """
-    path = root / RUN_JSON
-    if not path.is_file():
-        return {"format_version": FORMAT_VERSION, "stages": {}}
-    try:
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = int(state["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is not readable as a run's state: {error}") from error
-    if version > FORMAT_VERSION:
-        raise RunError(
-            f"{root} has format_version {version}; this Shoal {metadata.version('shoal')} reads up to "
-            f"{FORMAT_VERSION}: upgrade Shoal to open it"
-        )
-    return state
-
-
-def write_run_json(root: Path, state: dict[str, Any]) -> None:
-    atomic.write_json(root / RUN_JSON, state, root / UNFINISHED_RUN_JSON)
 
 
 def versions() -> dict[str, str]:

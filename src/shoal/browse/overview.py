@@ -15,7 +15,7 @@ from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, COARSE, FINE, Rows, Snapshot
 from shoal.corrections.log import in_force
 from shoal.publication import read_whole
-from shoal.rundir import Folder
+from shoal.runfiles import Folder
 
 SETTINGS = ("clusters", "backbone", "features", "method", "metric", "seed", "resize", "limit")
 

@@ -19,7 +19,7 @@ from shoal.cluster.kmeans import COSINE, Clustering, Labels
 from shoal.cluster.space import ClusterSpace
 from shoal.embeddings import Float32
 from shoal.errors import RunError
-from shoal.rundir import Folder
+from shoal.runfiles import Folder
 
 FORMAT_VERSION = 1
 NAMES = "names.json"  # of clusters, as people gave them

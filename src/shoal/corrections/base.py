@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from shoal import records
 from shoal.errors import RunError
-from shoal.rundir import Folder, RunDir, Within
+from shoal.rundir import RunDir
+from shoal.runfiles import Folder, Within
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]

@@ -21,7 +21,8 @@ from shoal.cluster.space import points_of
 from shoal.corrections.corrected import NONE, Corrected
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
 from shoal.errors import RunError
-from shoal.rundir import Folder, RunDir
+from shoal.rundir import RunDir
+from shoal.runfiles import Folder
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,7 +25,8 @@ from shoal.images.reading import ImageReader
 from shoal.images.sources import open_source
 from shoal.images.storage import GONE, is_local
 from shoal.progress import Progress
-from shoal.rundir import LABELS, LISTING, RunDir, StageResult
+from shoal.rundir import RunDir, StageResult
+from shoal.runfiles import LABELS, LISTING
 
 LOCAL_READERS: Final = min(4, os.cpu_count() or 1)
 REMOTE_READERS: Final = 16  # waiting for a network is not work

@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from shoal.report import figures
 from shoal.report.figures import ACCENT, INK, RULE, SOFT
 from shoal.report.plotting import Axes, Figure, MaxNLocator
-from shoal.rundir import KNN, RunDir, log_of
+from shoal.rundir import RunDir
+from shoal.runfiles import KNN, log_of
 
 TITLES: Final = {
     "train-pretext": "Loss of the pretext task, and how even its features lie",

@@ -16,7 +16,8 @@ from shoal.embed.architectures import Whitened, whitening
 from shoal.embeddings import Float32, Ids
 from shoal.evaluate.knn import knn_accuracy
 from shoal.evaluate.labels import read_labels
-from shoal.rundir import KNN, RunDir
+from shoal.rundir import RunDir
+from shoal.runfiles import KNN
 from shoal.train.config import TrainConfig
 from shoal.train.features import encode
 from shoal.train.gather import rank

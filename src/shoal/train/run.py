@@ -18,7 +18,8 @@ from shoal.draft import Draft
 from shoal.embed.architectures import full_name
 from shoal.pipeline import Stage
 from shoal.progress import Progress
-from shoal.rundir import KNN, RunDir, StageResult, digest_file, digest_of, log_of
+from shoal.rundir import RunDir, StageResult, digest_file, digest_of
+from shoal.runfiles import KNN, log_of
 from shoal.train import clusters, datasets, freed_memory, log, processes, recipe
 from shoal.train import show_views as show
 from shoal.train.config import TrainConfig
