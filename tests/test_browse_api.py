@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -17,6 +18,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -28,9 +30,11 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from drafted import run_stage
+from patience import PATIENCE
 from pictures import paint
 from shoal import pipeline, records
 from shoal.assign import AssignSummary, assign
+from shoal.browse import changing
 from shoal.browse.app import create_app
 from shoal.browse.security import Access
 from shoal.config import ClusterConfig
@@ -118,9 +122,10 @@ def members(client: TestClient, cluster: int, **options: Any) -> list[int]:
 
 
 def job(client: TestClient, answer: httpx.Response) -> dict[str, Any]:
-    """Wait for a job to end."""
+    """How a job ended, asked again and again as the page does."""
     assert answer.status_code == 202, answer.text
-    for _ in range(600):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         state: dict[str, Any] = client.get(f"/api/jobs/{answer.json()['job']}").json()
         if state["state"] != "running":
             return state
@@ -454,7 +459,7 @@ def listening(app: Any) -> Iterator[int]:
 
 def raw(port: int, request: str | bytes) -> bytes:
     """What a server answers to some bytes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
         connection.sendall(request.encode() if isinstance(request, str) else request)
         answer = b""
         with suppress(ConnectionResetError):  # the server would not hear it out
@@ -507,12 +512,13 @@ def test_raw_requests_of_a_real_server(root: Path) -> None:
                 answer = raw(int(port), broken)
                 assert b"200 OK" not in answer
                 assert b"root:" not in answer
-            found = httpx.get(f"{address}/api/run", headers={"x-shoal-token": token}).json()
+            found = httpx.get(f"{address}/api/run", headers={"x-shoal-token": token}, timeout=PATIENCE).json()
             assert found["clusters"] == 3
             with pytest.raises(httpx.ConnectError):  # only loopback listens
-                httpx.get(f"http://{socket.gethostbyname(socket.gethostname())}:{port}/", timeout=2).raise_for_status()
-                if socket.gethostbyname(socket.gethostname()).startswith("127."):
+                other = socket.gethostbyname(socket.gethostname())
+                if other.startswith("127."):
                     raise httpx.ConnectError("this machine has no other address")
+                httpx.get(f"http://{other}:{port}/", timeout=PATIENCE)
         finally:
             server.terminate()
 
@@ -671,21 +677,27 @@ def test_many_edits_at_once_all_arrive(client: TestClient) -> None:
     assert client.get("/api/run").json()["version"] == 8
 
 
-def test_windows_hear_of_each_other(client: TestClient, root: Path) -> None:
+def test_windows_hear_of_each_other(client: TestClient, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = client.get("/api/run").json()
-    started = time.monotonic()
+    waits = threading.Event()
+
+    async def wait(seconds: float) -> None:
+        waits.set()
+        await asyncio.sleep(seconds / 10)
+
+    monkeypatch.setattr(changing, "asyncio", SimpleNamespace(sleep=wait))
+    monkeypatch.setattr(changing, "LONGEST_POLL_SECONDS", 100 * PATIENCE)  # it answers because of the edit, or never
     answers: list[dict[str, Any]] = []
+    asked = {"since": seen["version"], "base": seen["base"], "wait": 100 * PATIENCE}
     waiting = threading.Thread(
-        target=lambda: answers.append(
-            open_page(root).get("/api/events", params={"since": seen["version"], "base": seen["base"]}).json()
-        )
+        target=lambda: answers.append(open_page(root).get("/api/events", params=asked).json()), daemon=True
     )
     waiting.start()
-    time.sleep(0.3)
+    assert waits.wait(PATIENCE)
+    assert answers == []
     edit(client, "rename", cluster=0, name="x")
-    waiting.join(10)
+    waiting.join(PATIENCE)
     assert answers == [{"version": 1, "base": seen["base"]}]
-    assert time.monotonic() - started < 8
     assert client.get("/api/events", params={"since": 1, "wait": 0}).json()["version"] == 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +10,32 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from patience import PATIENCE
 from pictures import paint
 
 COMMANDS = (
     *("assign", "bench", "browse", "cluster", "demo", "doctor", "evaluate"),
     *("export", "publish", "report", "similar", "train", "undo"),
 )
+
+
+# A run that is interrupted, as by Ctrl-C, when it is about to write its first embeddings. A test run that was itself
+# started in the background has SIGINT ignored, and children inherit that.
+INTERRUPTED = """
+import signal, sys
+from shoal.cli import main
+
+def interrupt(event, arguments):
+    global coming
+    if coming and event == "open" and "embeddings" in str(arguments[0]) and set(str(arguments[1])) & set("wx"):
+        coming = False
+        signal.raise_signal(signal.SIGINT)
+
+coming = True
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.addaudithook(interrupt)
+main()
+"""
 
 
 def shoal(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -26,7 +45,7 @@ def shoal(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPr
         text=True,
         check=False,
         cwd=cwd,
-        timeout=300,
+        timeout=PATIENCE,
     )
 
 
@@ -188,20 +207,11 @@ def test_the_default_run_name_is_the_sources(tmp_path: Path) -> None:
     assert not (tmp_path / "pictures.shoal" / "report").exists()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 def test_an_interrupted_run_says_so_and_goes_on(tmp_path: Path) -> None:
-    paint(tmp_path / "pictures", each=200)
-    # A test run that was itself started in the background has SIGINT ignored, and children inherit that.
-    start = """
-import os, signal
-import shoal.embed.stage
-from shoal.cli import main
-signal.signal(signal.SIGINT, signal.default_int_handler)
-shoal.embed.stage.run = lambda *given: os.kill(os.getpid(), signal.SIGINT)
-main()
-"""
-    command = [sys.executable, "-c", start, "cluster", "pictures", "--no-report", "--clusters", "3"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    paint(tmp_path / "pictures", each=10)
+    command = [sys.executable, "-c", INTERRUPTED, "cluster", "pictures", "--no-report", "--clusters", "3"]
+    done = subprocess.run(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 130
     assert done.stderr.splitlines()[-1].startswith("shoal: interrupted")
+    assert not (tmp_path / "pictures.shoal" / "clusters.parquet").exists()
     assert shoal("cluster", "pictures", "--no-report", "--clusters", "3", cwd=tmp_path).returncode == 0

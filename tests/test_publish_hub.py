@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from hub_stand_in import Hub, serving
+from patience import PATIENCE
 from pictures import paint
 from shoal import ImageClusterer, cache, pipeline
 from shoal.cli import main
@@ -261,7 +262,7 @@ def test_the_commands_speak_to_hf_endpoint(hub: Hub, run: RunDir, source: Path, 
 
     def shoal(*words: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "shoal", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=PATIENCE)
 
     done = shoal("publish", run.root, "--to", NAME, "--license", "mit")
     assert done.returncode == 0, done.stderr
