@@ -29,7 +29,9 @@ from shoal.rundir import (
 )
 
 DRAFT_JSON: Final = "draft.json"
-FIRST_MOMENTS: Final = frozenset({LOCK, f"{LOCK}.guard", UNFINISHED_RUN_JSON, FOLDER})  # what there is before run.json
+FIRST_MOMENTS: Final = frozenset(  # what there is before run.json
+    {LOCK, f"{LOCK}.guard", f"{LOCK}{lock.UNFINISHED}", UNFINISHED_RUN_JSON, FOLDER}
+)
 
 Record = dict[str, Any]  # of a finished stage, as run.json has it
 
