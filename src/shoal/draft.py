@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from shoal import atomic, generations, lock, plain
+from shoal import atomic, disk, generations, lock, plain
 from shoal.errors import RunError
 from shoal.generations import FOLDER, Generation
 from shoal.rundir import RunDir, StageResult
 from shoal.runfiles import FORMAT_VERSION, LOCK, RUN_JSON, UNFINISHED_RUN_JSON, Files, read_run_json, write_run_json
 
 DRAFT_JSON: Final = "draft.json"
-FIRST_MOMENTS: Final = frozenset(
-    {LOCK, f"{LOCK}.guard", f"{LOCK}.part", UNFINISHED_RUN_JSON, FOLDER}
-)  # what there is before run.json
+FIRST_MOMENTS: Final = frozenset(  # what there is before run.json
+    {LOCK, f"{LOCK}.guard", f"{LOCK}{lock.UNFINISHED}", UNFINISHED_RUN_JSON, FOLDER}
+)
 
 Record = dict[str, Any]  # of a finished stage, as run.json has it
 
@@ -227,9 +227,10 @@ def writing(root: Path, *, from_start: bool = False) -> Iterator[Draft]:
     Raises:
         RunError: `root` is neither new, nor empty, nor a run; or is of a newer format.
         RunLockedError: another process is writing it.
+        DiskSpaceError, WorkError: the disk is full, or does not take or give something.
     """
     require_own(root)
-    with lock.writing(root / LOCK):
+    with disk.writing_errors(root), lock.writing(root / LOCK):
         require_own(root)
         yield _open(root, from_start)
 

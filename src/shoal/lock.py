@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 import filelock
 import psutil
@@ -18,7 +19,8 @@ from shoal import atomic
 from shoal.errors import RunLockedError
 from shoal.process import lives
 
-GUARD_SECONDS = 10.0
+GUARD_SECONDS: Final = 10.0
+UNFINISHED: Final = ".part"  # always the same name, for the guard is held: what a kill leaves is taken up again
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def _acquire(path: Path, me: Owner) -> None:
                 f"{path.parent} is being written by process {owner.pid} on {owner.host}; "
                 f"wait for it to end (if that process is gone for certain, delete {path})"
             )
-        atomic.write_json(path, asdict(me), path.with_name(path.name + ".part"))
+        atomic.write_json(path, asdict(me), path.with_name(path.name + UNFINISHED))
 
 
 def _read_owner(path: Path) -> Owner | None:

@@ -17,6 +17,7 @@ from typing import Final
 
 import filelock
 
+from shoal import disk
 from shoal.corrections.edit import REDO, REFIT, UNDO, Edit
 from shoal.errors import RunLockedError
 from shoal.rundir import RunDir
@@ -106,10 +107,11 @@ class Log:
 
         Raises:
             RunLockedError: another writer holds it for longer than any append takes.
+            DiskSpaceError, WorkError: the disk is full, or cannot be written to.
         """
         lock = filelock.FileLock(self._path.with_name("edits.lock"), timeout=LOCK_SECONDS)
         try:
-            with lock:
+            with disk.writing_errors(self._path), lock:
                 yield
         except filelock.Timeout as error:
             raise RunLockedError(f"{self._path} is held by another writer; try again") from error
