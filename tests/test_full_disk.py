@@ -1,4 +1,4 @@
-"""A disk that is full, or cannot be written to any more, in the middle of any command: one sentence, and a whole run."""
+"""A disk that is full, or takes nothing any more, in the middle of any command: one sentence, and a whole run."""
 
 from __future__ import annotations
 
