@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -12,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import psutil
+from safetensors import SafetensorError
 
 
 @contextmanager
@@ -28,13 +32,30 @@ def replacing(target: Path, temporary: Path | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
     usual = _usual_mode(temporary)
     try:
-        yield temporary
+        with _told_of(target):
+            yield temporary
         temporary.chmod(usual)  # safetensors makes files that nobody but their owner may read
         sync(temporary)
         temporary.replace(target)
         sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told_of(target: Path) -> Iterator[None]:
+    """Have errors of the operating system be OSErrors that name a file, whichever library met them."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(target)) from error
 
 
 def _beside(target: Path) -> Path:
@@ -59,6 +80,14 @@ def write_json(target: Path, value: Any, temporary: Path | None = None) -> None:
     """Write readable JSON (sorted keys, UTF-8, trailing newline): the same value gives the same bytes."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_bytes(target, (text + "\n").encode(), temporary)
+
+
+def write_array(target: Path, array: npt.NDArray[Any]) -> None:
+    """Write what `np.save` writes, byte by byte; but a full disk is told as such."""
+    with replacing(target) as written, written.open("wb") as file:
+        whole = np.ascontiguousarray(array)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(whole))
+        file.write(whole.data)
 
 
 def remove_leftovers(folder: Path, pattern: str = "**/.*.tmp") -> None:

@@ -14,6 +14,7 @@ import click
 
 from shoal import __version__
 from shoal.config import DEFAULT_BACKBONE, DEVICES, FEATURES, METHODS, METRICS, RESIZES, ClusterConfig
+from shoal.disk import explained
 from shoal.errors import ShoalError
 
 INTERRUPTED = 130
@@ -521,6 +522,6 @@ def _explain(error: BaseException) -> tuple[int, str]:
         case click.Abort() | KeyboardInterrupt():
             return INTERRUPTED, "interrupted; the same command goes on from here"
         case OSError():
-            return 1, str(error)
+            return 1, str(explained(error))
         case _:
             return 1, f"unexpected {type(error).__name__}: {error} (please report it; --debug shows where)"

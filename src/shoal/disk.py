@@ -1,11 +1,14 @@
-"""Is there room on the disk? Asked before long work."""
+"""Disks: is there room? Asked before long work. And what a person is told when they take or give nothing any more."""
 
 from __future__ import annotations
 
+import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from shoal.errors import DiskSpaceError
+from shoal.errors import DiskSpaceError, WorkError
 
 SPARE_BYTES = 64 * 2**20  # left free for logs, tables and everybody else
 
@@ -22,3 +25,27 @@ def require_free(folder: Path, needed_bytes: int, purpose: str) -> None:
             f"spare), but the disk of {existing} has only {free / 2**20:,.0f} MiB free; make room or choose another "
             "place"
         )
+
+
+@contextmanager
+def writing_errors(place: Path) -> Iterator[None]:
+    """Turn what the operating system says about files of `place` into an error for the person.
+
+    Raises:
+        DiskSpaceError: the disk is full. WorkError: anything else.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise explained(error, place) from error
+
+
+def explained(error: OSError, place: Path | None = None) -> WorkError:
+    """The error for the person; `place` is what was written, as far as they know of it."""
+    where = error.filename2 or error.filename or place
+    if where is None:
+        return WorkError(str(error))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        at = "" if place is None or str(where) == str(place) else f", at {where}"
+        return DiskSpaceError(f"the disk of {place or where} is full{at}; make room and give the same command again")
+    return WorkError(f"cannot read or write {where}: {error.strerror}; mend it and give the same command again")

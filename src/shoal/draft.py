@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from shoal import atomic, generations, lock, plain
+from shoal import atomic, disk, generations, lock, plain
 from shoal.errors import RunError
 from shoal.generations import FOLDER, Generation
 from shoal.rundir import (
@@ -235,9 +235,10 @@ def writing(root: Path, *, from_start: bool = False) -> Iterator[Draft]:
     Raises:
         RunError: `root` is neither new, nor empty, nor a run; or is of a newer format.
         RunLockedError: another process is writing it.
+        DiskSpaceError, WorkError: the disk is full, or does not take or give something.
     """
     require_own(root)
-    with lock.writing(root / LOCK):
+    with disk.writing_errors(root), lock.writing(root / LOCK):
         require_own(root)
         yield _open(root, from_start)
 

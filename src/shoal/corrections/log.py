@@ -15,6 +15,7 @@ from typing import Final
 
 import filelock
 
+from shoal import disk
 from shoal.corrections.edit import REDO, REFIT, UNDO, Edit
 from shoal.errors import RunLockedError
 from shoal.rundir import RunDir
@@ -50,10 +51,11 @@ def appending(run_dir: RunDir) -> Iterator[list[Edit]]:
 
     Raises:
         RunLockedError: another writer holds it for longer than any append takes.
+        DiskSpaceError, WorkError: the disk is full, or cannot be written to.
     """
     lock = filelock.FileLock(run_dir.edits.with_name("edits.lock"), timeout=LOCK_SECONDS)
     try:
-        with lock:
+        with disk.writing_errors(run_dir.edits), lock:
             now = RunDir.open(run_dir.root)
             log = read_log(now)
             if len(log) > len(_lines(now)):  # a kill has kept the refit's line from the file

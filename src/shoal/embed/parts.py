@@ -141,8 +141,7 @@ class PartsWriter:
             del part.outcomes[image]
         values, record = (self.run_dir.new(f"{FOLDER}/{name}") for name in _file_names(part.number))
         record.unlink(missing_ok=True)
-        with atomic.replacing(values) as temporary, temporary.open("wb") as file:
-            np.save(file, part.values)
+        atomic.write_array(values, part.values)
         rows = [
             [image, sha256, *((failure.kind, failure.reason) if failure else ())]
             for image, (sha256, failure) in sorted(part.outcomes.items())

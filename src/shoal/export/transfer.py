@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from shoal import atomic
-from shoal.errors import DiskSpaceError, RequestError, WorkError
+from shoal import atomic, disk
+from shoal.errors import RequestError, WorkError
 from shoal.export.names import same_file_key
 from shoal.rundir import digest_file
 
@@ -186,22 +186,14 @@ def nearest_existing(folder: Path) -> Path:
 @contextmanager
 def writing_errors(dest: Path) -> Iterator[None]:
     """Turn what the operating system says about the files of an export into an error for the person."""
-    try:
-        yield
-    except FileExistsError as error:
-        where = error.filename2 or error.filename
-        raise RequestError(
-            f"{where} is there already and is left as it is; move it away or choose another DEST"
-        ) from error
-    except OSError as error:
-        where = error.filename2 or error.filename or dest
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskSpaceError(
-                f"the disk of {dest} is full, at {where}; make room and give the same command again"
+    with disk.writing_errors(dest):
+        try:
+            yield
+        except FileExistsError as error:
+            where = error.filename2 or error.filename
+            raise RequestError(
+                f"{where} is there already and is left as it is; move it away or choose another DEST"
             ) from error
-        raise WorkError(
-            f"cannot read or write {where}: {error.strerror}; mend it and give the same command again"
-        ) from error
 
 
 def _parts_of(data: bytes) -> Parts:

@@ -66,7 +66,6 @@ def _write(
     all_similarity[ok] = similarity
     folder = run_dir.new_in("neighbours")
     for name, array in (("similarity.npy", all_similarity), ("ids.npy", all_ids)):
-        with atomic.replacing(folder / name) as temporary, temporary.open("wb") as file:
-            np.save(file, array)
+        atomic.write_array(folder / name, array)
     atomic.write_json(folder / "manifest.json", manifest)
     return digest_of(*(digest_file(folder / name) for name in ("ids.npy", "similarity.npy", "manifest.json")))

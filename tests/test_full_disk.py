@@ -1,0 +1,162 @@
+"""A disk that is full, or cannot be written to any more, while a command works: one sentence, and a whole run."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import SafetensorError
+
+from kills import FULL, READ_ONLY, bury, failing, writes
+from pictures import paint
+from shoal import atomic, pipeline
+from shoal.cli import main
+from shoal.config import ClusterConfig
+from shoal.corrections import changes
+from shoal.corrections.corrected import read_corrected
+from shoal.corrections.log import append, read_log
+from shoal.corrections.refit import refit
+from shoal.errors import WorkError
+from shoal.progress import Progress
+from shoal.rundir import RunDir
+
+SPREAD = 4  # writes to fail at, besides those around the moment that the work counts
+FAULTS = {"full": FULL, "read-only": READ_ONLY}
+SENTENCES = {"full": "is full", "read-only": "Read-only file system"}
+COMMANDS = {
+    "cluster": "cluster {1}/pictures --out {0}/run --clusters 2 --no-report",
+    "report": "report {0}/run",
+    "evaluate": "evaluate {0}/run",
+    "assign": "assign {0}/run {1}/pictures --to {0}/new.csv",
+    "csv": "export {0}/run {0}/clusters.csv --to csv",
+    "folders": "export {0}/run {0}/sorted --to folders",
+    "publish": "publish {0}/run --to {0}/model",
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures and a finished run of them."""
+    base = tmp_path_factory.mktemp("made")
+    config = ClusterConfig((str(paint(base / "pictures", each=3)),), clusters="3")
+    pipeline.run(config, RunDir(base / "run"), pipeline.clustering_stages(), Progress())
+    return base
+
+
+def copied(made: Path, target: Path) -> Path:
+    """A folder with a copy of the run; the pictures stay where they are."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(made / "run", target / "run")
+    return target
+
+
+def give(name: str, base: Path, made: Path) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(COMMANDS[name].format(base, made).split())
+    return int(ended.value.code or 0)
+
+
+def seen(root: Path) -> dict[str, bytes]:
+    run = RunDir.open(root)
+    assert run.generation is not None
+    return {name: run.path(name).read_bytes() for name in run.generation.places}
+
+
+def moments(made: list[str]) -> list[int]:
+    counts = made.index("os.rename run/run.json") if "os.rename run/run.json" in made else len(made) - 1
+    return sorted({0, counts, min(counts + 1, len(made) - 1), *range(0, len(made), max(len(made) // SPREAD, 1))})
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_ends_in_one_sentence(
+    name: str, fault: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = copied(made, tmp_path / "now")
+    old = seen(base / "run")
+    codes: list[int] = []
+    done = writes(base, lambda: codes.append(give(name, base, made)))
+    assert codes == [0]
+    new = seen(base / "run")
+    for write in moments(done):
+        base = copied(made, tmp_path / "now")
+        capsys.readouterr()
+        with failing(base, write, FAULTS[fault]):
+            code = give(name, base, made)
+        said = capsys.readouterr().err.splitlines()
+        files = seen(base / "run")
+        assert files == old or set(files) == set(new), done[write]
+        if code == 0:  # what was left to do was only tidying
+            assert set(files) == set(new), done[write]
+            continue
+        assert code == 1, done[write]
+        lines = [line for line in said if line.startswith("shoal: ")]
+        assert len(lines) == 1, said
+        assert SENTENCES[fault] in lines[0], done[write]
+        assert str(base) in lines[0]
+        assert "unexpected" not in lines[0]
+        bury(base / "run")  # on a disk that is read only the lock cannot be taken away
+        assert give(name, base, made) == 0, done[write]
+        assert set(seen(base / "run")) == set(new)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_refit_and_an_edit_end_in_one_sentence(fault: str, made: Path, tmp_path: Path) -> None:
+    def correct(base: Path) -> RunDir:
+        run = RunDir.open(base / "run")
+        append(run, lambda log: changes.merge(read_corrected(run), [0, 1]))
+        return run
+
+    def apply(base: Path) -> None:
+        run = RunDir.open(base / "run")
+        refit(run, len(read_log(run)), Progress())
+
+    base = copied(made, tmp_path / "now")
+    with failing(base, 1, FAULTS[fault]), pytest.raises(WorkError, match=SENTENCES[fault]):
+        correct(base)
+    assert not read_log(RunDir.open(base / "run"))
+    correct(base)
+    old = seen(base / "run")
+    done = writes(base, lambda: apply(base))
+    new = seen(base / "run")
+    for write in moments(done):
+        base = copied(made, tmp_path / "now")
+        correct(base)
+        with failing(base, write, FAULTS[fault]), pytest.raises(WorkError, match=SENTENCES[fault]):
+            apply(base)
+        assert seen(base / "run") in (old, new), done[write]
+
+
+def test_what_libraries_say_of_a_full_disk_is_said_as_the_system_does(tmp_path: Path) -> None:
+    """safetensors has an error of its own; pyarrow's and Python's own, in the middle of a file, name no file."""
+    told = "Error while serializing: I/O error: No space left on device (os error 28)"
+    for error in (SafetensorError(told), OSError(errno.ENOSPC, "Error writing bytes to file")):
+        with (
+            pytest.raises(OSError, match=r"No space left on device: .*/table'") as found,
+            atomic.replacing(tmp_path / "table"),
+        ):
+            raise error
+        assert found.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no files")
+def test_an_array_that_cannot_be_written_to_its_end_says_why(tmp_path: Path) -> None:
+    import resource
+
+    whole = np.arange(12, dtype=np.float16).reshape(3, 4)
+    atomic.write_array(tmp_path / "whole.npy", whole)
+    np.save(tmp_path / "numpy.npy", whole)
+    assert (tmp_path / "whole.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*/array.npy'"):
+            atomic.write_array(tmp_path / "array.npy", np.zeros(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / "array.npy").exists()
