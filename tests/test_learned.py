@@ -49,6 +49,12 @@ def bands(each: int = 300, dims: int = 32, seed: int = 0) -> tuple[Points, npt.N
     return np.maximum(points, 0).astype(np.float32), truth
 
 
+def ring(images: int) -> Points:
+    """No kinds at all, but arcs of one circle, which k-means cuts evenly."""
+    turn = 2 * np.pi * np.arange(images) / images
+    return np.stack([np.cos(turn), np.sin(turn), np.full(images, 0.2)], axis=1).astype(np.float32)
+
+
 def cluster(run: RunDir, method: str, clusters: str = "4", seed: int = 0) -> StageResult:
     return stage.run(ClusterConfig(("x",), method=method, clusters=clusters, seed=seed), run, Progress())
 
@@ -318,10 +324,23 @@ def test_starts_leave_what_they_are_made_from(tmp_path: Path) -> None:
 
 
 def test_few_images_are_left_to_k_means(tmp_path: Path) -> None:
-    points, _ = kinds(3, 30)
-    small = write_small_run(tmp_path, points)
-    assert cluster(small, "auto", "3").facts["method"] == "kmeans"
-    assert cluster(small, "learned", "3").facts["method"] in ("learned", "kmeans")  # asked for: tried, and judged
+    """Asked for, learned clusters of them are made all the same, and taken where they tell more of neighbours."""
+    few = write_small_run(tmp_path, bands(60)[0])
+    facts = cluster(few, "auto").facts
+    assert (facts["method"], facts["why_method"]) == ("kmeans", "")
+    facts = cluster(few, "learned").facts
+    assert facts["method"] == "learned"
+    assert "learned clusters tell more" in facts["why_method"]
+
+
+def test_learned_clusters_that_tell_less_are_not_taken_even_where_they_were_asked_for(tmp_path: Path) -> None:
+    run = write_small_run(tmp_path, ring(300))
+    facts = cluster(run, "learned", "12").facts
+    assert facts["method"] == "kmeans"
+    assert "learned clusters tell less" in facts["why_method"]
+    found = run.read_clusters()
+    assert cluster(run, "kmeans", "12").facts["method"] == "kmeans"
+    assert found.equals(run.read_clusters())
 
 
 def test_clusters_that_tell_nothing_of_neighbours_are_not_taken(tmp_path: Path) -> None:
