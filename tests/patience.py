@@ -3,5 +3,5 @@
 A machine with other things to do takes many times as long, so what has not happened by then never will.
 """
 
-PATIENCE = 600  # seconds
+PATIENCE = 120  # seconds
 PATIENCE_MS = 1000 * PATIENCE

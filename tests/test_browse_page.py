@@ -51,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (source / "broken.png").write_bytes(b"not a picture")
     command = [sys.executable, "-m", "shoal", "cluster", str(source), "--out", str(folder / "run"), "--clusters", "4"]
     subprocess.run(command, check=True, capture_output=True)
-    _doubt(RunDir(folder / "run"))
+    _doubt(RunDir.open(folder / "run"))
     return folder / "run"
 
 
