@@ -1,4 +1,4 @@
-"""What all tests share: a cache of prepared encoders of their own, kept for the session."""
+"""What all tests share: a cache of prepared encoders of their own, kept for the session; no clock for properties."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine with other things to do is slow at some examples and not at others: that is no fault of theirs.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)

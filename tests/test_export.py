@@ -610,7 +610,7 @@ MOVES = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(moves=st.lists(MOVES, max_size=5), torn=st.integers(0, 30))
 def test_journal_round_trip_with_a_torn_last_line(tmp_path_factory, moves: list[Move], torn: int) -> None:
     journal = Journal(tmp_path_factory.mktemp("journal") / JOURNAL_NAME)
@@ -705,7 +705,7 @@ def test_wide_csv_has_a_column_a_cluster(run: RunDir, tmp_path: Path) -> None:
 PATHS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(paths=st.lists(PATHS, min_size=1, max_size=6))
 @example(paths=["=SUM(A1)", "+1", "-1", "@x", 'a"b', "a,b", "a\r\nb", " "])
 def test_paths_come_back_from_csv_and_parquet_as_they_were(tmp_path_factory, paths: list[str]) -> None:
