@@ -1,4 +1,4 @@
-"""What all tests share: a cache of prepared encoders and a key of their own, kept for the session."""
+"""What all tests share: a cache of prepared encoders and a key of their own; no clock for properties."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine with other things to do is slow at some examples and not at others: that is no fault of theirs.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)

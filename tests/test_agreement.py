@@ -27,7 +27,7 @@ from shoal.evaluate.reliability import reliability
 JUDGED = st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=60)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(JUDGED, st.integers(1, 20))
 def test_calibration_error_equals_a_literal_loop(judged: list[tuple[float, bool]], bins: int) -> None:
     confidence, right = (np.array(column) for column in zip(*judged, strict=True))

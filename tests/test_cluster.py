@@ -40,7 +40,7 @@ def blobs(
 # -- silhouettes -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 7), st.integers(4, 60), st.integers(2, 9), st.integers(0, 2**31))
 def test_silhouettes_equal_scikit_learns(k: int, count: int, dims: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
@@ -92,7 +92,7 @@ def test_separate_kinds_are_found_exactly() -> None:
         assert adjusted_rand_score(truth, found.labels) == 1.0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**31))
 def test_no_cluster_is_ever_empty_and_every_point_is_at_its_nearest(k: int, more: int, seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -178,7 +178,7 @@ def test_first_frame_is_taken() -> None:
         assert difference(decode(data), pixels(6)) < (6 if kind == "GIF" else 0.01), kind
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     width=st.integers(1, 90),
     height=st.integers(1, 90),
@@ -223,7 +223,7 @@ def test_no_truncated_file_raises_anything_else(kind: str) -> None:
             assert str(error)  # noqa: PT017  (either outcome is right here; no other exception is)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     kind=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "ICO", "PPM"]),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=12),
@@ -239,7 +239,7 @@ def test_no_corruption_raises_anything_but_decode_error(kind: str, changes: list
             assert str(error)  # noqa: PT017
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"GIF89a", b"P6 "])
 )

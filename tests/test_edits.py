@@ -247,7 +247,7 @@ def test_numbers_of_undone_clusters_are_not_given_again(run: RunDir) -> None:
     assert do(run, changes.move, [2], None).numbers == [0, 1, 2, 4]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(st.sampled_from([*range(len(STEPS)), UNDO, REDO]), max_size=10))
 def test_a_log_gives_what_its_edits_in_force_give(
     tmp_path_factory: pytest.TempPathFactory, wanted: list[object]

@@ -771,7 +771,7 @@ def test_wide_csv_has_a_column_a_cluster(run: RunDir, tmp_path: Path) -> None:
 PATHS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(paths=st.lists(PATHS, min_size=1, max_size=6))
 @example(paths=["=SUM(A1)", "+1", "-1", "@x", 'a"b', "a,b", "a\r\nb", " "])
 def test_paths_come_back_from_csv_and_parquet_as_they_were(tmp_path_factory, paths: list[str]) -> None:

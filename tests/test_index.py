@@ -385,7 +385,7 @@ def test_rows_of_a_table_are_read_once(tmp_path: Path) -> None:
 States = st.lists(st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 3), max_size=8), min_size=1, max_size=5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(States, st.lists(st.one_of(st.none(), st.integers(1, 8)), min_size=5, max_size=5))
 def test_ids_never_shift_however_the_source_changes(states: list[dict[str, int]], limits: list[int | None]) -> None:
     """`states` are listings, one after the other: path -> content (3 is no image)."""

@@ -36,14 +36,14 @@ def brute_force_accuracy(labels: list[int], clusters: list[int]) -> float:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PAIRS)
 def test_accuracy_is_the_best_over_all_matchings(pairs: list[tuple[int, int]]) -> None:
     labels, clusters = map(list, zip(*pairs, strict=True))
     assert clustering_accuracy(labels, clusters) == pytest.approx(brute_force_accuracy(labels, clusters))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PAIRS, st.permutations(range(5)))
 def test_renaming_clusters_changes_no_metric(pairs: list[tuple[int, int]], names: list[int]) -> None:
     labels, clusters = map(list, zip(*pairs, strict=True))
@@ -52,7 +52,7 @@ def test_renaming_clusters_changes_no_metric(pairs: list[tuple[int, int]], names
         assert metric(labels, clusters) == pytest.approx(metric(labels, renamed), abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PAIRS)
 def test_bounds_and_order(pairs: list[tuple[int, int]]) -> None:
     labels, clusters = map(list, zip(*pairs, strict=True))

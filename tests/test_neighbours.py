@@ -48,7 +48,7 @@ def assert_exact(x: Float32, ids: npt.NDArray[np.int32], similarity: Float32) ->
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_exact_is_brute_force(data: st.DataObject) -> None:
     n = data.draw(st.integers(2, 150))
     d = data.draw(st.integers(1, 40))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messy import OK, encode, make_messy_folder, picture
+from patience import PATIENCE
 from shoal.errors import DecodeError, SourceError
 from shoal.images import location
 from shoal.images.item import Item, with_distinct_paths
@@ -352,17 +353,19 @@ def test_reading_says_why_not(tmp_path: Path) -> None:
 def test_a_file_that_grows_is_read_as_far_as_it_was(tmp_path: Path) -> None:
     path = put(tmp_path / "grows.jpg")
     whole = path.read_bytes()
-    stop = threading.Event()
+    grows, stop = threading.Event(), threading.Event()
 
     def grow() -> None:
         with path.open("ab") as file:
             while not stop.is_set() and file.tell() < 2**26:
                 file.write(b"x" * 4096)
                 file.flush()
+                grows.set()
 
     thread = threading.Thread(target=grow)
     thread.start()
     try:
+        assert grows.wait(PATIENCE)
         for _ in range(20):
             assert ImageReader().read(location.file_uri(str(path))).startswith(whole)
     finally:

@@ -24,7 +24,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch=st.integers(2, 7), dim=st.integers(2, 9), temperature=st.floats(0.1, 2.0), seed=st.integers(0, 99))
 def test_nt_xent_is_the_paper_s_sum(batch: int, dim: int, temperature: float, seed: int) -> None:
     first, second = draw(batch, dim, seed=seed), draw(batch, dim, seed=seed + 100)
@@ -66,7 +66,7 @@ def test_info_nce_gives_keys_no_gradient() -> None:
     assert keys.grad is None
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(heads=st.integers(1, 3), batch=st.integers(1, 8), clusters=st.integers(2, 6), seed=st.integers(0, 99))
 def test_scan_is_the_paper_s_sum_for_every_head(heads: int, batch: int, clusters: int, seed: int) -> None:
     anchors, neighbours = draw(heads, batch, clusters, seed=seed), draw(heads, batch, clusters, seed=seed + 100)

@@ -42,7 +42,7 @@ def view(
     return model_input(data, size=size, crop_fraction=crop_fraction, interpolation=interpolation, resize=resize)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     width=st.integers(1, 260),
     height=st.integers(1, 260),
@@ -60,7 +60,7 @@ def test_crop_equals_resize_and_then_crop(
     assert np.abs(pixels - wanted).max() <= 2
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(width=st.integers(1, 200), height=st.integers(1, 200))
 def test_squash_equals_a_plain_resize(width: int, height: int) -> None:
     image = picture(2, height=height, width=width)

@@ -12,7 +12,7 @@ from shoal.embeddings import Float32
 
 RowNumbers = npt.NDArray[np.intp]
 NeighbourIds = npt.NDArray[np.int32]
-Score = Callable[[RowNumbers, NeighbourIds], Float32]  # of pairs of a row, ascending, and an id; of equal ids the same
+Score = Callable[[RowNumbers, NeighbourIds], Float32]  # of pairs of a row and an id
 
 MERGE_AT_LEAST = 4096  # candidates; fewer are not worth a sort
 STRIP = 2**19  # estimates compared at a time: few enough for the cache, and for memory even if all of them pass
