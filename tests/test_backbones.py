@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -104,6 +105,18 @@ def test_an_images_features_do_not_depend_on_its_batch(small_weights: Path, tmp_
     one, other = (generator.integers(0, 256, (CPU_BATCH, spec.size, spec.size, 3), dtype=np.uint8) for _ in range(2))
     other[3] = one[3]
     assert np.array_equal(engine.infer(one)[3], engine.infer(other)[3])
+
+
+def test_a_conversion_leaves_the_log_of_the_process_as_it_is(small_weights: Path, tmp_path: Path) -> None:
+    encoder, spec = backbones.build(SMALL, "default", "crop", small_weights)
+    root = logging.getLogger()
+    before = root.level
+    try:
+        root.setLevel(logging.INFO)
+        convert.convert(encoder, spec, tmp_path / "model.xml")
+        assert root.level == logging.INFO
+    finally:
+        root.setLevel(before)
 
 
 def test_the_default_engine_is_faithful_to_torch() -> None:

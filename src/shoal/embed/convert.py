@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +30,7 @@ def convert(encoder: Encoder, spec: EncoderSpec, target: Path) -> None:
 
     openvino = load_openvino()
     shape = (CPU_BATCH, 3, spec.size, spec.size)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _own_log_level():
         warnings.simplefilter("ignore")  # tracing warns of Python control flow, which the check below covers
         try:
             model = openvino.convert_model(
@@ -42,6 +45,17 @@ def convert(encoder: Encoder, spec: EncoderSpec, target: Path) -> None:
         [255 * std for std in spec.std]
     )
     openvino.save_model(steps.build(), target, compress_to_fp16=False)
+
+
+@contextmanager
+def _own_log_level() -> Iterator[None]:
+    """OpenVINO's converter silences the log of the whole process; whoever calls us has set it as they want it."""
+    root = logging.getLogger()
+    level = root.level
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def similarity(encoder: Encoder, spec: EncoderSpec, engine: OpenVinoEngine) -> tuple[float, float]:
