@@ -30,7 +30,7 @@ def convert(encoder: Encoder, spec: EncoderSpec, target: Path) -> None:
 
     openvino = load_openvino()
     shape = (CPU_BATCH, 3, spec.size, spec.size)
-    with warnings.catch_warnings(), _own_log_level():
+    with warnings.catch_warnings(), _log_as_it_was():
         warnings.simplefilter("ignore")  # tracing warns of Python control flow, which the check below covers
         try:
             model = openvino.convert_model(
@@ -48,14 +48,15 @@ def convert(encoder: Encoder, spec: EncoderSpec, target: Path) -> None:
 
 
 @contextmanager
-def _own_log_level() -> Iterator[None]:
-    """OpenVINO's converter silences the log of the whole process; whoever calls us has set it as they want it."""
+def _log_as_it_was() -> Iterator[None]:
+    """A conversion that fails leaves the log of the whole process as OpenVINO wants it: without anybody's warnings."""
     root = logging.getLogger()
-    level = root.level
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
     try:
         yield
     finally:
         root.setLevel(level)
+        root.filters, root.handlers = filters, handlers
 
 
 def similarity(encoder: Encoder, spec: EncoderSpec, engine: OpenVinoEngine) -> tuple[float, float]:
