@@ -24,6 +24,7 @@ from shoal.bench.results import Absence, Task
 from shoal.bench.tables import SCHEMA
 from shoal.cluster.density import nearest_cluster
 from shoal.embeddings import EmbeddingStore, normalise_rows
+from shoal.errors import RequestError
 from shoal.evaluate.metrics import clustering_accuracy
 from shoal.images.sources import open_source
 from shoal.model import Model
@@ -353,6 +354,13 @@ def test_transfer_without_images_says_so(tmp_path: Path) -> None:
     tally = bench.run(BenchRequest(names=("transfer",), out=tmp_path), Progress())
     assert "give --data DIR" in tally.absences[0].why
     assert "*not run here*: no images" in table.write(tmp_path)
+
+
+def test_a_folder_of_somebody_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "table.md").write_text("mine")
+    with pytest.raises(RequestError, match=r"has not written \(such as 'table.md'\)"):
+        bench.run(asked(folder, tmp_path), Progress())
+    assert [path.name for path in tmp_path.iterdir()] == ["table.md"]
 
 
 # -- the command -----------------------------------------------------------------------------------------------------

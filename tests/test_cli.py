@@ -91,6 +91,16 @@ def test_new_images_are_assigned_and_strangers_unknown(finished: tuple[Path, Pat
     assert len(set(by_kind.values())) == 3
 
 
+def test_assign_overwrites_no_file(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    run, source = finished
+    mine = tmp_path / "mine.csv"
+    mine.write_text("path,my notes\n")
+    done = shoal("assign", run, source, "--to", mine)
+    assert (done.returncode, mine.read_text()) == (2, "path,my notes\n")
+    assert f"--to has value {str(mine)!r}, which is there already" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.csv"]
+
+
 def test_similar_lists_the_same_kind_first(finished: tuple[Path, Path]) -> None:
     run, source = finished
     done = shoal("similar", run, source / "kind1" / "3.png", "-n", "5")

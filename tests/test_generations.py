@@ -19,8 +19,10 @@ from drafted import run_stage
 from pictures import paint
 from shoal import draft as drafts
 from shoal import generations, pipeline, plain, records
+from shoal.browse.site import OpenedRun
 from shoal.config import ClusterConfig
 from shoal.corrections.corrected import read_corrected
+from shoal.draft import Draft
 from shoal.embeddings import EmbeddingStore
 from shoal.errors import NoImagesError, RunError
 from shoal.model import Model
@@ -156,6 +158,24 @@ def test_the_root_shows_what_is_current_and_leaves_what_is_others(root: Path, so
     assert seen_at(root) == current | mine
     assert "report/index.html" not in current  # it was of other clusters
     assert run.stage("report") is None
+
+
+def test_what_a_kill_kept_from_the_root_is_shown_when_the_page_opens(
+    root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(draft: Draft) -> RunDir:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Draft, "_after_commit", killed)
+        cluster(source, root, clusters="4")
+    run = RunDir.open(root)
+    assert (root / "clusters.parquet").read_bytes() != run.clusters.read_bytes()
+    OpenedRun.open(root)
+    assert (root / "clusters.parquet").read_bytes() == run.clusters.read_bytes()
 
 
 def test_where_there_are_no_hard_links_the_root_has_copies(

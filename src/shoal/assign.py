@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TextIO
 
 from shoal.corrections.model import CorrectedModel
 from shoal.errors import NoImagesError, RequestError
+from shoal.export.transfer import rename_into_place, write_new, writing_errors
 from shoal.images.sources import Source
 from shoal.model import Model
 from shoal.progress import Progress
@@ -113,3 +117,22 @@ def write_csv(images: Iterable[AssignedImage], stream: TextIO) -> None:
                 image.name or "",
             ]
         )
+
+
+def check_new(target: Path) -> None:
+    """Raise RequestError if there is anything at `target`: nobody's file is overwritten."""
+    if os.path.lexists(target):
+        raise RequestError(f"--to has value {str(target)!r}, which is there already; delete it or choose another name")
+
+
+def write_file(images: Iterable[AssignedImage], target: Path) -> None:
+    """Write what `write_csv` writes as a new file, which is whole when it has its name.
+
+    Raises:
+        RequestError: there is something at `target`; it is untouched. DiskSpaceError: the disk is full.
+    """
+    table = io.StringIO(newline="")
+    write_csv(images, table)
+    check_new(target)
+    with writing_errors(target):
+        write_new(target, table.getvalue().encode(), rename_into_place)

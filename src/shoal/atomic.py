@@ -75,9 +75,12 @@ def write_bytes(target: Path, data: bytes, temporary: Path | None = None) -> Non
 
 
 def write_json(target: Path, value: Any, temporary: Path | None = None) -> None:
-    """Write readable JSON (sorted keys, UTF-8, trailing newline): the same value gives the same bytes."""
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_bytes(target, (text + "\n").encode(), temporary)
+    write_bytes(target, json_bytes(value), temporary)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Readable JSON (sorted keys, UTF-8, trailing newline): the same value gives the same bytes."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def write_array(target: Path, array: npt.NDArray[Any]) -> None:

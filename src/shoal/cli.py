@@ -85,7 +85,7 @@ def cluster(out: Path | None, no_report: bool, **options: Any) -> None:
 @shoal.command()
 @click.argument("run")
 @click.argument("source", nargs=-1, required=True)
-@click.option("--to", "target", type=click.Path(path_type=Path), help="CSV file to write.  [default: standard output]")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="A new CSV file.  [default: standard output]")
 @click.option("--cluster", "wanted", metavar="N|NAME", help="Only images of this cluster, surest first.")
 @click.option(
     "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where the backbone runs."
@@ -103,14 +103,15 @@ def assign(run: str, source: tuple[str, ...], target: Path | None, wanted: str |
       shoal assign photos.shoal holiday.jpg
       shoal assign hf://me/photos new-photos/ --cluster beaches
     """
-    from shoal import atomic
-    from shoal.assign import AssignSummary, cluster_called, of_cluster, write_csv
+    from shoal.assign import AssignSummary, check_new, cluster_called, of_cluster, write_csv, write_file
     from shoal.assign import assign as assign_images
     from shoal.images.sources import open_source
     from shoal.model import Model
     from shoal.progress import TerminalProgress
 
     progress = TerminalProgress()
+    if target is not None:
+        check_new(target)
     opened = open_source(source)
     model = Model.open(run, device, progress)
     summary = AssignSummary()
@@ -120,8 +121,7 @@ def assign(run: str, source: tuple[str, ...], target: Path | None, wanted: str |
     if target is None:
         write_csv(images, sys.stdout)
     else:
-        with atomic.replacing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            write_csv(images, file)
+        write_file(images, target)
     for path, reason in summary.skipped:
         click.echo(f"skipped {path}: {reason}", err=True)
     where = f" -> {target}" if target else ""

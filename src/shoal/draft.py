@@ -9,13 +9,13 @@ from __future__ import annotations
 import filecmp
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from shoal import atomic, disk, generations, lock, plain
-from shoal.errors import RunError
+from shoal.errors import RunError, WorkError
 from shoal.generations import FOLDER, Generation
 from shoal.rundir import RunDir, StageResult
 from shoal.runfiles import FORMAT_VERSION, LOCK, RUN_JSON, UNFINISHED_RUN_JSON, Files, read_run_json, write_run_json
@@ -233,6 +233,16 @@ def writing(root: Path, *, from_start: bool = False) -> Iterator[Draft]:
     with disk.writing_errors(root), lock.writing(root / LOCK):
         require_own(root)
         yield _open(root, from_start)
+
+
+def show_current(root: Path) -> None:
+    """Do what a kill has kept the last writer from: give the current generation its names at the root.
+
+    Nothing happens if another process is writing (it does so itself) or the run cannot be written to.
+    """
+    if RunDir.open(root).generation is not None:
+        with suppress(WorkError), writing(root):
+            pass
 
 
 def require_own(root: Path) -> None:

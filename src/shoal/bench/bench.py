@@ -66,6 +66,7 @@ def run(request: BenchRequest, progress: Progress) -> Tally:
     Raises:
         RequestError: the request was wrong.
     """
+    results.require_own(request.out)
     whole = Tally()
     for name in dict.fromkeys(request.names):
         tally = Tally()

@@ -12,8 +12,11 @@ from typing import Any, Final
 import pyarrow as pa
 
 from shoal import atomic
+from shoal.errors import RequestError
 from shoal.evaluate.agreement import Agreement
 
+MARK: Final = "bench.json"  # in a folder that is of benchmarks alone
+MARKED: Final = {"shoal_bench": 1}
 RESULTS: Final = "results"
 ABSENT: Final = "absent"
 MOST_CELLS: Final = 10_000  # of a confusion that is kept
@@ -77,6 +80,21 @@ def details(found: Agreement) -> dict[str, Any]:
     whole = found.to_json()
     kept = {"table": whole["table"], "matching": whole["matching"], "calibration": whole["calibration"]}
     return kept | ({"confusion": whole["confusion"]} if found.confusion.counts.size <= MOST_CELLS else {})
+
+
+def require_own(out: Path) -> None:
+    """Make `out` the folder of benchmarks, or raise RequestError: it holds something, and not what we put there."""
+    if (out / MARK).is_file() and (out / MARK).read_bytes() == atomic.json_bytes(MARKED):
+        return
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"--out has value {str(out)!r}, which is a file; expected a folder")
+    other = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    if other:
+        raise RequestError(
+            f"--out has value {str(out)!r}, a folder with files that shoal bench has not written (such as "
+            f"{other[0]!r}); expected a new folder, an empty one, or one of earlier benchmarks"
+        )
+    atomic.write_json(out / MARK, MARKED)
 
 
 def write(root: Path, task: Task, values: dict[str, Any]) -> None:

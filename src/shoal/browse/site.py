@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from shoal import draft
 from shoal.browse.errors import MissingError
 from shoal.browse.jobs import Jobs
 from shoal.browse.labels import LabelReader, Labels
@@ -39,6 +40,7 @@ class OpenedRun:
     @classmethod
     def open(cls, root: Path) -> OpenedRun:
         """Raises RunError if there is no finished run."""
+        draft.show_current(root)
         run_dir = RunDir.open(root)
         run_dir.require("index", "embed", "cluster")
         view = RunView(run_dir)
