@@ -136,7 +136,7 @@ def _fine_clusters(run_dir: RunDir, table: Path, backbone: str, seed: int) -> Ru
     config = ClusterConfig(
         (str(table),), clusters=str(FINE), backbone=backbone, weights=str(weights), seed=seed, device="cpu"
     )
-    pipeline.run(config, fine, pipeline.clustering_stages(), TerminalProgress())
+    pipeline.run(config, fine, pipeline.clustering_stages(open_source(config.source)), TerminalProgress())
     return fine
 
 

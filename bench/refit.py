@@ -28,6 +28,7 @@ from shoal.corrections.model import load_model
 from shoal.corrections.refit import refit
 from shoal.demo import demo_images
 from shoal.evaluate.evaluate import evaluate
+from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir
 
@@ -42,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = RunDir(Path(folder) / "made")
         config = ClusterConfig((str(demo_images()),), clusters=str(CLUSTERS))
-        pipeline.run(config, made, pipeline.clustering_stages(), Progress())
+        pipeline.run(config, made, pipeline.clustering_stages(open_source(config.source)), Progress())
         rows = [
             [_followed(made, Path(folder) / f"{moved}-{seed}", moved, seed) for seed in range(options.seeds)]
             for moved in MOVED

@@ -53,7 +53,7 @@ def main() -> None:
         if not before.is_file():
             config = ClusterConfig((str(asked.train),), clusters=str(asked.clusters), seed=seed, device="cpu")
             began = time.perf_counter()
-            pipeline.run(config, run_dir, pipeline.clustering_stages(), TerminalProgress())
+            pipeline.run(config, run_dir, pipeline.clustering_stages(open_source(config.source)), TerminalProgress())
             frozen = {"minutes": round((time.perf_counter() - began) / 60, 2), **measured(run_dir, items, truth)}
             before.write_text(json.dumps(frozen), encoding="utf-8")
         request = TrainRequest(

@@ -14,6 +14,7 @@ from pictures import paint
 from shoal import ImageClusterer, pipeline, records
 from shoal.config import ClusterConfig
 from shoal.errors import ConfigError, RunError, ShoalError
+from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir
 from shoal.runfiles import LABELS, LISTING
@@ -110,7 +111,8 @@ def test_every_public_name_is_there() -> None:
 
 def run_stages(source: Path, run: Path, **options: object) -> dict[str, float]:
     """Run the clustering stages; returns when each stage's output was last written."""
-    pipeline.run(ClusterConfig((str(source),), **options), RunDir(run), pipeline.clustering_stages(), Progress())  # type: ignore[arg-type]
+    config = ClusterConfig((str(source),), **options)  # type: ignore[arg-type]
+    pipeline.run(config, RunDir(run), pipeline.clustering_stages(open_source(config.source)), Progress())
     names = ("embeddings/manifest.json", "neighbours/ids.npy", "clusters.parquet")
     return {name: (run / name).stat().st_mtime_ns for name in names}
 
@@ -143,8 +145,8 @@ def test_a_grown_source_keeps_its_ids(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_permuted_labels_change_nothing_but_the_report(pictures: Path, tmp_path: Path) -> None:
-    stages = [*pipeline.clustering_stages(), *pipeline.report_stages()]
     config = ClusterConfig((str(pictures),), clusters="2-4")
+    stages = [*pipeline.clustering_stages(open_source(config.source)), *pipeline.report_stages()]
     run = pipeline.run(config, RunDir(tmp_path), stages, Progress())
     before = _files(tmp_path)
     labels = records.read_table(run.labels).to_pandas()

@@ -78,7 +78,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gps_jpeg(source / "kind2" / "gps.jpg")
     run = RunDir(base / "run.shoal")
     config = ClusterConfig((str(source),), clusters="3")
-    pipeline.run(config, run, [*pipeline.clustering_stages(), *pipeline.report_stages()[:2]], Progress())
+    pipeline.run(
+        config,
+        run,
+        [*pipeline.clustering_stages(open_source(config.source)), *pipeline.report_stages()[:2]],
+        Progress(),
+    )
     return run.root
 
 
@@ -844,7 +849,7 @@ def test_edits_survive_another_clustering(corrected: TestClient, root: Path, fin
     run = RunDir(root)
     before = read_corrected(run)
     config = ClusterConfig((str(finished.parent / "pictures"),), clusters="3", seed=7)
-    pipeline.run(config, run, pipeline.clustering_stages(), Progress())
+    pipeline.run(config, run, pipeline.clustering_stages(open_source(config.source)), Progress())
     after = read_corrected(run)
     assert after.conflicts == {}
     assert sorted(after.names.values()) == sorted(before.names.values())
@@ -981,7 +986,7 @@ def test_a_run_is_clustered_no_more_after_a_refit(corrected: TestClient, root: P
     refit(corrected)
     before = (root / "clusters.parquet").read_bytes()
     config = ClusterConfig((str(finished.parent / "pictures"),), clusters="3")
-    pipeline.run(config, RunDir(root), pipeline.clustering_stages(), Progress())
+    pipeline.run(config, RunDir(root), pipeline.clustering_stages(open_source(config.source)), Progress())
     assert (root / "clusters.parquet").read_bytes() == before
 
 

@@ -189,7 +189,7 @@ def grouped(tmp_path: Path) -> RunDir:
     records.write_table(run_dir.images, images.set_column(1, "path", pa.array(paths)))
     (tmp_path / "images").mkdir()
     config = ClusterConfig((str(tmp_path / "images"),), clusters=str(KINDS))
-    pipeline.run(config, run_dir, [one for one in pipeline.clustering_stages() if one.name == "cluster"], Progress())
+    pipeline.run(config, run_dir, [one for one in pipeline.stages_of_images() if one.name == "cluster"], Progress())
     return run_dir
 
 

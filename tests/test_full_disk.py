@@ -21,6 +21,7 @@ from shoal.corrections.corrected import read_corrected
 from shoal.corrections.log import append, read_log
 from shoal.corrections.refit import refit
 from shoal.errors import WorkError
+from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir
 
@@ -43,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pictures and a finished run of them."""
     base = tmp_path_factory.mktemp("made")
     config = ClusterConfig((str(paint(base / "pictures", each=3)),), clusters="3")
-    pipeline.run(config, RunDir(base / "run"), pipeline.clustering_stages(), Progress())
+    pipeline.run(config, RunDir(base / "run"), pipeline.clustering_stages(open_source(config.source)), Progress())
     return base
 
 

@@ -25,6 +25,7 @@ from shoal.corrections.corrected import read_corrected
 from shoal.draft import Draft
 from shoal.embeddings import EmbeddingStore
 from shoal.errors import NoImagesError, RunError
+from shoal.images.sources import open_source
 from shoal.model import Model
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult
@@ -54,7 +55,7 @@ def root(made: Path, tmp_path: Path) -> Path:
 
 def cluster(source: Path, root: Path, report: bool = False, **options: str) -> RunDir:
     config = ClusterConfig((str(source),), **{"clusters": "3", **options})  # type: ignore[arg-type]
-    run = pipeline.run(config, RunDir(root), pipeline.clustering_stages(), Progress())
+    run = pipeline.run(config, RunDir(root), pipeline.clustering_stages(open_source(config.source)), Progress())
     return pipeline.run(config, RunDir(root), pipeline.report_stages(), Progress()) if report else run
 
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from shoal.errors import NoImagesError, SourceError
 from shoal.images import catalogue, index
 from shoal.images.catalogue import Row
 from shoal.images.item import Item
+from shoal.images.sources import open_source
 from shoal.progress import Progress, Task
 from shoal.rundir import RunDir, StageResult
 
@@ -56,7 +58,8 @@ def put(path: Path, seed: int = 0) -> Path:
 
 
 def run(source: Path, out: Path, progress: Progress | None = None, **options: Any) -> StageResult:
-    return run_stage(out, "index", index.run, ClusterConfig(source=(str(source),), **options), progress)
+    stage = partial(index.run, open_source((str(source),)))
+    return run_stage(out, "index", stage, ClusterConfig(source=(str(source),), **options), progress)
 
 
 def rows(out: Path) -> Rows:

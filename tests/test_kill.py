@@ -28,6 +28,7 @@ from shoal.demo import demo_images
 from shoal.embeddings import PART_ROWS, EmbeddingStore
 from shoal.errors import RunError
 from shoal.evaluate.evaluate import evaluate, keep
+from shoal.images.sources import open_source
 from shoal.pipeline import Stage
 from shoal.progress import Progress
 from shoal.relink import relink
@@ -192,7 +193,7 @@ class Place:
 
     def cluster(self, clusters: str = "3") -> None:
         config = ClusterConfig((str(self.pictures),), clusters=clusters)
-        pipeline.run(config, RunDir(self.root), pipeline.clustering_stages(), Progress())
+        pipeline.run(config, RunDir(self.root), pipeline.clustering_stages(open_source(config.source)), Progress())
 
     def report(self) -> None:
         config = ClusterConfig((str(self.pictures),))

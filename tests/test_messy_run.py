@@ -25,7 +25,9 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunDir, Mappi
     expected = make_messy_folder(base / "pictures")
     run = RunDir(base / "run.shoal")
     config = ClusterConfig((str(base / "pictures"),), clusters="2-4")
-    pipeline.run(config, run, [*pipeline.clustering_stages(), *pipeline.report_stages()], Progress())
+    pipeline.run(
+        config, run, [*pipeline.clustering_stages(open_source(config.source)), *pipeline.report_stages()], Progress()
+    )
     return base / "pictures", run, expected
 
 

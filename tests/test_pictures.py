@@ -231,7 +231,7 @@ class Down(AbstractFileSystem):
 def test_a_network_that_fails_again_and_again_is_given_a_rest() -> None:
     fsspec.register_implementation("down", Down, clobber=True)
     now = [0.0]
-    originals = Originals(Path("photos.shoal"), lambda: now[0])
+    originals = Originals(RunDir(Path("photos.shoal")), lambda: now[0])
     image = Original("a.jpg", "down://bucket/a.jpg", hashlib.sha256(JPEG).hexdigest(), 8, 8)
     for _ in range(3 * MOST_FAILURES):
         with pytest.raises(DecodeError, match="no route to host"):
@@ -245,7 +245,7 @@ def test_a_network_that_fails_again_and_again_is_given_a_rest() -> None:
 
 
 def test_what_storage_no_longer_has_is_no_failure_of_the_network() -> None:
-    originals = Originals(Path("photos.shoal"))
+    originals = Originals(RunDir(Path("photos.shoal")))
     memory = fsspec.filesystem("memory")
     gone, there = (Original(name, f"memory://shoal-pictures/{name}", None, 8, 8) for name in ("gone.jpg", "there.jpg"))
     memory.pipe_file("/shoal-pictures/there.jpg", JPEG)

@@ -19,6 +19,7 @@ from shoal.cli import main
 from shoal.config import ClusterConfig
 from shoal.errors import RequestError, RunError, WorkError
 from shoal.hub import is_on_hub, model_place, repository
+from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.publish.publish import publish
 from shoal.rundir import RunDir
@@ -37,7 +38,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(source: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     run_dir = RunDir(tmp_path_factory.mktemp("runs") / "run.shoal")
-    pipeline.run(ClusterConfig((str(source),), clusters="3"), run_dir, pipeline.clustering_stages(), Progress())
+    pipeline.run(
+        ClusterConfig((str(source),), clusters="3"),
+        run_dir,
+        pipeline.clustering_stages(open_source((str(source),))),
+        Progress(),
+    )
     return run_dir
 
 

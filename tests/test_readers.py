@@ -13,6 +13,7 @@ from shoal.config import ClusterConfig
 from shoal.corrections.corrected import read_corrected
 from shoal.corrections.model import corrected_model
 from shoal.embeddings import EmbeddingStore
+from shoal.images.sources import open_source
 from shoal.neighbours.query import nearest
 from shoal.progress import Progress
 from shoal.rundir import RunDir
@@ -23,7 +24,7 @@ NUMBERS = ("3", "2")
 
 def cluster(base: Path, clusters: str) -> None:
     config = ClusterConfig((str(base / "pictures"),), clusters=clusters)
-    pipeline.run(config, RunDir(base / "run"), pipeline.clustering_stages(), Progress())
+    pipeline.run(config, RunDir(base / "run"), pipeline.clustering_stages(open_source(config.source)), Progress())
 
 
 def look(root: Path) -> str:

@@ -16,6 +16,7 @@ from shoal.config import ClusterConfig
 from shoal.errors import RunError, SourceError
 from shoal.images.location import file_uri
 from shoal.images.reading import ImageReader
+from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.relink import relink
 from shoal.rundir import RunDir, digest_bytes
@@ -40,7 +41,9 @@ def home(made: Path, tmp_path: Path) -> Path:
 
 def cluster(home: Path, source: str = "pictures") -> RunDir:
     config = ClusterConfig((str(home / source),), clusters="3")
-    return pipeline.run(config, RunDir(home / "run.shoal"), pipeline.clustering_stages(), Progress())
+    return pipeline.run(
+        config, RunDir(home / "run.shoal"), pipeline.clustering_stages(open_source(config.source)), Progress()
+    )
 
 
 def contents(root: Path) -> list[bytes]:

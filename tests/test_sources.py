@@ -200,7 +200,7 @@ def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("dangling", "dangling link"),
         ("broken.parquet", "cannot be read as Parquet"),
         ("columns.csv", "columns.csv has the columns a, b; expected one called path"),
-        ("nonsense://x/y", "protocol 'nonsense'"),
+        ("nonsense://x/y", "the protocol 'nonsense' is not read; expected one of file, s3"),
         ("", "SOURCE is empty"),
     ],
 )
@@ -343,7 +343,7 @@ def test_reading_says_why_not(tmp_path: Path) -> None:
     ):
         with pytest.raises(DecodeError, match=reason):
             reader.read(location.file_uri(str(tmp_path / name)))
-    with pytest.raises(DecodeError, match="cannot be read"):
+    with pytest.raises(DecodeError, match="the protocol 'nonsense' is not read"):
         reader.read("nonsense://x")
     if Path("/dev/zero").exists():
         with pytest.raises(DecodeError, match="device"):

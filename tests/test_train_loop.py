@@ -15,6 +15,7 @@ import small_training
 from shoal import pipeline
 from shoal.config import ClusterConfig
 from shoal.errors import CollapseError, RunError
+from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir
 from shoal.train import checkpoint, dead_taps, log, loop, pixels, selflabel
@@ -349,7 +350,7 @@ def test_pixels_are_the_pictures_whether_kept_or_not(tmp_path: Path, monkeypatch
         Image.fromarray(value).save(folder / f"{number}.png")
     cut = (folder / "1.png").read_bytes()
     (folder / "1.png").write_bytes(cut[: len(cut) // 2])  # its header is whole
-    index = pipeline.clustering_stages()[:1]
+    index = [pipeline.index_stage(open_source((str(folder),)))]
     run_dir = pipeline.run(ClusterConfig((str(folder),)), RunDir(tmp_path / "run"), index, Progress())
     kept = pixels.open_pixels(run_dir, DataConfig(size=12), Progress())
     assert kept.ids.tolist() == [0, 2, 3, 4]

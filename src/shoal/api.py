@@ -116,7 +116,7 @@ class ImageClusterer:
             limit=self.limit,
         )
         folder = Path(self.out) if self.out is not None else self._temporary_folder()
-        pipeline.run(config, RunDir(folder), pipeline.clustering_stages(), self._progress())
+        pipeline.run(config, RunDir(folder), pipeline.clustering_stages(open_source(config.source)), self._progress())
         return self._opened(folder)
 
     def fit_predict(self, source: Source) -> npt.NDArray[np.int32]:
@@ -148,7 +148,8 @@ class ImageClusterer:
 
     def transform(self, source: Source) -> npt.NDArray[np.float32]:
         """Raw features of new images, float32 [n, dim], in the source's order without those that cannot be read."""
-        found = [newcomers.features for newcomers in self._opened_model().embed(open_source(_source(source)).items())]
+        opened = open_source(_source(source))
+        found = [newcomers.features for newcomers in self._opened_model().embed(opened.items(), opened.spool)]
         return np.concatenate(found) if found else np.empty((0, self._opened_model().prepared.spec.dim), np.float32)
 
     def similar(self, image: str | Path, n: int = 20) -> pd.DataFrame:

@@ -51,7 +51,7 @@ def assign(model: Model, source: Source, summary: AssignSummary, progress: Progr
     """
     items = list(source.items())
     with progress.task("Assigning", len(items)) as task:
-        for newcomers in model.embed(items):
+        for newcomers in model.embed(items, source.spool):
             found = model.assign(newcomers)
             for row, item in enumerate(newcomers.items):
                 summary.assigned += 1

@@ -68,17 +68,16 @@ def cluster(out: Path | None, no_report: bool, **options: Any) -> None:
       shoal cluster products.csv --backbone resnet50 --weights resnet50.safetensors
     """
     from shoal import pipeline
+    from shoal.images.sources import open_source
     from shoal.progress import TerminalProgress
     from shoal.rundir import RunDir
     from shoal.summary import cluster_summary
 
     config = ClusterConfig(**options)
-    run_dir = RunDir(out or Path(pipeline.default_name(config)))
-    progress = TerminalProgress()
-    stages = pipeline.clustering_stages()
-    run_dir = pipeline.run(config, run_dir, stages, progress)
-    if not no_report:
-        run_dir = pipeline.run(config, run_dir, pipeline.report_stages(), progress)
+    source = open_source(config.source)
+    run_dir = RunDir(out or Path(pipeline.default_name(source)))
+    report = [] if no_report else pipeline.report_stages()
+    run_dir = pipeline.run(config, run_dir, pipeline.clustering_stages(source), TerminalProgress(), report)
     click.echo(cluster_summary(run_dir))
 
 
@@ -412,14 +411,15 @@ def demo(out: Path, clusters: str, show: bool) -> None:
     from shoal import pipeline
     from shoal.demo import demo_images
     from shoal.evaluate.evaluate import evaluate as compare
+    from shoal.images.sources import open_source
     from shoal.progress import TerminalProgress
     from shoal.rundir import RunDir
     from shoal.summary import cluster_summary
 
     run_dir = RunDir(out)
     config = ClusterConfig(source=(str(demo_images()),), clusters=clusters)
-    progress = TerminalProgress()
-    run_dir = pipeline.run(config, run_dir, [*pipeline.clustering_stages(), *pipeline.report_stages()], progress)
+    stages = [*pipeline.clustering_stages(open_source(config.source)), *pipeline.report_stages()]
+    run_dir = pipeline.run(config, run_dir, stages, TerminalProgress())
     click.echo(compare(run_dir, None).text())
     click.echo(cluster_summary(run_dir))
     if show:

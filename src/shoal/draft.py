@@ -9,7 +9,7 @@ from __future__ import annotations
 import filecmp
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,17 @@ from shoal import atomic, disk, generations, lock, plain
 from shoal.errors import RunError, WorkError
 from shoal.generations import FOLDER, Generation
 from shoal.rundir import RunDir, StageResult
-from shoal.runfiles import FORMAT_VERSION, LOCK, RUN_JSON, UNFINISHED_RUN_JSON, Files, read_run_json, write_run_json
+from shoal.runfiles import (
+    CACHE,
+    FORMAT_VERSION,
+    LOCK,
+    RUN_JSON,
+    UNFINISHED_RUN_JSON,
+    Files,
+    read_run_json,
+    write_run_json,
+)
+from shoal.spool import Spool
 
 DRAFT_JSON: Final = "draft.json"
 FIRST_MOMENTS: Final = frozenset(  # what there is before run.json
@@ -39,6 +49,7 @@ class Draft:
         state: run.json as it will be, but for the stages.
         records: of the stages that are done, and the places of the `files` that they made.
         kept, log_lines, refit_line: see `Generation`.
+        spool: what this command has fetched.
     """
 
     root: Path
@@ -51,13 +62,14 @@ class Draft:
     kept: dict[str, dict[str, int]] = field(default_factory=dict)
     log_lines: int = 0
     refit_line: str | None = None
+    spool: Spool = field(default_factory=Spool)
     _made: dict[str, int] = field(default_factory=dict)  # by the stage under way
     _left: dict[str, Any] = field(default_factory=dict)  # records and files of a draft that was killed
 
     @property
     def run_dir(self) -> RunDir:
         """The run as stages see it."""
-        return RunDir(self.root, self)
+        return RunDir(self.root, self, self.spool)
 
     # -- what stages see -----------------------------------------------------------------------------------------------
 
@@ -217,12 +229,13 @@ def digest_in(records: dict[str, Record], name: str) -> str | None:
 
 
 @contextmanager
-def writing(root: Path, *, from_start: bool = False) -> Iterator[Draft]:
+def writing(root: Path, *, from_start: bool = False, spool: Spool | None = None) -> Iterator[Draft]:
     """Hold the run's lock, and yield the draft of its next generation; what is not committed stays without effect.
 
     Args:
         from_start: everything is looked at anew, from the source on; such a draft that was killed is gone on with.
             Else the draft begins as what is current, and a killed one from the start is left to the next such.
+        spool: where what the source gives is kept until the end.
 
     Raises:
         RunError: `root` is neither new, nor empty, nor a run; or is of a newer format.
@@ -232,7 +245,9 @@ def writing(root: Path, *, from_start: bool = False) -> Iterator[Draft]:
     require_own(root)
     with disk.writing_errors(root), lock.writing(root / LOCK):
         require_own(root)
-        yield _open(root, from_start)
+        with closing(spool or Spool()) as fetched:
+            fetched.settle(root / CACHE)
+            yield _open(root, from_start, fetched)
 
 
 def show_current(root: Path) -> None:
@@ -260,7 +275,7 @@ def require_own(root: Path) -> None:
         )
 
 
-def _open(root: Path, from_start: bool) -> Draft:
+def _open(root: Path, from_start: bool, spool: Spool) -> Draft:
     (root / FOLDER).mkdir(exist_ok=True)
     if not (root / RUN_JSON).is_file():
         write_run_json(root, {"format_version": FORMAT_VERSION, "stages": {}})
@@ -273,7 +288,9 @@ def _open(root: Path, from_start: bool) -> Draft:
     if from_start and _draft_json(root).is_file():
         left = json.loads(_draft_json(root).read_bytes())
     state = {name: value for name, value in before.read_state().items() if name not in ("stages", "generation")}
-    draft = Draft(root, before, left.get("folder") or generations.next_number(root), from_start, state, _left=left)
+    draft = Draft(
+        root, before, left.get("folder") or generations.next_number(root), from_start, state, spool=spool, _left=left
+    )
     if generation is not None:
         draft.kept = {digest: dict(places) for digest, places in generation.kept.items()}
         draft.log_lines, draft.refit_line = generation.log_lines, generation.refit_line

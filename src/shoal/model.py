@@ -23,6 +23,7 @@ from shoal.progress import Progress
 from shoal.publication import read_whole
 from shoal.rundir import RunDir
 from shoal.runfiles import Folder
+from shoal.spool import Spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,9 @@ class Model:
             prepared, clusters = read(opened.model)
         return cls(prepared, prepared.engine(device), clusters)
 
-    def embed(self, items: Iterable[Item]) -> Iterator[Newcomers]:
-        """Features of new images, a batch at a time."""
-        return embed_items(self.engine, self.prepared.spec, items)
+    def embed(self, items: Iterable[Item], spool: Spool | None = None) -> Iterator[Newcomers]:
+        """Features of new images, a batch at a time; `spool` is their source's."""
+        return embed_items(self.engine, self.prepared.spec, items, spool)
 
     def embed_picture(self, data: bytes) -> Float32:
         """Features [1, dim] of one image given as a file's bytes. Raises DecodeError."""

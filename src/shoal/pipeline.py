@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from shoal.config import ClusterConfig
 from shoal.corrections.corrected import corrected_digest
 from shoal.draft import Draft, digest_in
 from shoal.errors import NoImagesError, RunError
-from shoal.images.sources import Source, open_source
+from shoal.images.sources import Source
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_of, versions
 
@@ -55,6 +56,7 @@ class Stage:
     check: Callable[[ClusterConfig, Progress], None] = _no_check  # refuses what it cannot do, before any work
     reads_edits: bool = False  # people's corrections are part of what it shows
     always: bool = False  # the outside world may have changed: only the stage itself can tell
+    source: Source | None = None  # that it lists; a run begins with it
 
 
 def _nothing(config: ClusterConfig) -> None:
@@ -65,11 +67,20 @@ def _seed(config: ClusterConfig) -> int:
     return config.seed
 
 
-def clustering_stages() -> list[Stage]:
+def index_stage(source: Source) -> Stage:
+    """From a source to a listing of its images."""
+    return Stage("index", partial(shoal.images.index.run, source), _nothing, always=True, source=source)
+
+
+def clustering_stages(source: Source) -> list[Stage]:
     """From a source to clusters."""
+    return [index_stage(source), *stages_of_images()]
+
+
+def stages_of_images() -> list[Stage]:
+    """From a listing of images to clusters."""
     embed = shoal.embed.stage
     return [
-        Stage("index", shoal.images.index.run, _nothing, always=True),
         Stage("embed", embed.run, embed.key, ("index",), check=embed.check),
         Stage("images", shoal.embed.join.run, _nothing, ("index", "embed"), always=True),
         Stage("neighbours", shoal.neighbours.stage.run, shoal.neighbours.stage.key, ("embed", "images")),
@@ -105,15 +116,20 @@ def figures_stage() -> Stage:
     return Stage("figures", shoal.report.build.run_figures, _nothing, ("images", "cluster"), always=True)
 
 
-def default_name(config: ClusterConfig) -> str:
+def default_name(source: Source) -> str:
     """The run directory's name when none is given: SOURCE-NAME.shoal, in the current folder."""
-    return f"{open_source(config.source).name}.shoal"
+    return f"{source.name}.shoal"
 
 
-def run(config: ClusterConfig, run_dir: RunDir, stages: Sequence[Stage], progress: Progress) -> RunDir:
+def run(
+    config: ClusterConfig, run_dir: RunDir, stages: Sequence[Stage], progress: Progress, then: Sequence[Stage] = ()
+) -> RunDir:
     """Run the stages that are stale, in order, holding the run's lock, and return the run as it is then.
 
     Whatever was there before stays current until all of them are done.
+
+    Args:
+        then: stages after whose start what the others made is current already.
 
     Raises:
         RunError: the run belongs to another source, or is of a newer format; the folder is somebody else's.
@@ -122,7 +138,11 @@ def run(config: ClusterConfig, run_dir: RunDir, stages: Sequence[Stage], progres
     """
     with writing(config, run_dir.root, stages, progress) as draft:
         advance(draft, config, stages, progress)
-        return draft.commit()
+        made = draft.commit()
+        if then:
+            advance(draft, config, then, progress)
+            made = draft.commit()
+        return made
 
 
 @contextmanager
@@ -131,11 +151,11 @@ def writing(config: ClusterConfig, root: Path, stages: Sequence[Stage], progress
     for stage in stages:
         stage.key(config)  # a request that cannot be met is refused before any work
         stage.check(config, progress)
-    from_start = stages[0].name == "index"
-    source = open_source(config.source) if from_start else None
+    source = stages[0].source
     if source is not None:
         _require_room_of_its_own(root, source)
-    with drafts.writing(root, from_start=from_start) as draft:
+    spool = None if source is None else source.spool
+    with drafts.writing(root, from_start=source is not None, spool=spool) as draft:
         if source is not None:
             _require_same_source(draft, config, source)
             draft.state.update(

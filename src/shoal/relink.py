@@ -112,7 +112,7 @@ def _first_missing(wanted: list[dict[str, Any]], items: dict[str, Item]) -> str:
 
 
 def _compare(source: Source, chosen: list[tuple[dict[str, Any], Item]], progress: Progress) -> None:
-    reader = ImageReader()
+    reader = ImageReader(source.spool)
     with progress.task("Comparing", len(chosen)) as task:
         for row, item in chosen:
             try:

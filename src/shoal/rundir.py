@@ -23,7 +23,21 @@ import pyarrow.compute as pc
 from shoal import generations, lock, records
 from shoal.errors import RunError
 from shoal.generations import Generation
-from shoal.runfiles import LABELS, LISTING, LOCK, RUN_JSON, AtRoot, Files, Folder, Held, Inside, Stored, read_run_json
+from shoal.runfiles import (
+    CACHE,
+    LABELS,
+    LISTING,
+    LOCK,
+    RUN_JSON,
+    AtRoot,
+    Files,
+    Folder,
+    Held,
+    Inside,
+    Stored,
+    read_run_json,
+)
+from shoal.spool import Spool
 
 VERSIONED = ("shoal", "numpy", "pillow", "openvino", "torch", "timm", "scikit-learn")
 
@@ -53,6 +67,7 @@ class RunDir:
 
     root: Path
     view: Files | None = None
+    spool: Spool | None = None  # of the command that writes the run: what it has fetched
 
     @property
     def files(self) -> Files:
@@ -154,7 +169,7 @@ class RunDir:
 
     @property
     def cache(self) -> Path:
-        return self.root / "cache"
+        return self.root / CACHE
 
     def shown(self, name: str) -> Path:
         """Where people find a file: its name at the root."""

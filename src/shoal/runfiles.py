@@ -18,6 +18,7 @@ FORMAT_VERSION: Final = 2  # 1: no generations, all files at the root
 RUN_JSON: Final = "run.json"
 UNFINISHED_RUN_JSON: Final = "run.json.part"
 LOCK: Final = "lock"
+CACHE: Final = "cache"  # may be deleted at any time
 LISTING: Final = "own/listing.parquet"  # the index stage's own table, which images.parquet is made from
 LABELS: Final = "labels.parquet"
 KNN: Final = "report/knn.jsonl"  # how an encoder's neighbours tell labels, while it is trained

@@ -36,7 +36,8 @@ def similar(run_dir: RunDir, image: str, count: int, device: str, progress: Prog
     """
     run_dir.require("embed", "cluster")
     model = Model.open(run_dir, device, progress)
-    query = next(model.embed(list(open_source((image,)).items())[:1]), None)
+    source = open_source((image,))
+    query = next(model.embed(list(source.items())[:1], source.spool), None)
     if query is None or not query.items:
         reason = query.skipped[0][1] if query and query.skipped else "it is empty"
         raise NoImagesError(f"{image} is no usable image: {reason}")

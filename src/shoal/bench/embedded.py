@@ -19,6 +19,7 @@ from shoal.bench.request import BenchRequest
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
 from shoal.evaluate.labels import read_labels
+from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir
 
@@ -94,7 +95,7 @@ def _spent(runs: list[RunDir]) -> dict[str, float]:
 
 def run_stages(config: ClusterConfig, run: RunDir, names: tuple[str, ...], progress: Progress) -> None:
     """Run some of the pipeline's stages, where they are stale."""
-    stages = [stage for stage in pipeline.clustering_stages() if stage.name in names]
+    stages = [stage for stage in pipeline.clustering_stages(open_source(config.source)) if stage.name in names]
     pipeline.run(config, run, stages, progress)
 
 

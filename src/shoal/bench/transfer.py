@@ -21,6 +21,7 @@ from shoal.config import FEATURES as CHOICES
 from shoal.config import ClusterConfig
 from shoal.errors import WeightsError
 from shoal.export import export
+from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir
 
@@ -88,7 +89,11 @@ def _run_one(request: BenchRequest, source: str, backbone: str, features: str, p
         resize="squash",
         limit=request.limit,
     )
-    stages = [*pipeline.clustering_stages(), *pipeline.report_stages(), pipeline.figures_stage()]
+    stages = [
+        *pipeline.clustering_stages(open_source(config.source)),
+        *pipeline.report_stages(),
+        pipeline.figures_stage(),
+    ]
     before = _digest(run_dir)
     pipeline.run(config, run_dir, stages, progress)
     curve_file = request.out / TRANSFER / CURVES / f"{name}.json"

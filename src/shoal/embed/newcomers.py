@@ -16,6 +16,7 @@ from shoal.errors import DecodeError
 from shoal.images.reading import ImageReader
 from shoal.images.sources import Item
 from shoal.images.views import model_input
+from shoal.spool import Spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,14 @@ class Newcomers:
     skipped: list[tuple[Item, str]]
 
 
-def embed_items(engine: Engine, spec: EncoderSpec, items: Iterable[Item]) -> Iterator[Newcomers]:
-    """Embed items in order, a batch at a time; memory does not grow with their number."""
+def embed_items(
+    engine: Engine, spec: EncoderSpec, items: Iterable[Item], spool: Spool | None = None
+) -> Iterator[Newcomers]:
+    """Embed items in order, a batch at a time; memory does not grow with their number.
+
+    Args:
+        spool: of their source, with what it has fetched.
+    """
     waiting: list[list[Item]] = []
     problems: list[tuple[Item, str]] = []
 
@@ -38,7 +45,7 @@ def embed_items(engine: Engine, spec: EncoderSpec, items: Iterable[Item]) -> Ite
             waiting.append(batch)
             yield list(range(len(batch))), [item.uri for item in batch]
 
-    for embedded in embed_batches(engine, spec, ImageReader(), batches()):
+    for embedded in embed_batches(engine, spec, ImageReader(spool), batches()):
         batch = waiting.pop(0)
         good = [row for row in embedded.ids if row not in embedded.failures]
         skipped = [(batch[row], failure.reason) for row, failure in embedded.failures.items()]

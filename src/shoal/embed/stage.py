@@ -62,7 +62,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     if engine is not None:
         with progress.task("Embedding", len(missing)) as task:
             for batch in embed_batches(
-                engine, prepared.spec, ImageReader(), _batches(missing, uris, engine.batch_size)
+                engine, prepared.spec, ImageReader(run_dir.spool), _batches(missing, uris, engine.batch_size)
             ):
                 writer.add(batch)
                 task.advance(len(batch.ids))

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from shoal import records
 from shoal.images.item import Item
-from shoal.images.storage import UNREADABLE
+from shoal.images.storage import NEEDS, UNREADABLE
 
 NOT_LISTED = "no longer in the source"
 BEYOND_LIMIT = "beyond --limit"
@@ -45,7 +45,7 @@ class Row:
             return True
         if self.reason == BEYOND_LIMIT or self.status == records.VANISHED:
             return self.sha256 is not None and self.width is not None
-        return self.status == records.SKIPPED and not (self.reason or "").startswith(UNREADABLE)
+        return self.status == records.SKIPPED and not (self.reason or "").startswith((UNREADABLE, NEEDS))
 
 
 @dataclass(slots=True)

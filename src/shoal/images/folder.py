@@ -7,7 +7,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from shoal.errors import SourceError
@@ -15,6 +15,7 @@ from shoal.images.formats import IMAGE_EXTENSIONS
 from shoal.images.item import Item, with_distinct_paths
 from shoal.images.location import display_path, file_uri
 from shoal.images.storage import UNREADABLE, look_at
+from shoal.spool import Spool
 
 _JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 _LARGEST_RUN_JSON = 1 << 22  # bytes; a larger run.json is not a run's
@@ -31,6 +32,7 @@ class FolderSource:
     name: str
     base: str
     roots: tuple[str, ...]
+    spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
     def items(self) -> Iterator[Item]:
         """Every file, links followed, ordered by path; what is no image too, so that nothing is hidden.

@@ -22,7 +22,6 @@ from shoal.images.folder import is_image_name
 from shoal.images.item import Item, Source
 from shoal.images.location import file_uri
 from shoal.images.reading import ImageReader
-from shoal.images.sources import open_source
 from shoal.images.storage import GONE, is_local
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult
@@ -33,19 +32,19 @@ REMOTE_READERS: Final = 16  # waiting for a network is not work
 CHUNK: Final = 32  # images that a reader takes at a time
 
 
-def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+def run(source: Source, config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
     """List the source, read what is new or changed, find exact duplicates, and write the tables.
 
     Raises:
         SourceError: the source is not there, or cannot be listed.
         NoImagesError: not one image is usable; the tables say why.
     """
-    source = open_source(config.source)
     earlier = _rows(run_dir.earlier.listing)
     items = _listed(source, run_dir)
     selected = catalogue.select(_likely(items), config.limit) if config.limit is not None else None
     found = catalogue.match(earlier, items, selected)
-    _read_contents(catalogue.look_up(found, _rows(run_dir.unfinished(LISTING))), progress)
+    unread = catalogue.look_up(found, _rows(run_dir.unfinished(LISTING)))
+    _read_contents(unread, ImageReader(run_dir.spool), progress)
     catalogue.find_duplicates(found.rows)
     digest = catalogue.digest(found.rows)
     records.write_table(run_dir.new(LISTING), catalogue.to_table(found.rows))
@@ -84,11 +83,10 @@ class _Content:
     reason: str | None = None
 
 
-def _read_contents(rows: Sequence[Row], progress: Progress) -> None:
+def _read_contents(rows: Sequence[Row], reader: ImageReader, progress: Progress) -> None:
     """Read, hash and probe the files of `rows` in a few threads, and fill the rows in."""
     if not rows:
         return
-    reader = ImageReader()
 
     def look(chunk: Sequence[Row]) -> list[_Content]:
         return [_look(reader, row) for row in chunk]

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from shoal.spool import Spool
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -34,6 +36,10 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """A short name, fit for a file name."""
+
+    @property
+    def spool(self) -> Spool:
+        """Where what was fetched of it is kept."""
 
     def items(self) -> Iterator[Item]:
         """Every entry, in an order that only depends on what the source holds.

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import codecs
 import csv
+import dataclasses
 import io
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 import pyarrow.parquet as pq
 
-from shoal.errors import ShoalError, SourceError
+from shoal.errors import DecodeError, SourceError
+from shoal.images import web
 from shoal.images.folder import local_item
+from shoal.images.gate import Gate, canonical, source_errors
 from shoal.images.item import Item, with_distinct_paths
 from shoal.images.location import display_path, is_uri, local_path, valid_text
-from shoal.images.storage import is_local, open_seekable
+from shoal.images.storage import LARGEST_FILE, is_local, too_large
+from shoal.spool import Spool
 
 PATH_COLUMNS = (
     *("path", "uri", "url", "file", "filename", "file_name", "filepath", "file_path"),
@@ -37,6 +41,7 @@ class ManifestSource:
     identity: str
     name: str
     uri: str
+    spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
     def items(self) -> Iterator[Item]:
         """Every entry in the manifest's order, those that are missing too.
@@ -44,7 +49,7 @@ class ManifestSource:
         Raises:
             SourceError: the manifest cannot be read, or has no column of paths.
         """
-        entries = _entries(self.uri)
+        entries = _entries(Gate(self.spool), self.uri)
         if is_local(self.uri):
             folder = os.path.dirname(local_path(self.uri))
             yield from with_distinct_paths(_item(written, label, folder) for written, label in entries)
@@ -70,16 +75,26 @@ def path_column(names: Sequence[str]) -> int | None:
 
 
 def _item(written: str, label: str | None, folder: str) -> Item:
-    if is_uri(written) and not is_local(written):
-        return Item(valid_text(written), valid_text(written), label=_label(label))
-    path = local_path(written) if is_local(written) else os.path.expanduser(written)
+    if is_uri(written):
+        try:
+            uri = canonical(written)
+        except DecodeError as error:
+            return Item(valid_text(written), valid_text(written), label=_label(label), problem=str(error))
+        if not is_local(uri):
+            return Item(valid_text(written), valid_text(uri), label=_label(label))
+        path = local_path(uri)
+    else:
+        path = os.path.expanduser(written)
     return local_item(os.path.join(folder, path), display_path(os.path.normpath(path)), _label(label))
 
 
 def _remote_item(written: str, label: str | None, base: str) -> Item:
     """An entry of a manifest that lies elsewhere: relative paths lead from there, all others are what they say."""
     if is_uri(written) or posixpath.isabs(written):
-        return _item(written, label, os.sep)
+        item = _item(written, label, os.sep)
+        if item.problem is None and web.is_own_address(item.uri) and not web.is_own_address(base):
+            return dataclasses.replace(item, problem="an address of this machine, in a manifest from elsewhere")
+        return item
     protocol, _, folder = base.partition("://")
     path = valid_text(posixpath.normpath(written))
     return Item(path, f"{protocol}://{posixpath.normpath(posixpath.join(folder, path))}", label=_label(label))
@@ -89,19 +104,16 @@ def _label(label: str | None) -> str | None:
     return None if label in (None, "") else valid_text(str(label))
 
 
-def _entries(uri: str) -> list[Entry]:
+def _entries(gate: Gate, uri: str) -> list[Entry]:
     file = local_path(uri) if is_local(uri) else uri
     ending = os.path.splitext(file)[1].lower()
-    try:
-        with open_seekable(uri) as stream:
-            if ending == ".parquet":
-                return _parquet_entries(file, stream)
-            data = stream.read()
-    except ShoalError:
-        raise
-    except Exception as error:  # network filesystems raise what they like
-        text = " ".join(str(error).split())[:200] or type(error).__name__
-        raise SourceError(f"{display_path(file)} cannot be read as a manifest: {text}") from error
+    with source_errors(display_path(file), "cannot be read as a manifest"), gate.open(uri) as stream:
+        if ending == ".parquet":
+            return _parquet_entries(file, stream)
+        data = stream.read(LARGEST_FILE + 1)
+        problem = too_large(len(data))
+        if problem is not None:
+            raise DecodeError(problem)
     if ending == ".txt":
         lines = (os.fsdecode(line.removesuffix(b"\r")) for line in _utf8(data).split(b"\n"))
         return [(line, None) for line in lines if line.strip()]

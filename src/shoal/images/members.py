@@ -1,14 +1,16 @@
-"""Reading members out of tar files by their place: by a seek in a plain tar, in one forward pass in a gzipped one."""
+"""Reading members out of tar files by their place. A gzipped one is unpacked once, onto the disk if there is room."""
 
 from __future__ import annotations
 
 import gzip
 import threading
+import zlib
 from collections import OrderedDict, deque
-from typing import IO, Final
+from typing import IO, BinaryIO, Final
 
 from shoal.errors import DecodeError
-from shoal.images.storage import open_seekable, read_range, reading_errors
+from shoal.images.gate import Gate
+from shoal.images.storage import reading_errors
 
 GZIP_ENDINGS: Final = (".gz", ".tgz")
 WINDOW_BYTES: Final = 64 << 20  # of the unpacked stream, kept behind the reading point
@@ -16,14 +18,34 @@ CHUNK_BYTES: Final = 1 << 20
 OPEN_STREAMS: Final = 4
 
 
+def open_unpacked(gate: Gate, uri: str) -> IO[bytes] | None:
+    """What is in a gzipped file, as far as it can be unpacked, seekable; None if there is no room for it.
+
+    Raises:
+        OSError: it is not gzipped.
+    """
+    return gate.unpacked(uri, _unpack)
+
+
+def _unpack(packed: IO[bytes], target: BinaryIO) -> None:
+    with gzip.GzipFile(fileobj=packed) as stream:
+        try:
+            while chunk := stream.read1(CHUNK_BYTES):
+                target.write(chunk)
+        except (EOFError, zlib.error):  # broken off: what came before is good
+            return
+
+
 class MemberReader:
     """Reads members of any number of tar files; may be used from several threads.
 
-    In a gzipped tar there is no seeking: it is unpacked forwards, and the last WINDOW_BYTES are kept for members that
-    are asked for a little out of order. A member before the window costs unpacking from the beginning again.
+    In a gzipped tar there is no seeking. Where the disk has no room for what is in it, it is unpacked forwards, and the
+    last WINDOW_BYTES are kept for members that are asked for a little out of order. A member before the window costs
+    unpacking from the beginning again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
         self._lock = threading.Lock()
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
 
@@ -34,20 +56,29 @@ class MemberReader:
             DecodeError: the file is gone, broken, or ends before.
         """
         if uri.lower().endswith(GZIP_ENDINGS):
-            with self._lock, reading_errors():
-                data = self._stream(uri).read(offset, size)
+            data = self._read_packed(uri, offset, size)
         else:
-            data = read_range(uri, offset, size)
+            data = self._gate.read_range(uri, offset, size)
         if len(data) < size:
             raise DecodeError("the tar file ends within this member")
         return data
+
+    def _read_packed(self, uri: str, offset: int, size: int) -> bytes:
+        with reading_errors():
+            unpacked = open_unpacked(self._gate, uri)
+            if unpacked is not None:
+                with unpacked:
+                    unpacked.seek(offset)
+                    return unpacked.read(size)
+            with self._lock:
+                return self._stream(uri).read(offset, size)
 
     def _stream(self, uri: str) -> _Stream:
         stream = self._streams.get(uri)
         if stream is None:
             while len(self._streams) >= OPEN_STREAMS:
                 self._streams.popitem(last=False)[1].close()
-            stream = self._streams[uri] = _Stream(uri)
+            stream = self._streams[uri] = _Stream(self._gate, uri)
         self._streams.move_to_end(uri)
         return stream
 
@@ -55,8 +86,8 @@ class MemberReader:
 class _Stream:
     """An unpacked stream with a window behind it."""
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
+    def __init__(self, gate: Gate, uri: str) -> None:
+        self._gate, self._uri = gate, uri
         self._raw: IO[bytes] | None = None
         self._unpacked: gzip.GzipFile | None = None
         self._chunks: deque[bytes] = deque()
@@ -66,7 +97,7 @@ class _Stream:
     def read(self, offset: int, size: int) -> bytes:
         if self._unpacked is None or offset < self._first:
             self.close()
-            self._raw = open_seekable(self._uri)
+            self._raw = self._gate.open(self._uri)
             self._unpacked = gzip.GzipFile(fileobj=self._raw)
         while self._last < offset + size and self._unpack(offset):
             pass

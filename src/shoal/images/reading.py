@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from shoal.images.formats import HEAD_BYTES, sniff, why_not
+from shoal.images.formats import sniff, why_not
+from shoal.images.gate import Gate
 from shoal.images.location import split_fragment
 from shoal.images.members import MemberReader
 from shoal.images.rows import RowReader
-from shoal.images.storage import is_local, read_local, read_remote
+from shoal.spool import Spool
 
 
 class ImageReader:
-    """Reads image files, table rows, tar members and remote objects. Thread-safe; what it keeps is bounded.
+    """Reads image files, table rows, tar members and remote objects. Thread-safe; what it keeps in memory is bounded.
 
     URIs are those of `Item.uri`: `file:///a.jpg`, `file:///t.parquet#row=12`, `file:///s.tar#offset=512&size=900`,
-    or any of these with one of fsspec's protocols in place of `file:`.
+    or any of these with another of the gate's protocols in place of `file:`.
+
+    Args:
+        spool: see `Gate`.
     """
 
-    def __init__(self) -> None:
-        self._rows = RowReader()
-        self._members = MemberReader()
+    def __init__(self, spool: Spool | None = None) -> None:
+        self._gate = Gate(spool)
+        self._rows = RowReader(self._gate)
+        self._members = MemberReader(self._gate)
 
     def read(self, uri: str) -> bytes:
         """All bytes of one image.
@@ -33,7 +38,7 @@ class ImageReader:
             return self._rows.read(base, place["row"])
         if "offset" in place:
             return self._members.read(base, place["offset"], place["size"])
-        return read_local(uri, _refuse, HEAD_BYTES) if is_local(uri) else read_remote(uri)
+        return self._gate.read(uri, _refuse)
 
 
 def _refuse(head: bytes) -> str | None:

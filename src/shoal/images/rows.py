@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shoal.errors import DecodeError
-from shoal.images.storage import open_seekable, reading_errors
+from shoal.images.gate import Gate
+from shoal.images.storage import reading_errors, too_large
 
 MOST_BATCH_ROWS: Final = 1024
 BATCH_BYTES: Final = 8 << 20  # about; a batch is what is unpacked at a time
@@ -42,7 +43,8 @@ class RowReader:
     are read once. A row before the window starts its group anew.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
         self._lock = threading.Lock()
         self._tables: dict[str, _Table] = {}
         self._groups: OrderedDict[tuple[str, int], _Group] = OrderedDict()
@@ -56,11 +58,12 @@ class RowReader:
         with self._lock, reading_errors():
             table = self._tables.get(uri)
             if table is None:
-                table = self._tables[uri] = _Table.open(uri)
+                table = self._tables[uri] = _Table.open(self._gate, uri)
             number, row_in_group = table.find(row)
             data = self._group(table, number).read(row_in_group)
-        if data is None:
-            raise DecodeError("the row holds no image bytes")
+        problem = "the row holds no image bytes" if data is None else too_large(len(data))
+        if data is None or problem is not None:
+            raise DecodeError(problem or "")
         return data
 
     def _group(self, table: _Table, number: int) -> _Group:
@@ -76,20 +79,21 @@ class RowReader:
 
 @dataclass(slots=True)
 class _Table:
+    gate: Gate
     uri: str
     column: str
     starts: list[int]  # first row of each row group, and the number of all rows
 
     @classmethod
-    def open(cls, uri: str) -> _Table:
-        with open_seekable(uri) as stream, pq.ParquetFile(stream) as file:
+    def open(cls, gate: Gate, uri: str) -> _Table:
+        with gate.open(uri) as stream, pq.ParquetFile(stream) as file:
             column = bytes_column(file.schema_arrow)
             if column is None:
                 raise DecodeError("the table has no column of image bytes any more")
             starts = [0]
             for number in range(file.num_row_groups):
                 starts.append(starts[-1] + file.metadata.row_group(number).num_rows)
-        return cls(uri, column, starts)
+        return cls(gate, uri, column, starts)
 
     def find(self, row: int) -> tuple[int, int]:
         """The row group of a row, and its place there."""
@@ -139,7 +143,7 @@ class _Group:
 def _batches(table: _Table, number: int) -> Iterator[pa.Array]:
     # Buffered, and not fetched before: pages are read as they are needed, not the whole column of a group at once.
     with (
-        open_seekable(table.uri) as stream,
+        table.gate.open(table.uri) as stream,
         pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False) as file,
     ):
         group = file.metadata.row_group(number)

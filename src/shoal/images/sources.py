@@ -7,17 +7,19 @@ import itertools
 import os
 from collections.abc import Sequence
 
-from shoal.errors import SourceError
+from shoal.errors import DecodeError, SourceError
 from shoal.images import manifest, table, tar
 from shoal.images.folder import FolderSource, is_image_name, is_run
 from shoal.images.formats import HEAD_BYTES, sniff, why_not
+from shoal.images.gate import PROTOCOLS, Gate, canonical
 from shoal.images.item import Item, Source
 from shoal.images.location import display_path, file_uri, is_uri, local_path
 from shoal.images.manifest import ManifestSource
 from shoal.images.remote import RemoteSource, list_remote, relative_path
-from shoal.images.storage import look_at
+from shoal.images.storage import is_local, look_at
 from shoal.images.table import TableSource
 from shoal.images.tar import TarSource
+from shoal.spool import Spool
 
 __all__ = ["Item", "Source", "open_source"]
 
@@ -31,20 +33,32 @@ def open_source(spec: Sequence[str]) -> Source:
     specs = [text for text in spec if text.strip()]
     if not specs:
         raise SourceError("SOURCE is empty; expected a folder, files, a glob, a manifest, a table, a tar or a URI")
-    remote = [text for text in specs if is_uri(text) and not text.startswith("file:")]
+    spool = Spool()
+    specs = [_canonical(text) if is_uri(text) else text for text in specs]
+    remote = [text for text in specs if is_uri(text) and not is_local(text)]
     if not remote:
-        return _open_local([local_path(text) if text.startswith("file:") else text for text in specs])
+        return _open_local([local_path(text) if is_uri(text) else text for text in specs], spool)
     if len(remote) < len(specs):
         raise SourceError(
             f"SOURCE mixes {remote[0]} with local files; put both into a manifest (a .txt with a path on each line)"
         )
-    return _open_remote(remote)
+    return _open_remote(remote, spool)
+
+
+def _canonical(uri: str) -> str:
+    try:
+        return canonical(uri)
+    except DecodeError as error:
+        known = ", ".join(PROTOCOLS)
+        raise SourceError(
+            f"SOURCE has value {uri!r}: {error}; expected one of {known}, or zip:// or tar:// in one"
+        ) from error
 
 
 # -- on this machine -------------------------------------------------------------------------------------------------
 
 
-def _open_local(specs: list[str]) -> Source:
+def _open_local(specs: list[str], spool: Spool) -> Source:
     paths: list[str] = []
     for text in specs:
         expanded = os.path.expanduser(text)
@@ -53,29 +67,29 @@ def _open_local(specs: list[str]) -> Source:
         return _open_several(paths, _common_folder(paths), " (several files)")
     pattern = os.path.expanduser(specs[0])
     if os.path.lexists(pattern):
-        return _open_folder(pattern) if os.path.isdir(pattern) else _open_file(pattern)
+        return _open_folder(pattern, spool) if os.path.isdir(pattern) else _open_file(pattern, spool)
     base = os.path.abspath(_fixed_part(pattern))
     return _open_several(paths, base, display_path(os.sep + os.path.relpath(os.path.abspath(pattern), base)))
 
 
-def _open_folder(folder: str) -> Source:
+def _open_folder(folder: str, spool: Spool) -> Source:
     if is_run(folder):
         raise SourceError(f"{display_path(folder)} is a Shoal run; expected a source of images")
-    shards = _shards_in(folder)
+    shards = _shards_in(folder, spool)
     if shards:
         return _open_shards(shards, folder, _identity(folder), _name(folder))
     return FolderSource(_identity(folder), _name(folder), os.path.abspath(folder), (os.path.abspath(folder),))
 
 
-def _open_file(path: str) -> Source:
+def _open_file(path: str, spool: Spool) -> Source:
     identity, name = _identity(path), _name(path)
     if path.lower().endswith(tar.ENDINGS):
-        return TarSource(identity, name, ((file_uri(path), ""),))
-    if path.lower().endswith(".parquet") and table.holds_image_bytes(file_uri(path)):
-        return TableSource(identity, name, ((file_uri(path), ""),))
+        return TarSource(identity, name, ((file_uri(path), ""),), spool)
+    if path.lower().endswith(".parquet") and table.holds_image_bytes(Gate(spool), file_uri(path)):
+        return TableSource(identity, name, ((file_uri(path), ""),), spool)
     if path.lower().endswith((*manifest.ENDINGS, ".parquet")):
-        return ManifestSource(identity, name, file_uri(path))
-    _require_image(path)
+        return ManifestSource(identity, name, file_uri(path), spool)
+    _require_image(path, spool)
     absolute = os.path.abspath(path)
     return FolderSource(identity, name, os.path.dirname(absolute), (absolute,))
 
@@ -96,7 +110,7 @@ def _open_shards(shards: list[str], base: str, identity: str, name: str) -> Sour
     return TarSource(identity, name, named) if tars else TableSource(identity, name, named)
 
 
-def _shards_in(folder: str) -> list[str]:
+def _shards_in(folder: str, spool: Spool) -> list[str]:
     """Parquet files with image bytes, or tar files, of a folder that holds no images itself; else nothing."""
     tables: list[str] = []
     tars: list[str] = []
@@ -110,19 +124,21 @@ def _shards_in(folder: str) -> list[str]:
             kind = tables if name.lower().endswith(".parquet") else tars if name.lower().endswith(tar.ENDINGS) else None
             if kind is not None and not name.startswith("._"):
                 kind.append(os.path.join(parent, name))
-    if tables and table.holds_image_bytes(file_uri(tables[0])):
+    if tables and table.holds_image_bytes(Gate(spool), file_uri(tables[0])):
         return sorted(tables, key=os.fsencode)
     return sorted(tars, key=os.fsencode)
 
 
-def _require_image(path: str) -> None:
+def _require_image(path: str, spool: Spool) -> None:
     shown = display_path(path)
     _, problem = look_at(path)
     if problem is not None:
         raise SourceError(f"{shown} cannot be a source: {problem}")
     try:
-        with open(path, "rb") as file:
+        with Gate(spool).open(file_uri(path)) as file:
             head = file.read(HEAD_BYTES)
+    except DecodeError as error:
+        raise SourceError(f"{shown} cannot be a source: {error}") from error
     except OSError as error:
         raise SourceError(f"{shown} cannot be read: {error.strerror}") from error
     if sniff(head) is None:
@@ -179,8 +195,9 @@ def _prefix(shard: str, base: str) -> str:
 # -- elsewhere -------------------------------------------------------------------------------------------------------
 
 
-def _open_remote(specs: list[str]) -> Source:
-    listings = [list_remote(uri) for uri in specs]
+def _open_remote(specs: list[str], spool: Spool) -> Source:
+    gate = Gate(spool)
+    listings = [list_remote(gate, uri) for uri in specs]
     files = [file for listing in listings for file in listing.files]
     single = listings[0].files[0].uri if len(specs) == 1 and listings[0].is_single else None
     if len(specs) == 1:
@@ -191,19 +208,21 @@ def _open_remote(specs: list[str]) -> Source:
         identity, name = f"{base} (several files)", _last_part(base)
     if single is not None:
         name = _stem(name)
-        if _is_remote_manifest(single):
-            return ManifestSource(identity, name, single)
+        if _is_remote_manifest(single, spool):
+            return ManifestSource(identity, name, single, spool)
     if not any(is_image_name(file.uri) for file in files):
         for endings, source in ((tar.ENDINGS, TarSource), ((".parquet",), TableSource)):
             uris = [file.uri for file in files if file.uri.lower().endswith(endings)]
             if uris:
-                return source(identity, name, tuple((uri, _remote_prefix(uri, base, single)) for uri in uris))
-    return RemoteSource(identity, name, tuple((relative_path(file.uri, base), file) for file in files))
+                return source(identity, name, tuple((uri, _remote_prefix(uri, base, single)) for uri in uris), spool)
+    return RemoteSource(identity, name, tuple((relative_path(file.uri, base), file) for file in files), spool)
 
 
-def _is_remote_manifest(uri: str) -> bool:
+def _is_remote_manifest(uri: str, spool: Spool) -> bool:
     lowered = uri.lower()
-    return lowered.endswith(manifest.ENDINGS) or (lowered.endswith(".parquet") and not table.holds_image_bytes(uri))
+    return lowered.endswith(manifest.ENDINGS) or (
+        lowered.endswith(".parquet") and not table.holds_image_bytes(Gate(spool), uri)
+    )
 
 
 def _remote_prefix(uri: str, base: str, single: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Bytes behind URIs: local files that may be anything, and fsspec's protocols. OSError never leaves this module."""
+"""Files of this machine, which may be anything, and the words for what cannot be read. Only the gate opens them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any, Final, cast
+from typing import BinaryIO, Final
 
-from shoal.errors import DecodeError, SourceError
+from shoal.errors import DecodeError
+from shoal.images.formats import HEAD_BYTES
 from shoal.images.location import local_path
 
 LARGEST_FILE: Final = 1 << 30  # bytes
 UNREADABLE: Final = "cannot be read"  # reasons that start so may pass: the file is tried again next time
+NEEDS: Final = "needs the package"  # so may these
 GONE: Final = "gone before it was read"
 
-_CLOUDS: Final = ("s3", "s3a", "gs", "gcs", "az", "abfs", "adl", "http", "https")  # what the extra `clouds` opens
 _KINDS: Final = ((stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device"), (stat.S_ISBLK, "device"))
 
 
@@ -24,8 +25,8 @@ def is_local(uri: str) -> bool:
     return uri.startswith("file:")
 
 
-def look_at(path: str) -> tuple[os.stat_result | None, str | None]:
-    """A local path's stat, following links, and why it cannot be read as an image file (None if it can)."""
+def look_at(path: str, most_bytes: int | None = LARGEST_FILE) -> tuple[os.stat_result | None, str | None]:
+    """A local path's stat, following links, and why it cannot be read as a file of that size (None if it can)."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -37,7 +38,9 @@ def look_at(path: str) -> tuple[os.stat_result | None, str | None]:
     if stat.S_ISDIR(found.st_mode):
         return found, "a folder, not a file"
     kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), None)
-    return found, f"not a regular file ({kind})" if kind else too_large(found.st_size)
+    if kind is not None:
+        return found, f"not a regular file ({kind})"
+    return found, None if most_bytes is None else too_large(found.st_size)
 
 
 def too_large(size: int | None) -> str | None:
@@ -46,93 +49,37 @@ def too_large(size: int | None) -> str | None:
     return f"file too large ({size / 2**30:.1f} GiB; at most 1 GiB is read)"
 
 
-def read_local(uri: str, refuse: Callable[[bytes], str | None], head_bytes: int) -> bytes:
-    """All bytes of a local file, unless `refuse` gives a reason on seeing its first `head_bytes`.
+def open_local(path: str) -> BinaryIO:
+    """A regular file, open for reading.
+
+    Raises:
+        DecodeError: it is gone, unreadable, or no regular file. OSError.
+    """
+    _, problem = look_at(path, most_bytes=None)
+    if problem is not None:
+        raise DecodeError(GONE if problem in ("no such file", "dangling link") else problem)
+    # Not blocking, should a FIFO have taken the file's place since the look.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise DecodeError("not a regular file any more")
+    return file
+
+
+def read_local(uri: str, refuse: Callable[[bytes], str | None] | None = None) -> bytes:
+    """All bytes of a local file, unless `refuse` gives a reason on seeing its first HEAD_BYTES.
 
     Raises:
         DecodeError: it is gone, unreadable, no regular file, too large, or refused.
     """
-    path = local_path(uri)
-    with reading_errors():
-        _, problem = look_at(path)
-        if problem is not None:
-            raise DecodeError(GONE if problem in ("no such file", "dangling link") else problem)
-        # Not blocking, should a FIFO have taken the file's place since the look.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            size = os.fstat(file.fileno()).st_size  # no further, should it grow meanwhile
-            head = file.read(min(head_bytes, LARGEST_FILE))
-            reason = refuse(head) or too_large(size)
-            if reason is not None:
-                raise DecodeError(reason)
-            return head + file.read(max(0, size - len(head)))
-
-
-def read_remote(uri: str) -> bytes:
-    """All bytes behind an fsspec URI.
-
-    Raises:
-        DecodeError: it is gone, unreadable or too large.
-    """
-    with reading_errors():
-        filesystem, path = filesystem_of(uri)
-        data = cast(bytes, filesystem.cat_file(path))
-    reason = too_large(len(data))
-    if reason is not None:
-        raise DecodeError(reason)
-    return data
-
-
-def read_range(uri: str, offset: int, size: int) -> bytes:
-    """`size` bytes from `offset` of a local or remote file; fewer if it ends before."""
-    with reading_errors():
-        if is_local(uri):
-            with open(local_path(uri), "rb", buffering=0) as file:
-                file.seek(offset)
-                return file.read(size) or b""
-        filesystem, path = filesystem_of(uri)
-        return cast(bytes, filesystem.cat_file(path, start=offset, end=offset + size))
-
-
-def open_seekable(uri: str) -> IO[bytes]:
-    """A seekable file; OSError as from `open`."""
-    if is_local(uri):
-        return open(local_path(uri), "rb")
-    filesystem, path = filesystem_of(uri)
-    return cast(IO[bytes], filesystem.open(path, "rb"))
-
-
-def modified(uri: str) -> float | None:
-    """When a file was last changed, in seconds since the epoch, if its storage tells."""
-    if is_local(uri):
-        status, _ = look_at(local_path(uri))
-        return status.st_mtime if status else None
-    filesystem, path = filesystem_of(uri)
-    try:
-        return float(filesystem.modified(path).timestamp())
-    except Exception:  # many filesystems do not know
-        return None
-
-
-def filesystem_of(uri: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URI, and the path in it.
-
-    Raises:
-        SourceError: no such protocol, or its package is not installed.
-    """
-    import fsspec.core  # noqa: PLC0415  (a tenth of a second that local files need not wait for)
-
-    protocol = uri.split(":", 1)[0]
-    try:
-        filesystem, path = fsspec.core.url_to_fs(uri)
-    except ImportError as error:
-        hint = "pip install 'shoal[clouds]'" if protocol in _CLOUDS else str(error)
-        raise SourceError(f"{uri} needs a package for {protocol}:// that is not installed; {hint}") from error
-    except ValueError as error:
-        raise SourceError(
-            f"{uri} has the protocol {protocol!r}; expected one that fsspec knows, such as s3 or gs"
-        ) from error
-    return filesystem, path
+    with reading_errors(), open_local(local_path(uri)) as file:
+        size = os.fstat(file.fileno()).st_size  # no further, should it grow meanwhile
+        head = file.read(HEAD_BYTES)
+        reason = (refuse(head) if refuse is not None else None) or too_large(size)
+        if reason is not None:
+            raise DecodeError(reason)
+        return head + file.read(max(0, size - len(head)))
 
 
 @contextmanager

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shoal.errors import SourceError
+from shoal.errors import DecodeError, SourceError
+from shoal.images.gate import Gate
 from shoal.images.item import Item, with_distinct_paths
 from shoal.images.location import is_uri, local_path, valid_text
 from shoal.images.rows import bytes_column
-from shoal.images.storage import is_local, modified, open_seekable
+from shoal.images.storage import is_local
+from shoal.spool import Spool
 
 LISTING_ROWS = 8192
 
@@ -26,6 +28,7 @@ class TableSource:
     identity: str
     name: str
     shards: tuple[tuple[str, str], ...]  # URI, and the prefix of paths where rows have none: "" for a single file
+    spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
     def items(self) -> Iterator[Item]:
         """Every row in order. Its path is the `path` column, or the row's number.
@@ -33,36 +36,37 @@ class TableSource:
         Raises:
             SourceError: a file is no Parquet, or has no column of image bytes.
         """
-        yield from with_distinct_paths(item for uri, prefix in self.shards for item in _rows(uri, prefix))
+        gate = Gate(self.spool)
+        yield from with_distinct_paths(item for uri, prefix in self.shards for item in _rows(gate, uri, prefix))
 
 
-def holds_image_bytes(uri: str) -> bool:
+def holds_image_bytes(gate: Gate, uri: str) -> bool:
     """True if the Parquet file at `uri` has a column of image bytes.
 
     Raises:
         SourceError: it is no readable Parquet file.
     """
-    return bytes_column(_schema(uri)) is not None
+    return bytes_column(_schema(gate, uri)) is not None
 
 
-def _rows(uri: str, prefix: str) -> Iterator[Item]:
-    schema = _schema(uri)
+def _rows(gate: Gate, uri: str, prefix: str) -> Iterator[Item]:
+    schema = _schema(gate, uri)
     column = bytes_column(schema)
     if column is None:
         raise SourceError(f"{uri} has the columns {', '.join(schema.names)}; expected one called image with bytes")
-    mtime = modified(uri)
+    mtime = gate.modified(uri)
     names = _class_names(schema)
-    for row, (path, label) in enumerate(_paths_and_labels(uri, schema, column)):
+    for row, (path, label) in enumerate(_paths_and_labels(gate, uri, schema, column)):
         shown = valid_text(str(path)) if path else f"{prefix}{row:08d}"
         yield Item(shown, f"{uri}#row={row}", None, mtime, _label(label, names))
 
 
-def _paths_and_labels(uri: str, schema: pa.Schema, column: str) -> Iterator[tuple[Any, Any]]:
+def _paths_and_labels(gate: Gate, uri: str, schema: pa.Schema, column: str) -> Iterator[tuple[Any, Any]]:
     path_name = "path" if "path" in schema.names else _path_in_struct(schema, column)
     label_name = "label" if "label" in schema.names else None
     wanted = [name for name in (path_name, label_name) if name is not None]
     try:
-        with open_seekable(uri) as stream, pq.ParquetFile(stream) as file:
+        with gate.open(uri) as stream, pq.ParquetFile(stream) as file:
             if not wanted:
                 yield from ((None, None) for _ in range(file.metadata.num_rows))
                 return
@@ -71,7 +75,7 @@ def _paths_and_labels(uri: str, schema: pa.Schema, column: str) -> Iterator[tupl
                 paths = _strings(batch, path_name) if path_name else empty
                 labels = batch.column("label").to_pylist() if label_name else empty
                 yield from zip(paths, labels, strict=True)
-    except (OSError, pa.ArrowException) as error:
+    except (DecodeError, OSError, pa.ArrowException) as error:
         raise _broken(uri, error) from error
 
 
@@ -105,11 +109,11 @@ def _label(value: Any, names: list[str] | None) -> str | None:
     return valid_text(str(value))
 
 
-def _schema(uri: str) -> pa.Schema:
+def _schema(gate: Gate, uri: str) -> pa.Schema:
     try:
-        with open_seekable(uri) as stream, pq.ParquetFile(stream) as file:
+        with gate.open(uri) as stream, pq.ParquetFile(stream) as file:
             return file.schema_arrow
-    except (OSError, pa.ArrowException) as error:
+    except (DecodeError, OSError, pa.ArrowException) as error:
         raise _broken(uri, error) from error
 
 

@@ -6,15 +6,18 @@ import gzip
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import IO, cast
 
-from shoal.errors import SourceError
+from shoal.errors import DecodeError, SourceError
 from shoal.images.folder import is_ignored_file, is_image_name
+from shoal.images.gate import Gate
 from shoal.images.item import Item, with_distinct_paths
 from shoal.images.location import valid_text
-from shoal.images.members import GZIP_ENDINGS
-from shoal.images.storage import modified, open_seekable, too_large
+from shoal.images.members import GZIP_ENDINGS, open_unpacked
+from shoal.images.storage import too_large
+from shoal.spool import Spool
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 LABEL_EXTENSIONS = ("cls", "txt")  # the first that a sample has
@@ -28,6 +31,7 @@ class TarSource:
     identity: str
     name: str
     shards: tuple[tuple[str, str], ...]  # URI, and the prefix of its members' paths: "" for a single file
+    spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
     def items(self) -> Iterator[Item]:
         """Every image in order of place; of other members those that belong to no image.
@@ -35,7 +39,10 @@ class TarSource:
         Raises:
             SourceError: a file is no tar.
         """
-        yield from with_distinct_paths(item for uri, prefix in self.shards for item in _Shard(uri, prefix).items())
+        gate = Gate(self.spool)
+        yield from with_distinct_paths(
+            item for uri, prefix in self.shards for item in _Shard(gate, uri, prefix).items()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +64,9 @@ class _Member:
 
 
 class _Shard:
-    def __init__(self, uri: str, prefix: str) -> None:
-        self._uri, self._prefix = uri, prefix
-        self._mtime = modified(uri)
+    def __init__(self, gate: Gate, uri: str, prefix: str) -> None:
+        self._gate, self._uri, self._prefix = gate, uri, prefix
+        self._mtime = gate.modified(uri)
         self._broken: str | None = None
 
     def items(self) -> Iterator[Item]:
@@ -83,16 +90,30 @@ class _Shard:
         """All members but folders and junk. A tar that breaks off gives what comes before."""
         last = ""
         try:
-            with open_seekable(self._uri) as raw, _unpacked(self._uri, raw) as stream, _opened(stream) as tar:
+            with self._stream() as stream, _opened(stream) as tar:
                 for member in tar:
                     tar.members = []  # type: ignore[attr-defined]  # it would remember every member
                     if not member.isdir() and not is_ignored_file(member.name.rpartition("/")[2]):
                         last = member.name
                         yield self._member(member, stream)
-        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        except (DecodeError, OSError, EOFError, zlib.error, tarfile.TarError) as error:
             if not last:
                 raise SourceError(f"{valid_text(self._uri)} cannot be read as a tar file: {error}") from error
             self._broken = f"the tar file breaks off after {valid_text(last)}"
+
+    @contextmanager
+    def _stream(self) -> Iterator[IO[bytes]]:
+        if not self._uri.lower().endswith(GZIP_ENDINGS):
+            with self._gate.open(self._uri) as stream:
+                yield stream
+            return
+        unpacked = open_unpacked(self._gate, self._uri)
+        if unpacked is not None:
+            with unpacked:
+                yield unpacked
+            return
+        with self._gate.open(self._uri) as packed, gzip.GzipFile(fileobj=packed) as stream:
+            yield cast(IO[bytes], stream)
 
     def _member(self, member: tarfile.TarInfo, stream: IO[bytes]) -> _Member:
         name = member.name.removeprefix("./")
@@ -109,10 +130,6 @@ class _Shard:
 
 def _opened(stream: IO[bytes]) -> tarfile.TarFile:
     return tarfile.open(fileobj=stream, mode="r:", errors="surrogateescape")
-
-
-def _unpacked(uri: str, raw: IO[bytes]) -> IO[bytes]:
-    return cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if uri.lower().endswith(GZIP_ENDINGS) else raw
 
 
 def _labels(members: list[_Member]) -> dict[str, str]:

@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from shoal.errors import DecodeError, ShoalError
 from shoal.images.location import display_path, local_path, split_fragment
 from shoal.images.reading import ImageReader
 from shoal.images.storage import GONE, UNREADABLE, is_local
+from shoal.rundir import RunDir
 
 READERS: Final = 16  # at once: waiting for a network is not work, but what is read takes memory
 MOST_FAILURES: Final = 16  # in a row, after which a network is left alone for a while
@@ -51,9 +51,9 @@ class Original:
 class Originals:
     """Reads the bytes of a run's images; may be used from several threads."""
 
-    def __init__(self, run: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._run = run
-        self._reader = ImageReader()
+    def __init__(self, run_dir: RunDir, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run = run_dir.root
+        self._reader = ImageReader(run_dir.spool)
         self._reading = threading.BoundedSemaphore(READERS)
         self._network = _Patience(clock)
 

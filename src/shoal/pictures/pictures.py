@@ -43,7 +43,7 @@ class Pictures:
 
     def __init__(self, run_dir: RunDir, most_bytes: int = MOST_BYTES) -> None:
         self._store = PictureStore(run_dir.cache / "thumbnails", most_bytes)
-        self._originals = Originals(run_dir.root)
+        self._originals = Originals(run_dir)
         self._decoding = threading.BoundedSemaphore(core_count() + 1)
 
     def exact(self, original: Original, size: int) -> SmallPicture:

@@ -42,6 +42,7 @@ class Pixels:
     ids: Ids
     uris: Sequence[str]
     config: DataConfig
+    reader: ImageReader
     kept: Pictures | None
     rows: npt.NDArray[np.int64] | None = None
 
@@ -59,7 +60,9 @@ class Pixels:
             pictures[order] = self.kept[where[order]]
         else:
             with ThreadPoolExecutor(core_count()) as pool:
-                read = list(pool.map(lambda number: _decoded(_READER, self.uris[number], self.config), where.tolist()))
+                read = list(
+                    pool.map(lambda number: _decoded(self.reader, self.uris[number], self.config), where.tolist())
+                )
             pictures = np.stack([_grey(self.config) if picture is None else picture for picture in read])
         return torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
@@ -95,24 +98,26 @@ def open_pixels(run_dir: RunDir, config: DataConfig, progress: Progress) -> Pixe
     usable = images.filter(pc.equal(images["status"], records.OK))
     ids: Ids = usable["id"].to_numpy()
     uris = usable["uri"].to_pylist()
-    side = config.stored_size
+    side, reader = config.stored_size, ImageReader(run_dir.spool)
     if len(ids) * side * side * 3 > KEPT_BYTES:
-        return Pixels(ids, uris, config, None)
+        return Pixels(ids, uris, config, reader, None)
     name = digest_of(usable["sha256"].to_pylist(), side, config.resize)[:16]
     file, good = run_dir.cache / f"pixels-{name}.npy", run_dir.cache / f"pixels-{name}.good.npy"
     if not good.is_file():
-        _decode_all(file, good, uris, config, progress)
+        _decode_all(file, good, uris, config, reader, progress)
     kept: Pictures = np.load(file, mmap_mode="r")
     is_good = np.load(good)
     if not is_good.any():
         raise NoImagesError(f"no usable image in {run_dir.root}: none of {len(ids):,} can be decoded")
     if is_good.all():
-        return Pixels(ids, uris, config, kept)
+        return Pixels(ids, uris, config, reader, kept)
     where = np.flatnonzero(is_good)
-    return Pixels(ids[where], [uris[row] for row in where], config, kept, where.astype(np.int64))
+    return Pixels(ids[where], [uris[row] for row in where], config, reader, kept, where.astype(np.int64))
 
 
-def _decode_all(file: Path, good: Path, uris: Sequence[str], config: DataConfig, progress: Progress) -> None:
+def _decode_all(
+    file: Path, good: Path, uris: Sequence[str], config: DataConfig, reader: ImageReader, progress: Progress
+) -> None:
     side = config.stored_size
     require_free(file.parent, len(uris) * side * side * 3, "keeping decoded images")
     is_good = np.zeros(len(uris), dtype=np.bool_)
@@ -122,7 +127,7 @@ def _decode_all(file: Path, good: Path, uris: Sequence[str], config: DataConfig,
 
         def decode(start: int) -> int:
             for row in range(start, min(start + CHUNK, len(uris))):
-                picture = _decoded(_READER, uris[row], config)
+                picture = _decoded(reader, uris[row], config)
                 if picture is not None:
                     pictures[row], is_good[row] = picture, True
             return min(CHUNK, len(uris) - start)
@@ -147,6 +152,3 @@ def _decoded(reader: ImageReader, uri: str, config: DataConfig) -> Pictures | No
 
 def _grey(config: DataConfig) -> Pictures:
     return np.full((config.stored_size, config.stored_size, 3), 128, np.uint8)
-
-
-_READER = ImageReader()

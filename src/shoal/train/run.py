@@ -16,6 +16,7 @@ from shoal import draft as drafts
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig, ClusterCounts
 from shoal.draft import Draft
 from shoal.embed.architectures import full_name
+from shoal.images.sources import Source, open_source
 from shoal.pipeline import Stage
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_file, digest_of
@@ -57,14 +58,14 @@ def train(request: TrainRequest, progress: Progress) -> tuple[RunDir, bool]:
         CollapseError, NoImagesError, TooFewImagesError, DiskSpaceError, RunLockedError: the work failed.
     """
     config = recipe.load(request.recipe, request.changes)
-    asked, root = prepare(request, config, progress)
+    asked, source, root = prepare(request, config, progress)
     _warn_of_faults(config, progress)
     with processes.together(request.device) as device:
         if not processes.is_leader():
             training = _training(request, config, asked, drafts.unfinished(root), device, progress)
             processes.follow([work for _, work in _work(training)], device)
             return drafts.unfinished(root), True
-        index = pipeline.clustering_stages()[:1]
+        index = [pipeline.index_stage(source)]
         with pipeline.writing(asked, root, index, progress) as draft:
             training = _training(request, config, asked, draft.run_dir, device, progress)
             has_worked = _learn(draft, asked, training, index, progress)
@@ -99,7 +100,7 @@ def _learn(draft: Draft, asked: ClusterConfig, training: Training, index: Sequen
     *before, last = _phase_stages(training)
     has_worked |= pipeline.advance(draft, asked, before, progress)
     if training.is_taught and not pipeline.is_done(draft, asked, last):
-        pipeline.advance(draft, _teaching(asked, training), pipeline.clustering_stages()[1:], progress)
+        pipeline.advance(draft, _teaching(asked, training), pipeline.stages_of_images(), progress)
     has_worked |= pipeline.advance(draft, asked, [last, _encoder_stage(training, last.name)], progress)
     return has_worked
 
@@ -110,8 +111,8 @@ def show_views(request: TrainRequest, progress: Progress) -> Path:
     The run stays as it is otherwise: what was listed for it is only gone on with by the training itself.
     """
     config = recipe.load(request.recipe, request.changes)
-    asked, root = prepare(request, config, progress)
-    index = pipeline.clustering_stages()[:1]
+    asked, source, root = prepare(request, config, progress)
+    index = [pipeline.index_stage(source)]
     with pipeline.writing(asked, root, index, progress) as draft:
         pipeline.advance(draft, asked, index, progress)
         picture = show.picture(config, open_pixels(draft.run_dir, config.data, progress), request.seed)
@@ -120,8 +121,8 @@ def show_views(request: TrainRequest, progress: Progress) -> Path:
     return target
 
 
-def prepare(request: TrainRequest, config: TrainConfig, progress: Progress) -> tuple[ClusterConfig, Path]:
-    """What the ordinary stages are asked for, and where the run lies. A data set's name becomes a table of images."""
+def prepare(request: TrainRequest, config: TrainConfig, progress: Progress) -> tuple[ClusterConfig, Source, Path]:
+    """What the ordinary stages are asked for, the source (a table, for a data set's name), and where the run lies."""
     source = request.source
     if len(source) == 1 and datasets.is_name(source[0]):
         folder = request.data or Path("data")
@@ -132,9 +133,10 @@ def prepare(request: TrainRequest, config: TrainConfig, progress: Progress) -> t
     if ClusterCounts.parse(wanted).is_auto and config.scan.clusters is not None:
         wanted = str(config.scan.clusters)
     asked = ClusterConfig(source, clusters=wanted, seed=request.seed, device=request.device, resize=config.data.resize)
-    root = request.out or Path(pipeline.default_name(asked))
+    opened = open_source(source)
+    root = request.out or Path(pipeline.default_name(opened))
     weights = root / ENCODER
-    return dataclasses.replace(asked, backbone=full_name(config.encoder.name), weights=str(weights)), root
+    return dataclasses.replace(asked, backbone=full_name(config.encoder.name), weights=str(weights)), opened, root
 
 
 def _warn_of_faults(config: TrainConfig, progress: Progress) -> None:
@@ -228,7 +230,7 @@ def _views_stage(training: Training, seed: int) -> Stage:
 
 def _onward(draft: Draft, asked: ClusterConfig, training: Training) -> tuple[ClusterConfig, list[Stage]]:
     """From the learned encoder to clusters: the ordinary stages, but for clusters that a trained head tells."""
-    *to_neighbours, cluster = pipeline.clustering_stages()[1:]
+    *to_neighbours, cluster = pipeline.stages_of_images()
     last = training.phases()[-1]
     outcome = Outcome.load(training.outcome(last))
     head = outcome.head
