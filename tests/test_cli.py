@@ -99,6 +99,12 @@ def test_assign_overwrites_no_file(finished: tuple[Path, Path], tmp_path: Path) 
     assert (done.returncode, mine.read_text()) == (2, "path,my notes\n")
     assert f"--to has value {str(mine)!r}, which is there already" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.csv"]
+    for _ in range(2):  # the same again is no other
+        assert shoal("assign", run, source, "--to", tmp_path / "new.csv").returncode == 0
+    before = (tmp_path / "new.csv").read_bytes()
+    done = shoal("assign", run, source / "kind1", "--to", tmp_path / "new.csv")
+    assert (done.returncode, (tmp_path / "new.csv").read_bytes()) == (2, before)
+    assert "which holds another assignment" in done.stderr
 
 
 def test_similar_lists_the_same_kind_first(finished: tuple[Path, Path]) -> None:

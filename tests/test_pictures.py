@@ -18,6 +18,7 @@ from fsspec.spec import AbstractFileSystem
 from PIL import Image
 
 from shoal.errors import DecodeError
+from shoal.images import clouds
 from shoal.images.location import file_uri
 from shoal.pictures.originals import CHANGED, MOST_FAILURES, REST_SECONDS, Original, Originals
 from shoal.pictures.pictures import SIZES, Pictures
@@ -216,7 +217,6 @@ def test_a_digest_that_is_none_reaches_no_file(run: RunDir, source: Path) -> Non
 class Down(AbstractFileSystem):
     """Storage that cannot be reached until `is_up`; counts how often it was tried."""
 
-    protocol = "down"
     cachable = False
     tries = 0
     is_up = False
@@ -228,11 +228,11 @@ class Down(AbstractFileSystem):
         return JPEG
 
 
-def test_a_network_that_fails_again_and_again_is_given_a_rest() -> None:
-    fsspec.register_implementation("down", Down, clobber=True)
+def test_a_network_that_fails_again_and_again_is_given_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clouds, "file_system", lambda uri: (Down(), uri))
     now = [0.0]
     originals = Originals(RunDir(Path("photos.shoal")), lambda: now[0])
-    image = Original("a.jpg", "down://bucket/a.jpg", hashlib.sha256(JPEG).hexdigest(), 8, 8)
+    image = Original("a.jpg", "s3://bucket/a.jpg", hashlib.sha256(JPEG).hexdigest(), 8, 8)
     for _ in range(3 * MOST_FAILURES):
         with pytest.raises(DecodeError, match="no route to host"):
             originals.read(image)

@@ -18,6 +18,7 @@ from shoal.model import Model
 from shoal.progress import Progress
 
 COLUMNS = ("path", "cluster", "confidence", "unknown", "unsure", "runner_up", "name")
+_CHOOSE = "delete it or choose another name"
 MOST_NAMED = 30  # clusters listed in an error
 
 
@@ -119,20 +120,31 @@ def write_csv(images: Iterable[AssignedImage], stream: TextIO) -> None:
         )
 
 
-def check_new(target: Path) -> None:
-    """Raise RequestError if there is anything at `target`: nobody's file is overwritten."""
-    if os.path.lexists(target):
-        raise RequestError(f"--to has value {str(target)!r}, which is there already; delete it or choose another name")
+def check_target(target: Path) -> None:
+    """Raise RequestError if there is something at `target` that `write_file` has not written: before any work."""
+    if os.path.lexists(target) and not _is_assignment(target):
+        raise RequestError(f"--to has value {str(target)!r}, which is there already; {_CHOOSE}")
 
 
 def write_file(images: Iterable[AssignedImage], target: Path) -> None:
     """Write what `write_csv` writes as a new file, which is whole when it has its name.
 
     Raises:
-        RequestError: there is something at `target`; it is untouched. DiskSpaceError: the disk is full.
+        RequestError: there is something else at `target`; it is untouched. DiskSpaceError: the disk is full.
     """
     table = io.StringIO(newline="")
     write_csv(images, table)
-    check_new(target)
+    data = table.getvalue().encode()
     with writing_errors(target):
-        write_new(target, table.getvalue().encode(), rename_into_place)
+        if not os.path.lexists(target):
+            write_new(target, data, rename_into_place)
+        elif not target.is_file() or target.read_bytes() != data:
+            raise RequestError(f"--to has value {str(target)!r}, which holds another assignment; {_CHOOSE}")
+
+
+def _is_assignment(target: Path) -> bool:
+    header = ",".join(COLUMNS).encode() + b"\n"
+    if not target.is_file():
+        return False
+    with target.open("rb") as file:
+        return file.read(len(header)) == header

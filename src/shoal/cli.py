@@ -102,7 +102,7 @@ def assign(run: str, source: tuple[str, ...], target: Path | None, wanted: str |
       shoal assign photos.shoal holiday.jpg
       shoal assign hf://me/photos new-photos/ --cluster beaches
     """
-    from shoal.assign import AssignSummary, check_new, cluster_called, of_cluster, write_csv, write_file
+    from shoal.assign import AssignSummary, check_target, cluster_called, of_cluster, write_csv, write_file
     from shoal.assign import assign as assign_images
     from shoal.images.sources import open_source
     from shoal.model import Model
@@ -110,7 +110,7 @@ def assign(run: str, source: tuple[str, ...], target: Path | None, wanted: str |
 
     progress = TerminalProgress()
     if target is not None:
-        check_new(target)
+        check_target(target)
     opened = open_source(source)
     model = Model.open(run, device, progress)
     summary = AssignSummary()
