@@ -7,6 +7,7 @@ import csv
 import io
 import os
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -14,10 +15,11 @@ from typing import IO, Any
 import pyarrow.parquet as pq
 
 from shoal.errors import ShoalError, SourceError
-from shoal.images.folder import local_item
-from shoal.images.item import Item, with_distinct_paths
+from shoal.images.item import Item, Source, with_distinct_paths
+from shoal.images.left_out import LeftOut
 from shoal.images.location import display_path, is_uri, local_path, valid_text
-from shoal.images.storage import is_local, open_seekable
+from shoal.images.storage import MISSING, is_local, open_seekable
+from shoal.images.written import PathFinder, decoded, is_file_uri, tidied
 
 PATH_COLUMNS = (
     *("path", "uri", "url", "file", "filename", "file_name", "filepath", "file_path"),
@@ -26,6 +28,7 @@ PATH_COLUMNS = (
 LABEL_COLUMN = "label"
 DELIMITERS = ",;\t"  # spreadsheets write what is usual in their country
 ENDINGS = (".txt", ".csv", ".tsv")
+_SEPARATOR = re.compile(r'"?sep=(?P<delimiter>[,;\t|])"?(?:\r\n|\r|\n)')  # a first line that Excel heeds and writes
 
 Entry = tuple[str, str | None]  # what is written, and its label
 
@@ -38,19 +41,30 @@ class ManifestSource:
     name: str
     uri: str
 
-    def items(self) -> Iterator[Item]:
+    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
         """Every entry in the manifest's order, those that are missing too.
 
         Raises:
             SourceError: the manifest cannot be read, or has no column of paths.
         """
-        entries = _entries(self.uri)
-        if is_local(self.uri):
-            folder = os.path.dirname(local_path(self.uri))
-            yield from with_distinct_paths(_item(written, label, folder) for written, label in entries)
-        else:
-            base = self.uri.rpartition("/")[0]
-            yield from with_distinct_paths(_remote_item(written, label, base) for written, label in entries)
+        finder = PathFinder(self.folder if is_local(self.uri) else os.sep)
+        remote = None if is_local(self.uri) else self.folder
+        found = ((written, _item(written, _label(label), finder, remote)) for written, label in _entries(self.uri))
+        if self.uri.lower().endswith(".txt"):
+            found = ((written, item) for written, item in found if not _is_comment(written, item))
+        yield from with_distinct_paths(item for _, item in found)
+
+    @property
+    def folder(self) -> str:
+        """Where relative paths lead from: a path on this machine, or a URI."""
+        return os.path.dirname(local_path(self.uri)) if is_local(self.uri) else self.uri.rpartition("/")[0]
+
+
+def looked_for(source: Source, path: str | None) -> str:
+    """Words that name an entry of a manifest that is not there, and where it was looked for; "" for other sources."""
+    if path is None or not isinstance(source, ManifestSource):
+        return ""
+    return f"; the first, {path}, was looked for in {display_path(source.folder)}"
 
 
 def table_rows(data: bytes) -> list[list[str]]:
@@ -59,8 +73,10 @@ def table_rows(data: bytes) -> list[list[str]]:
     Raises:
         csv.Error: quotes that do not fit.
     """
-    text = _utf8(data).decode("utf-8", "surrogateescape")
-    return [row for row in _csv_rows(text, _delimiter(text)) if row]
+    text = _text(data)
+    told = _SEPARATOR.match(text)
+    rows = _csv_rows(text[told.end() :], told["delimiter"]) if told else _csv_rows(text, _delimiter(text))
+    return [row for row in rows if row]
 
 
 def path_column(names: Sequence[str]) -> int | None:
@@ -69,24 +85,30 @@ def path_column(names: Sequence[str]) -> int | None:
     return next((lowered.index(name) for name in PATH_COLUMNS if name in lowered), None)
 
 
-def _item(written: str, label: str | None, folder: str) -> Item:
-    if is_uri(written) and not is_local(written):
-        return Item(valid_text(written), valid_text(written), label=_label(label))
-    path = local_path(written) if is_local(written) else os.path.expanduser(written)
-    return local_item(os.path.join(folder, path), display_path(os.path.normpath(path)), _label(label))
+def _item(written: str, label: str | None, finder: PathFinder, remote: str | None) -> Item:
+    """The item of an entry. `remote` is the folder of a manifest that lies elsewhere."""
+    plain = tidied(written)
+    if is_uri(plain) and not is_file_uri(plain):
+        return Item(valid_text(plain), valid_text(plain), label=label)
+    if remote is None or is_file_uri(plain) or posixpath.isabs(plain):
+        return finder.item(written, label)
+    return _remote_item(decoded(plain).replace("\\", "/"), label, remote)
 
 
-def _remote_item(written: str, label: str | None, base: str) -> Item:
-    """An entry of a manifest that lies elsewhere: relative paths lead from there, all others are what they say."""
-    if is_uri(written) or posixpath.isabs(written):
-        return _item(written, label, os.sep)
+def _remote_item(path: str, label: str | None, base: str) -> Item:
+    """A relative path of a manifest that lies elsewhere leads from there."""
     protocol, _, folder = base.partition("://")
-    path = valid_text(posixpath.normpath(written))
-    return Item(path, f"{protocol}://{posixpath.normpath(posixpath.join(folder, path))}", label=_label(label))
+    path = valid_text(posixpath.normpath(path))
+    return Item(path, f"{protocol}://{posixpath.normpath(posixpath.join(folder, path))}", label=label)
+
+
+def _is_comment(written: str, item: Item) -> bool:
+    """True for a line of a text that begins with # and is not the name of a file here."""
+    return tidied(written).startswith("#") and (not is_local(item.uri) or item.problem == MISSING)
 
 
 def _label(label: str | None) -> str | None:
-    return None if label in (None, "") else valid_text(str(label))
+    return valid_text(decoded(str(label))) if label not in (None, "") else None
 
 
 def _entries(uri: str) -> list[Entry]:
@@ -103,16 +125,19 @@ def _entries(uri: str) -> list[Entry]:
         text = " ".join(str(error).split())[:200] or type(error).__name__
         raise SourceError(f"{display_path(file)} cannot be read as a manifest: {text}") from error
     if ending == ".txt":
-        lines = (os.fsdecode(line.removesuffix(b"\r")) for line in _utf8(data).split(b"\n"))
-        return [(line, None) for line in lines if line.strip()]
+        lines = _text(data).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        return [(line, None) for line in lines if tidied(line)]
     return _csv_entries(file, data)
 
 
-def _utf8(data: bytes) -> bytes:
-    """A text's bytes in UTF-8 without a mark. Only UTF-16 with a mark is told apart: PowerShell and Excel write it."""
+def _text(data: bytes) -> str:
+    """A text without its mark, with lone surrogates for bytes that are not UTF-8: only the disk tells what they are.
+
+    Only UTF-16 with a mark is told apart: PowerShell and Excel write it.
+    """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", "replace").encode()
-    return data.removeprefix(codecs.BOM_UTF8)
+        return data.decode("utf-16", "replace")
+    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
 
 def _csv_entries(file: str, data: bytes) -> list[Entry]:
@@ -127,7 +152,7 @@ def _csv_entries(file: str, data: bytes) -> list[Entry]:
         for row in rows[1:]
         if row[column:]
     ]
-    return [(written, value) for written, value in found if written.strip()]
+    return [(written, value) for written, value in found if tidied(written)]
 
 
 def _delimiter(text: str) -> str:

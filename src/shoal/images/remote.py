@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from shoal.errors import ShoalError, SourceError
-from shoal.images.folder import is_ignored_file, is_ignored_folder, with_class_labels
+from shoal.images.folder import with_class_labels
 from shoal.images.item import Item, with_distinct_paths
+from shoal.images.left_out import LeftOut, first_left_out, is_ignored_file
 from shoal.images.location import valid_text
 from shoal.images.storage import filesystem_of, too_large
 
@@ -32,9 +33,12 @@ class RemoteSource:
     identity: str
     name: str
     files: tuple[tuple[str, RemoteFile], ...]  # path and object
+    left_out: tuple[tuple[str, str], ...] = ()  # URI and kind of folders that are not looked into
 
-    def items(self) -> Iterator[Item]:
+    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
         """Every object, ordered by path; labels as in a local folder."""
+        if left_out is not None:
+            left_out.update(self.left_out)
         items = [
             Item(path, file.uri, file.size_bytes, file.mtime, problem=too_large(file.size_bytes))
             for path, file in self.files
@@ -49,6 +53,7 @@ class Listing:
     base: str
     files: tuple[RemoteFile, ...]
     is_single: bool  # the URI is an object, not a folder or pattern
+    left_out: LeftOut
 
 
 def list_remote(uri: str) -> Listing:
@@ -73,7 +78,9 @@ def list_remote(uri: str) -> Listing:
     chain = uri[uri.index(CHAIN) :] if CHAIN in uri else ""  # of zip://a.jpg::s3://bucket/b.zip, what the zip lies in
     base = filesystem.unstrip_protocol(_parent(_fixed_part(path)) if is_single or _has_magic(path) else path)
     files = (_file(filesystem, name, chain, information) for name, information in sorted(found.items()))
-    return Listing(base, tuple(file for file in files if not _is_junk(relative_path(file.uri, base))), is_single)
+    left_out: LeftOut = {}
+    kept = tuple(file for file in files if is_single or not _is_junk(file.uri, base, left_out))
+    return Listing(base, kept, is_single, left_out)
 
 
 def relative_path(uri: str, base: str) -> str:
@@ -130,9 +137,12 @@ def _mtime(information: dict[str, Any]) -> float | None:
     return None
 
 
-def _is_junk(path: str) -> bool:
-    *folders, name = path.split("/")
-    return is_ignored_file(name) or any(map(is_ignored_folder, folders))
+def _is_junk(uri: str, base: str, left_out: LeftOut) -> bool:
+    *folders, name = relative_path(uri, base).split("/")
+    found = first_left_out(folders, base.rstrip("/").rpartition("/")[2])
+    if found is not None:
+        left_out["/".join([base, *folders[: found[0]]])] = found[1]
+    return found is not None or is_ignored_file(name)
 
 
 def _is_web(uri: str) -> bool:

@@ -12,6 +12,7 @@ from shoal.images import manifest, table, tar
 from shoal.images.folder import FolderSource, is_image_name, is_run
 from shoal.images.formats import HEAD_BYTES, sniff, why_not
 from shoal.images.item import Item, Source
+from shoal.images.left_out import left_out_as
 from shoal.images.location import display_path, file_uri, is_uri, local_path
 from shoal.images.manifest import ManifestSource
 from shoal.images.remote import RemoteSource, list_remote, relative_path
@@ -101,8 +102,9 @@ def _shards_in(folder: str) -> list[str]:
     tables: list[str] = []
     tars: list[str] = []
     for parent, folders, files in os.walk(folder):
+        within = os.path.basename(parent)
         folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and not is_run(os.path.join(parent, name))
+            name for name in folders if left_out_as(name, within) is None and not is_run(os.path.join(parent, name))
         )
         for name in sorted(files):
             if is_image_name(name):
@@ -198,7 +200,8 @@ def _open_remote(specs: list[str]) -> Source:
             uris = [file.uri for file in files if file.uri.lower().endswith(endings)]
             if uris:
                 return source(identity, name, tuple((uri, _remote_prefix(uri, base, single)) for uri in uris))
-    return RemoteSource(identity, name, tuple((relative_path(file.uri, base), file) for file in files))
+    left_out = tuple(pair for listing in listings for pair in listing.left_out.items())
+    return RemoteSource(identity, name, tuple((relative_path(file.uri, base), file) for file in files), left_out)
 
 
 def _is_remote_manifest(uri: str) -> bool:

@@ -15,6 +15,7 @@ from shoal.images.location import local_path
 LARGEST_FILE: Final = 1 << 30  # bytes
 UNREADABLE: Final = "cannot be read"  # reasons that start so may pass: the file is tried again next time
 GONE: Final = "gone before it was read"
+MISSING: Final = "no such file"
 
 _CLOUDS: Final = ("s3", "s3a", "gs", "gcs", "az", "abfs", "adl", "http", "https")  # what the extra `clouds` opens
 _KINDS: Final = ((stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device"), (stat.S_ISBLK, "device"))
@@ -29,7 +30,7 @@ def look_at(path: str) -> tuple[os.stat_result | None, str | None]:
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        return None, "dangling link" if os.path.islink(path) else "no such file"
+        return None, "dangling link" if os.path.islink(path) else MISSING
     except ValueError:
         return None, "not a possible path"
     except OSError as error:

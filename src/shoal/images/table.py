@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from shoal.errors import SourceError
 from shoal.images.item import Item, with_distinct_paths
+from shoal.images.left_out import LeftOut
 from shoal.images.location import is_uri, local_path, valid_text
 from shoal.images.rows import bytes_column
 from shoal.images.storage import is_local, modified, open_seekable
@@ -27,7 +28,7 @@ class TableSource:
     name: str
     shards: tuple[tuple[str, str], ...]  # URI, and the prefix of paths where rows have none: "" for a single file
 
-    def items(self) -> Iterator[Item]:
+    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
         """Every row in order. Its path is the `path` column, or the row's number.
 
         Raises:

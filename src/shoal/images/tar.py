@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import IO, cast
 
 from shoal.errors import SourceError
-from shoal.images.folder import is_ignored_file, is_image_name
+from shoal.images.folder import is_image_name
 from shoal.images.item import Item, with_distinct_paths
+from shoal.images.left_out import LeftOut, first_left_out, is_ignored_file
 from shoal.images.location import valid_text
 from shoal.images.members import GZIP_ENDINGS
 from shoal.images.storage import modified, open_seekable, too_large
@@ -29,13 +30,15 @@ class TarSource:
     name: str
     shards: tuple[tuple[str, str], ...]  # URI, and the prefix of its members' paths: "" for a single file
 
-    def items(self) -> Iterator[Item]:
+    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
         """Every image in order of place; of other members those that belong to no image.
 
         Raises:
             SourceError: a file is no tar.
         """
-        yield from with_distinct_paths(item for uri, prefix in self.shards for item in _Shard(uri, prefix).items())
+        found: LeftOut = {} if left_out is None else left_out
+        shards = (_Shard(uri, prefix, found) for uri, prefix in self.shards)
+        yield from with_distinct_paths(item for shard in shards for item in shard.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,8 @@ class _Member:
 
 
 class _Shard:
-    def __init__(self, uri: str, prefix: str) -> None:
-        self._uri, self._prefix = uri, prefix
+    def __init__(self, uri: str, prefix: str, left_out: LeftOut) -> None:
+        self._uri, self._prefix, self._left_out = uri, prefix, left_out
         self._mtime = modified(uri)
         self._broken: str | None = None
 
@@ -86,13 +89,20 @@ class _Shard:
             with open_seekable(self._uri) as raw, _unpacked(self._uri, raw) as stream, _opened(stream) as tar:
                 for member in tar:
                     tar.members = []  # type: ignore[attr-defined]  # it would remember every member
-                    if not member.isdir() and not is_ignored_file(member.name.rpartition("/")[2]):
+                    if not member.isdir() and not self._is_junk(member.name):
                         last = member.name
                         yield self._member(member, stream)
         except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             if not last:
                 raise SourceError(f"{valid_text(self._uri)} cannot be read as a tar file: {error}") from error
             self._broken = f"the tar file breaks off after {valid_text(last)}"
+
+    def _is_junk(self, path: str) -> bool:
+        *folders, name = path.split("/")
+        found = first_left_out(folders)
+        if found is not None:
+            self._left_out[valid_text("/".join([self._uri, *folders[: found[0]]]))] = found[1]
+        return found is not None or is_ignored_file(name)
 
     def _member(self, member: tarfile.TarInfo, stream: IO[bytes]) -> _Member:
         name = member.name.removeprefix("./")
