@@ -69,7 +69,9 @@ def assign(model: Model, source: Source, summary: AssignSummary, progress: Progr
             task.advance(len(newcomers.items) + len(newcomers.skipped))
     if summary.assigned == 0:
         reasons = sorted({reason for _, reason in summary.skipped})
-        raise NoImagesError(f"no usable image in {source.identity}: {'; '.join(reasons[:3]) or 'it is empty'}")
+        missing = next((path for path, reason in summary.skipped if reason.startswith((MISSING, GONE))), None)
+        why = "; ".join(reasons[:3]) or "it is empty"
+        raise NoImagesError(f"no usable image in {source.identity}: {why}{looked_for(source, missing)}")
 
 
 def cluster_called(clusters: CorrectedModel, wanted: int | str) -> int:

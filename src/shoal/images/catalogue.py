@@ -130,9 +130,16 @@ def select(paths: Iterable[str], limit: int) -> set[str]:
 
 
 def reasons(rows: Iterable[Row]) -> dict[str, int]:
-    """How many rows there are for each reason, without its details in brackets; the most frequent first."""
-    counts = Counter(row.reason.split(" (")[0] for row in rows if row.reason)
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+    """How many rows there are for each reason; the most frequent first. Details in brackets count only if all agree."""
+    counts: Counter[str] = Counter()
+    details: dict[str, set[str]] = {}
+    for row in rows:
+        if row.reason:
+            kind = row.reason.split(" (")[0]
+            counts[kind] += 1
+            details.setdefault(kind, set()).add(row.reason)
+    named = {kind if len(details[kind]) > 1 else next(iter(details[kind])): count for kind, count in counts.items()}
+    return dict(sorted(named.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def read_rows(table: pa.Table) -> list[Row]:

@@ -171,11 +171,12 @@ def _nothing_usable(source: Source, rows: Sequence[Row], left_out: dict[str, int
     beside = f"; {told(left_out)}" if left_out else ""
     if not rows:
         return f"no usable image in {source.identity}: it holds no file{beside}"
-    why = ", ".join(f"{count:,} {reason}" for reason, count in catalogue.reasons(rows).items())
+    reasons = catalogue.reasons(rows)
+    why = ", ".join(f"{count:,} {reason}" if len(reasons) > 1 else reason for reason, count in reasons.items())
     skipped = sum(row.status == records.SKIPPED for row in rows)
     vanished = f", {len(rows) - skipped:,} vanished" if skipped < len(rows) else ""
     counts = f"{len(rows):,} file{'s' * (len(rows) != 1)}, {skipped:,} skipped{vanished}"
-    return f"no usable image in {source.identity}: {counts} ({why}){looked_for(source, _first_missing(rows))}{beside}"
+    return f"no usable image in {source.identity}: {counts}: {why}{looked_for(source, _first_missing(rows))}{beside}"
 
 
 def _first_missing(rows: Sequence[Row]) -> str | None:
