@@ -156,7 +156,7 @@ def test_nothing_usable_is_an_error_that_says_why(tmp_path: Path) -> None:
         (tmp_path / "photos").mkdir(exist_ok=True)
         (tmp_path / "photos" / f"{number}.txt").write_text("text")
     (tmp_path / "photos" / "x.jpg").write_bytes(b"")
-    with pytest.raises(NoImagesError, match=r"photos: 4 files, 4 skipped \(3 not an image, 1 empty file\)"):
+    with pytest.raises(NoImagesError, match=r"photos: 4 files, 4 skipped: 3 not an image \(.txt\), 1 empty file"):
         run(tmp_path / "photos", tmp_path / "run")
     (tmp_path / "empty").mkdir()
     with pytest.raises(NoImagesError, match="it holds no file"):

@@ -13,7 +13,9 @@ from typing import TextIO
 from shoal.corrections.model import CorrectedModel
 from shoal.errors import NoImagesError, RequestError
 from shoal.export.transfer import rename_into_place, write_new, writing_errors
+from shoal.images.manifest import looked_for
 from shoal.images.sources import Source
+from shoal.images.storage import GONE, MISSING
 from shoal.model import Model
 from shoal.progress import Progress
 
