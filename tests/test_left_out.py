@@ -64,7 +64,7 @@ def bucket() -> Iterator[fsspec.AbstractFileSystem]:
 
 
 def fill(folder: Path) -> Path:
-    """An image in each kind of folder, and in each folder of a person's own; where names differ by case only, in one."""
+    """An image in each kind of folder, and in each folder of a person's own."""
     for name in (*MADE_BY_SYSTEMS, *A_PERSONS_OWN):
         put(folder / name / "sub" / "a.jpg")
     return folder
@@ -175,7 +175,7 @@ def test_the_index_tells_how_many_of_each_kind(tmp_path: Path) -> None:
     facts = run_stage(tmp_path / "run", "index", index.run, config).facts
     assert facts[left_out.FACT] == of_kind(tmp_path / "nas")
     put(tmp_path / "none" / "@eaDir" / "a.jpg")
-    with pytest.raises(NoImagesError, match="it holds no file; 1 folder not looked into: 1 @eaDir$"):
+    with pytest.raises(NoImagesError, match=r"it holds no file; 1 folder not looked into: 1 @eaDir$"):
         run_stage(tmp_path / "run2", "index", index.run, ClusterConfig(source=(str(tmp_path / "none"),)))
 
 
