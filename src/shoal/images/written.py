@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import posixpath
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -90,6 +91,11 @@ def tidied(written: str) -> str:
 def decoded(text: str) -> str:
     """Text whose bytes are not UTF-8 (lone surrogates stand for them) as Windows wrote it."""
     return next(_decoded(text), text)
+
+
+def comparable(path: str) -> str:
+    """What two spellings of one relative path have in common, for those who cannot look on the disk."""
+    return _composed(posixpath.normpath(tidied(decoded(path)).replace("\\", "/")))
 
 
 def is_file_uri(text: str) -> bool:
