@@ -185,8 +185,23 @@ def test_where_nothing_is_found_the_first_path_and_its_folder_are_named(folder: 
     assert str(caught.value).endswith(message)
     (folder / "list.txt").write_text("C:\\a.jpg\n", encoding="utf-8")
     if os.name != "nt":
-        with pytest.raises(NoImagesError, match=r"1 skipped: no such file \(a drive of Windows\); the first, C:/a"):
+        with pytest.raises(NoImagesError, match=r"1 skipped: no such file \(a drive of Windows\); the first is C:/a"):
             index_of(folder / "list.txt", folder / "run2")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("list.csv", "path\n", "list.csv: it lists no file"),
+        ("list.csv", "a.jpg\nb.jpg\n", "has the columns a.jpg; .*; a list without a line of names belongs into a .txt"),
+        ("list.csv", "", "list.csv is empty; expected a column called path, "),
+        ("list.txt", "/no/where.jpg\n", "1 skipped: no such file; the first is /no/where.jpg$"),
+    ],
+)
+def test_lists_without_images_say_so(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ShoalError, match=message):
+        index_of(tmp_path / name, tmp_path / "run")
 
 
 def test_so_they_are_in_storage_elsewhere(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
@@ -198,8 +213,8 @@ def test_so_they_are_in_storage_elsewhere(bucket: fsspec.AbstractFileSystem, tmp
 def test_what_a_missing_package_is_called_is_kept() -> None:
     needs = "needs the package s3fs (pip install s3fs)"
     rows = [Row(number, f"{number}", "", reason=needs) for number in range(2)]
-    rows += [Row(2, "2", "", reason="not an image (.txt)"), Row(3, "3", "", reason="not an image (.csv)")]
-    assert catalogue.reasons(rows) == {needs: 2, "not an image": 2}
+    rows += [Row(2 + number, f"{2 + number}", "", reason=f"not an image (.{number})") for number in range(4)]
+    assert catalogue.reasons(rows) == {"not an image": 4, needs: 2}
 
 
 # -- whatever it holds -----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from shoal.images.folder import is_image_name
 from shoal.images.item import Item, Source
 from shoal.images.left_out import FACT, LeftOut, counted, told
 from shoal.images.location import file_uri
-from shoal.images.manifest import looked_for
+from shoal.images.manifest import ManifestSource, looked_for
 from shoal.images.reading import ImageReader
 from shoal.images.sources import open_source
 from shoal.images.storage import GONE, MISSING, is_local
@@ -170,7 +170,8 @@ def _facts(found: Catalogue, source: Source) -> dict[str, Any]:
 def _nothing_usable(source: Source, rows: Sequence[Row], left_out: dict[str, int]) -> str:
     beside = f"; {told(left_out)}" if left_out else ""
     if not rows:
-        return f"no usable image in {source.identity}: it holds no file{beside}"
+        verb = "lists" if isinstance(source, ManifestSource) else "holds"
+        return f"no usable image in {source.identity}: it {verb} no file{beside}"
     reasons = catalogue.reasons(rows)
     why = ", ".join(f"{count:,} {reason}" if len(reasons) > 1 else reason for reason, count in reasons.items())
     skipped = sum(row.status == records.SKIPPED for row in rows)

@@ -15,11 +15,12 @@ from typing import IO, Any
 import pyarrow.parquet as pq
 
 from shoal.errors import ShoalError, SourceError
+from shoal.images.folder import is_image_name
 from shoal.images.item import Item, Source, with_distinct_paths
 from shoal.images.left_out import LeftOut
 from shoal.images.location import display_path, is_uri, local_path, valid_text
 from shoal.images.storage import MISSING, is_local, open_seekable
-from shoal.images.written import PathFinder, decoded, is_file_uri, tidied
+from shoal.images.written import PathFinder, decoded, is_absolute, is_file_uri, tidied
 
 PATH_COLUMNS = (
     *("path", "uri", "url", "file", "filename", "file_name", "filepath", "file_path"),
@@ -64,6 +65,8 @@ def looked_for(source: Source, path: str | None) -> str:
     """Words that name an entry of a manifest that is not there, and where it was looked for; "" for other sources."""
     if path is None or not isinstance(source, ManifestSource):
         return ""
+    if is_uri(path) or is_absolute(path):
+        return f"; the first is {path}"
     return f"; the first, {path}, was looked for in {display_path(source.folder)}"
 
 
@@ -182,10 +185,14 @@ def _parquet_entries(file: str, stream: IO[bytes]) -> list[Entry]:
 
 def _columns(file: str, names: Sequence[str]) -> tuple[int, int | None]:
     column = path_column(names)
+    if not names:
+        raise SourceError(f"{display_path(file)} is empty; expected a column called {', '.join(PATH_COLUMNS)}")
     if column is None:
+        is_list = any(map(is_image_name, names))
         raise SourceError(
-            f"{display_path(file)} has the columns {', '.join(map(valid_text, names)) or '(none)'}; "
+            f"{display_path(file)} has the columns {', '.join(map(valid_text, names))}; "
             f"expected one called {', '.join(PATH_COLUMNS)}"
+            + ("; a list without a line of names belongs into a .txt" if is_list else "")
         )
     lowered = [name.strip().lower() for name in names]
     return column, lowered.index(LABEL_COLUMN) if LABEL_COLUMN in lowered else None

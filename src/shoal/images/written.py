@@ -98,6 +98,11 @@ def comparable(path: str) -> str:
     return _composed(posixpath.normpath(tidied(decoded(path)).replace("\\", "/")))
 
 
+def is_absolute(path: str) -> bool:
+    """True also for paths of Windows, wherever this is."""
+    return os.path.isabs(path) or path.startswith("\\\\") or _DRIVE.match(path) is not None
+
+
 def is_file_uri(text: str) -> bool:
     return text[:5].lower() == "file:"
 
