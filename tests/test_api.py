@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import shoal
 from pictures import paint
 from shoal import ImageClusterer, pipeline, records
 from shoal.config import ClusterConfig
-from shoal.errors import ConfigError, RunError, ShoalError
+from shoal.errors import ConfigError, RunError, ShoalError, SourceError
 from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir
@@ -90,6 +93,35 @@ def test_before_fitting_everything_says_what_to_do(tmp_path: Path) -> None:
             use()
     with pytest.raises(RunError, match="not a Shoal run"):
         ImageClusterer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        (pd.DataFrame({"path": ["a.jpg"]}), "DataFrame"),
+        (np.zeros((3, 8), np.float32), "ndarray of ndarray"),
+        ([np.zeros((4, 4, 3), np.uint8)], "list of ndarray"),
+        ([Image.new("RGB", (3, 3))], "list of Image"),
+        (Image.new("RGB", (3, 3)), "Image"),
+        ({"a.jpg": 1}, "dict"),
+        (b"a.jpg", "bytes of int"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_holds_no_paths_is_refused_in_one_sentence(fitted: ImageClusterer, source: Any, kind: str) -> None:
+    for use in (ImageClusterer().fit, ImageClusterer().fit_predict, fitted.predict, fitted.transform):
+        with pytest.raises(SourceError) as caught:
+            use(source)
+        assert str(caught.value).startswith(f"source is of type {kind}; expected a path or URI, or a list of them")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(SourceError, match=r"image is of type .*; expected the path or URI of an image"):
+        fitted.similar(source)
+
+
+def test_whatever_yields_paths_is_a_source(pictures: Path) -> None:
+    files = sorted(map(str, pictures.rglob("*.png")))
+    for source in (pd.Series(files), np.array(files), iter(files)):
+        assert len(ImageClusterer(clusters=3).fit_predict(source)) == len(files)
 
 
 def test_wrong_options_are_the_command_lines_errors(pictures: Path) -> None:

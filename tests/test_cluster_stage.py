@@ -96,6 +96,32 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
         cluster(write_small_run(tmp_path, vectors()[:1]))
 
 
+@pytest.mark.parametrize(
+    ("statuses", "clusters", "message"),
+    [
+        (("ok", *["duplicate"] * 29), "auto", "30 files, all copies of one image; clusters need at least 2 different"),
+        (
+            ("ok", "duplicate", "skipped", "vanished"),
+            "3-5",
+            "2 usable files of 3, all copies of one image; --clusters",
+        ),
+        (
+            ("ok", "ok", "duplicate", "duplicate"),
+            "3",
+            "4 files, all copies of 2 images; --clusters asks for",
+        ),
+        (("ok", "skipped"), "auto", "the source has 1 usable image; clusters need at least 2"),
+    ],
+)
+def test_copies_are_told_where_they_are_why_there_are_too_few(
+    tmp_path: Path, statuses: tuple[str, ...], clusters: str, message: str
+) -> None:
+    run = write_small_run(tmp_path, vectors()[: len(statuses)], statuses)
+    with pytest.raises(TooFewImagesError) as caught:
+        cluster(run, clusters=clusters)
+    assert str(caught.value).startswith(message)
+
+
 def test_learned_clusters_of_raw_features_are_refused() -> None:
     with pytest.raises(ConfigError, match="--method has value 'learned', which needs --metric cosine"):
         stage.key(ClusterConfig(("x",), method="learned", metric="euclidean"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,22 @@ def test_a_file_is_matched_by_name_if_no_path_matches(run: RunDir, tmp_path: Pat
     assert labels.by_id == {0: "A", 3: "B"}
     assert labels.unmatched == 1
     assert labels.source.endswith("(by file name)")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "utf-16"])
+def test_a_file_may_spell_paths_as_other_programs_do(run: RunDir, tmp_path: Path, encoding: str) -> None:
+    paths = [unicodedata.normalize("NFD", f"Kätzchen/{number}.png") for number in range(6)] + [
+        "caf%E9.png",
+        "caf\xe9.png",
+    ]
+    images = run.read_images()
+    records.write_table(run.images, images.set_column(1, "path", pa.array(paths)))
+    rows = ["Kätzchen\\0.png,Süß", " .\\Kätzchen\\3.png ,B", "'Kätzchen/4.png',C", "café.png,D", "weg.png,E"]
+    file = tmp_path / "labels.csv"
+    file.write_bytes("\r\n".join(["path,label", *rows]).encode(encoding))
+    labels = read_labels(run, str(file))
+    assert labels.by_id == {0: "Süß", 3: "B", 4: "C", 7: "D"}
+    assert labels.unmatched == 1
 
 
 def test_names_that_are_not_unique_are_not_guessed_at(run: RunDir, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from drafted import run_stage
+from drafted import run_index, run_stage
 from messy import OK, encode, make_messy_folder, picture
 from shoal import records
 from shoal.config import ClusterConfig
@@ -25,10 +24,9 @@ from shoal.embed import join
 from shoal.embed.batches import Failure
 from shoal.embed.failures import write_failures
 from shoal.errors import NoImagesError, SourceError
-from shoal.images import catalogue, index
+from shoal.images import catalogue
 from shoal.images.catalogue import Row
 from shoal.images.item import Item
-from shoal.images.sources import open_source
 from shoal.progress import Progress, Task
 from shoal.rundir import RunDir, StageResult
 
@@ -58,8 +56,7 @@ def put(path: Path, seed: int = 0) -> Path:
 
 
 def run(source: Path, out: Path, progress: Progress | None = None, **options: Any) -> StageResult:
-    stage = partial(index.run, open_source((str(source),)))
-    return run_stage(out, "index", stage, ClusterConfig(source=(str(source),), **options), progress)
+    return run_index(out, source, progress, **options)
 
 
 def rows(out: Path) -> Rows:
@@ -159,7 +156,7 @@ def test_nothing_usable_is_an_error_that_says_why(tmp_path: Path) -> None:
         (tmp_path / "photos").mkdir(exist_ok=True)
         (tmp_path / "photos" / f"{number}.txt").write_text("text")
     (tmp_path / "photos" / "x.jpg").write_bytes(b"")
-    with pytest.raises(NoImagesError, match=r"photos: 4 files, 4 skipped \(3 not an image, 1 empty file\)"):
+    with pytest.raises(NoImagesError, match=r"photos: 4 files, 4 skipped: 3 not an image \(.txt\), 1 empty file"):
         run(tmp_path / "photos", tmp_path / "run")
     (tmp_path / "empty").mkdir()
     with pytest.raises(NoImagesError, match="it holds no file"):

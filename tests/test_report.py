@@ -306,6 +306,36 @@ def test_the_recall_of_approximate_neighbours_is_told(tmp_path: Path, recall: fl
     assert ("98.3 % of the true ones" in cluster_summary(run)) == is_told
 
 
+@pytest.mark.parametrize("left_out", [{}, {"@eaDir": 1200, "hidden": 1}, None])
+def test_folders_that_were_not_looked_into_are_told(tmp_path: Path, left_out: dict[str, int] | None) -> None:
+    run = make_run(tmp_path, count=12, clusters="3")
+    state = run.read_state()
+    state["stages"]["embed"] = {"facts": {"images": 12}}
+    if left_out is not None:  # runs of before do not tell
+        state["stages"]["index"]["facts"]["left_out"] = left_out
+    write_run_json(run.root, state)
+    report(run)
+    sentence, is_told = "1,201 folders not looked into: 1,200 @eaDir, 1 hidden", bool(left_out)
+    assert (sentence in cluster_summary(run).splitlines()) == is_told
+    assert (f"{sentence}." in "".join(read_page(run).text)) == is_told
+    assert ("not looked into" in cluster_summary(run)) == is_told
+    assert json.loads((run.report / "summary.json").read_text(encoding="utf-8"))["left_out"] == (left_out or {})
+
+
+def test_reasons_that_say_what_to_install_come_first(tmp_path: Path) -> None:
+    run = make_run(tmp_path, count=12, clusters="3", skipped=22)
+    state = run.read_state()
+    state["stages"]["embed"] = {"facts": {"images": 12}}
+    write_run_json(run.root, state)
+    needs, table = "needs the package s3fs (pip install s3fs)", run.read_images()
+    reasons = [None] * 12 + [f"corrupt JPEG ({number % 7})" for number in range(21)] + [needs]
+    place = table.schema.get_field_index("reason")
+    records.write_table(run.images, table.set_column(place, "reason", pa.array(reasons, pa.string())))
+    (line,) = [line for line in cluster_summary(run).splitlines() if "skipped" in line]
+    assert line.startswith(f"22 skipped: 1 {needs}; 3 corrupt JPEG (")
+    assert line.endswith("; 3 more reasons")
+
+
 def contents(run: RunDir) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (run.root / "report").iterdir()}
 

@@ -271,6 +271,21 @@ def test_images_in_an_archive_that_lies_elsewhere(bucket: fsspec.AbstractFileSys
     assert not any("::" in path for path in images)
 
 
+def test_a_zip_is_a_source_wherever_it_lies(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    packed = tmp_path / "my photos #1.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in ("cat/1.jpg", "dog/1.jpg", "__MACOSX/cat/._1.jpg"):
+            archive.writestr(name, jpeg(len(name)))
+    bucket.pipe("/bucket/a.zip", packed.read_bytes())
+    for source in (open_path(packed), open_path("memory://bucket/a.zip")):
+        assert contents(source) == {"cat/1.jpg": jpeg(9), "dog/1.jpg": jpeg(9)}
+        assert [item.label for item in source.items()] == ["cat", "dog"]
+    assert open_path(packed).name == "my photos #1"
+    packed.write_bytes(b"PK\x03\x04 and nothing else")
+    with pytest.raises(SourceError, match="not readable as a zip file"):
+        open_path(packed)
+
+
 def test_remote_tables_and_tars(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": ["a", "b"], "image": [jpeg(1), jpeg(2)]}), tmp_path / "t.parquet")
     write_tar(tmp_path / "s.tar", {"x.jpg": jpeg(3)})

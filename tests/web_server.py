@@ -32,6 +32,11 @@ class Server:
         return self.url + path
 
 
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A reader that goes away early is what some tests are about."""
+
+
 @contextmanager
 def serving(host: str = "127.0.0.1") -> Iterator[Server]:
     server: Server
@@ -56,7 +61,7 @@ def serving(host: str = "127.0.0.1") -> Iterator[Server]:
         def log_message(self, *what: Any) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer((host, 0), Handler) as running:
+    with _Quiet((host, 0), Handler) as running:
         server = Server(f"http://{host}:{running.server_port}", {})
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()

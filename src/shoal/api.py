@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from shoal.assign import COLUMNS, AssignSummary, cluster_called, of_cluster
 from shoal.assign import assign as assign_images
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig
 from shoal.corrections.corrected import corrected_table, read_corrected
-from shoal.errors import RunError
+from shoal.errors import RunError, SourceError
 from shoal.hub import model_place
 from shoal.images.sources import open_source
 from shoal.model import Model, is_model_folder
@@ -154,6 +154,8 @@ class ImageClusterer:
 
     def similar(self, image: str | Path, n: int = 20) -> pd.DataFrame:
         """The `n` nearest images of the run: a DataFrame with id, path, similarity, cluster."""
+        if not isinstance(image, (str, Path)):
+            raise SourceError(f"image is of type {type(image).__name__}; expected the path or URI of an image")
         found = similar(self.run_dir_, str(image), n, self.device, self._progress())
         return pd.DataFrame([dataclasses.asdict(one) for one in found], columns=["id", "path", "similarity", "cluster"])
 
@@ -268,6 +270,26 @@ class ImageClusterer:
 
 
 def _source(source: Source) -> tuple[str, ...]:
+    """What `open_source` takes.
+
+    Raises:
+        SourceError: it holds anything but paths.
+    """
     if isinstance(source, (str, Path)):
         return (str(source),)
-    return tuple(str(one) for one in source)
+    kind = type(source).__name__
+    if isinstance(source, (Mapping, pd.DataFrame)) or not isinstance(source, Iterable):  # those yield their keys
+        raise _no_paths(kind)
+    paths = []
+    for one in source:
+        if not isinstance(one, (str, Path)):
+            raise _no_paths(f"{kind} of {type(one).__name__}")
+        paths.append(str(one))
+    return tuple(paths)
+
+
+def _no_paths(kind: str) -> SourceError:
+    return SourceError(
+        f"source is of type {kind}; expected a path or URI, or a list of them (a folder, files, a glob, a manifest, "
+        "a table or a tar): save arrays and images as files, and pass a DataFrame's column of paths as a list"
+    )

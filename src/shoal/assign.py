@@ -13,7 +13,9 @@ from typing import TextIO
 from shoal.corrections.model import CorrectedModel
 from shoal.errors import NoImagesError, RequestError
 from shoal.export.transfer import rename_into_place, write_new, writing_errors
+from shoal.images.manifest import looked_for
 from shoal.images.sources import Source
+from shoal.images.storage import GONE, MISSING
 from shoal.model import Model
 from shoal.progress import Progress
 
@@ -70,7 +72,9 @@ def assign(model: Model, source: Source, summary: AssignSummary, progress: Progr
             task.advance(len(newcomers.items) + len(newcomers.skipped))
     if summary.assigned == 0:
         reasons = sorted({reason for _, reason in summary.skipped})
-        raise NoImagesError(f"no usable image in {source.identity}: {'; '.join(reasons[:3]) or 'it is empty'}")
+        missing = next((path for path, reason in summary.skipped if reason.startswith((MISSING, GONE))), None)
+        why = "; ".join(reasons[:3]) or "it is empty"
+        raise NoImagesError(f"no usable image in {source.identity}: {why}{looked_for(source, missing)}")
 
 
 def cluster_called(clusters: CorrectedModel, wanted: int | str) -> int:

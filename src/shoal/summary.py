@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from shoal.corrections.corrected import read_corrected
 from shoal.corrections.log import in_force, read_log
+from shoal.images import left_out
 from shoal.rundir import RunDir
 
 
 def cluster_summary(run_dir: RunDir) -> str:
-    """A few lines: how many clusters and why, what was skipped and why, where everything lies."""
+    """A few lines: how many clusters and why, what was skipped or left out and why, where everything lies."""
     stages = run_dir.read_state()["stages"]
     embed, found = (stages[name]["facts"] for name in ("embed", "cluster"))
     statuses = run_dir.read_images(["status", "reason"]).to_pylist()
@@ -21,6 +23,7 @@ def cluster_summary(run_dir: RunDir) -> str:
         *_recall(stages["neighbours"]["facts"]["recall"]),
         *_edits(run_dir),
         *_skipped(statuses),
+        *_left_out(stages),
         f"Run:    {run_dir.root}   (shoal browse {run_dir.root})",
     ]
     if "report" in stages:
@@ -34,6 +37,7 @@ SPECIAL = {
     "vanished": "vanished",
 }
 REASONS_TOLD = 5
+NEEDS = "needs "  # how reasons begin that name what to install
 
 
 def _recall(share: float) -> list[str]:
@@ -64,8 +68,16 @@ def _skipped(rows: list[dict[str, str | None]]) -> list[str]:
         reasons = Counter(row["reason"] for row in rows if row["status"] == status)
         if not reasons:
             continue
-        told = [f"{count:,} {reason}" for reason, count in reasons.most_common(REASONS_TOLD) if reason]
+        # What can be helped comes first, however rare it is beside what cannot.
+        ordered = sorted(reasons.most_common(), key=lambda pair: not (pair[0] or "").startswith(NEEDS))
+        told = [f"{count:,} {reason}" for reason, count in ordered[:REASONS_TOLD] if reason]
         if len(reasons) > REASONS_TOLD:
             told.append(f"{len(reasons) - REASONS_TOLD} more reasons")
         lines.append(f"{reasons.total():,} {words}" + (f": {'; '.join(told)}" if told else ""))
     return lines
+
+
+def _left_out(stages: dict[str, Any]) -> list[str]:
+    """A line on folders that were not looked into; runs of before do not tell."""
+    words = left_out.told(stages["index"].get("facts", {}).get(left_out.FACT, {}))
+    return [words] if words else []

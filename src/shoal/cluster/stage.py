@@ -20,7 +20,7 @@ from shoal.cluster.space import ClusterSpace, centroids_of, cluster_points, fit_
 from shoal.cluster.write import Clusters, Evidence, runner_up, write
 from shoal.config import DENSITY, ClusterConfig, ClusterCounts
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
-from shoal.errors import ConfigError
+from shoal.errors import ConfigError, TooFewImagesError
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult
 
@@ -44,6 +44,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     """
     images = run_dir.read_images(["id", "path", "status", "duplicate_of"])
     ids = images.filter(pc.equal(images["status"], records.OK))["id"].to_numpy()
+    _require_images(config.counts, images["status"].to_pylist())
     store = EmbeddingStore.open(run_dir.embeddings)
     space = fit_space(store, ids, config.metric, np.random.default_rng([config.seed, 3]))
     points, lengths = cluster_points(space, store, ids)
@@ -85,6 +86,19 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
             facts={"metric": config.metric, **_facts(choice, outcome)},
         ),
     )
+
+
+def _require_images(counts: ClusterCounts, statuses: list[str]) -> None:
+    """Where copies are why there are too few images, say so; `choose` says the rest."""
+    usable, copies = statuses.count(records.OK), statuses.count(records.DUPLICATE)
+    least = max(2, min(counts.values, default=2))
+    if not 1 <= usable < least or not copies:
+        return
+    files = len(statuses) - statuses.count(records.VANISHED)
+    what = f"{files:,} files" if files == usable + copies else f"{usable + copies:,} usable files of {files:,}"
+    ones = "one image" if usable == 1 else f"{usable:,} images"
+    asked = "clusters need" if least == 2 else "--clusters asks for"
+    raise TooFewImagesError(f"{what}, all copies of {ones}; {asked} at least {least} different images")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,6 +15,7 @@ from shoal import records
 from shoal.errors import RequestError
 from shoal.images import manifest
 from shoal.images.location import valid_text
+from shoal.images.written import comparable, decoded
 from shoal.rundir import RunDir
 
 SOURCE = "source"
@@ -82,10 +83,14 @@ def _of_file(file: Path, paths: dict[int, str]) -> Labels:
     pairs = _read_pairs(file)
     by_path = _labels_by_key(file, ((_normal(path), label) for path, label in pairs))
     found = {number: by_path[path] for number, path in paths.items() if path in by_path}
+    # The others as other programs spell them: with backslashes, blanks, or accents in Unicode's other form.
     known = set(paths.values())
-    unmatched = sum(path not in known for path in by_path)
+    forms = {number: comparable(path) for number, path in paths.items() if number not in found}
+    others = ((comparable(path), label) for path, label in pairs if _normal(path) not in known)
+    rest = _labels_by_key(file, others)
+    found |= {number: rest[form] for number, form in forms.items() if form in rest}
     if found or not paths:
-        return Labels(found, str(file), unmatched)
+        return Labels(found, str(file), len(rest.keys() - set(forms.values())))
     return _by_file_name(file, pairs, paths)
 
 
@@ -97,8 +102,9 @@ def _by_file_name(file: Path, pairs: list[tuple[str, str]], paths: dict[int, str
             f"{file} labels no path of this run (it has {pairs[0][0] if pairs else 'no rows'!r}, the run has "
             f"{next(iter(paths.values()))!r}), and names like {repeated[0]!r} are not unique; expected the run's paths"
         )
-    by_name = _labels_by_key(file, ((_name(_normal(path)), label) for path, label in pairs))
-    found = {number: by_name[_name(path)] for number, path in paths.items() if _name(path) in by_name}
+    by_name = _labels_by_key(file, ((_name(comparable(path)), label) for path, label in pairs))
+    names = {number: _name(comparable(path)) for number, path in paths.items()}
+    found = {number: by_name[name] for number, name in names.items() if name in by_name}
     return Labels(found, f"{file} (by file name)", len(by_name) - len(found))
 
 
@@ -111,7 +117,7 @@ def _labels_by_key(file: Path, pairs: Iterable[tuple[str, str]]) -> dict[str, st
 
 
 def _read_pairs(file: Path) -> list[tuple[str, str]]:
-    """The (path, label) rows of a file; a null label is empty."""
+    """The (path, label) rows of a file; a null label is empty, bytes of a path that are not UTF-8 are surrogates."""
     suffix = file.suffix.lower()
     if suffix not in TEXTS and suffix != ".parquet":
         raise RequestError(f"--labels has value {str(file)!r}; expected 'folders' or a .csv, .tsv or .parquet file")
@@ -126,8 +132,8 @@ def _read_pairs(file: Path) -> list[tuple[str, str]]:
 def _of_text(file: Path) -> list[tuple[str, str]]:
     names, *rows = manifest.table_rows(file.read_bytes()) or [[]]
     places = _columns(file, names)
-    path, label = ([valid_text(row[place]) if place < len(row) else "" for row in rows] for place in places)
-    return list(zip(path, label, strict=True))
+    path, label = ([row[place] if place < len(row) else "" for row in rows] for place in places)
+    return list(zip(path, map(decoded, label), strict=True))
 
 
 def _of_parquet(file: Path) -> list[tuple[str, str]]:
@@ -150,7 +156,7 @@ def _columns(file: Path, names: Sequence[str]) -> tuple[int, int]:
 
 
 def _normal(path: str) -> str:
-    return path.removeprefix("./")
+    return valid_text(path).removeprefix("./")
 
 
 def _name(path: str) -> str:

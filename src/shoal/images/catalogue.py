@@ -15,6 +15,7 @@ from shoal.images.storage import NEEDS, UNREADABLE
 
 NOT_LISTED = "no longer in the source"
 BEYOND_LIMIT = "beyond --limit"
+MOST_DETAILS = 3  # of one kind of reason that are told apart
 
 
 @dataclass(slots=True)
@@ -130,9 +131,13 @@ def select(paths: Iterable[str], limit: int) -> set[str]:
 
 
 def reasons(rows: Iterable[Row]) -> dict[str, int]:
-    """How many rows there are for each reason, without its details in brackets; the most frequent first."""
-    counts = Counter(row.reason.split(" (")[0] for row in rows if row.reason)
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+    """How many rows there are for each reason; the most frequent first. Where there are many details, without these."""
+    counts = Counter(row.reason for row in rows if row.reason)
+    details = Counter(_kind(reason) for reason in counts)
+    told: Counter[str] = Counter()
+    for reason, count in counts.items():
+        told[reason if details[_kind(reason)] <= MOST_DETAILS else _kind(reason)] += count
+    return dict(sorted(told.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def read_rows(table: pa.Table) -> list[Row]:
@@ -142,6 +147,11 @@ def read_rows(table: pa.Table) -> list[Row]:
 def to_table(rows: Sequence[Row]) -> pa.Table:
     columns = {name: [getattr(row, name) for row in rows] for name in records.IMAGES.names}
     return pa.table(columns, schema=records.IMAGES)
+
+
+def _kind(reason: str) -> str:
+    """A reason without its details, which stand in brackets."""
+    return reason.split(" (", maxsplit=1)[0]
 
 
 def _keep(row: Row) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 from shoal.errors import SourceError
 from shoal.images.formats import IMAGE_EXTENSIONS
 from shoal.images.item import Item, with_distinct_paths
+from shoal.images.left_out import LeftOut, first_left_out, is_ignored_file, left_out_as
 from shoal.images.location import display_path, file_uri
 from shoal.images.storage import UNREADABLE, look_at
 from shoal.spool import Spool
 
-_JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 _LARGEST_RUN_JSON = 1 << 22  # bytes; a larger run.json is not a run's
 
 
@@ -34,18 +34,19 @@ class FolderSource:
     roots: tuple[str, ...]
     spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
-    def items(self) -> Iterator[Item]:
+    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
         """Every file, links followed, ordered by path; what is no image too, so that nothing is hidden.
 
-        Left out are the junk of operating systems, hidden folders, and Shoal's own runs.
+        Left out are the junk of operating systems, folders as `left_out_as` tells, and Shoal's own runs.
 
         Raises:
             SourceError: the only root is a folder that cannot be listed.
         """
-        walk = _Walk()
+        walk = _Walk({} if left_out is None else left_out)
         for root in self.roots:
-            relative = "" if root == self.base else display_path(os.path.relpath(root, self.base))
-            walk.add(root, relative)
+            relative = "" if root == self.base else os.path.relpath(root, self.base)
+            if not walk.leaves_out(self.base, relative):
+                walk.add(root, display_path(relative) if relative else "")
         if len(self.roots) == 1 and len(walk.items) == 1 and walk.items[0].path == "":
             raise SourceError(f"{self.identity} {walk.items[0].problem}; expected a folder that can be listed")
         items = sorted(set(walk.items), key=lambda item: (item.path, item.uri))  # a set: roots may overlap
@@ -80,14 +81,6 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1][1:].lower() in IMAGE_EXTENSIONS
 
 
-def is_ignored_file(name: str) -> bool:
-    return name.startswith("._") or name.lower() in _JUNK
-
-
-def is_ignored_folder(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
 def is_run(folder: str) -> bool:
     """True if `folder` is a run directory: its run.json holds a format_version."""
     path = Path(folder) / "run.json"
@@ -103,10 +96,24 @@ def is_run(folder: str) -> bool:
 class _Walk:
     """Lists folders. Real folders come first, so that a link to a folder that is listed anyway adds nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, left_out: LeftOut) -> None:
         self.items: list[Item] = []
+        self._left_out = left_out
         self._seen: set[tuple[int, int]] = set()  # device and inode of every folder listed
         self._links: deque[tuple[str, str]] = deque()
+
+    def leaves_out(self, base: str, relative: str) -> bool:
+        """True if a root below `base` is or lies in a folder that systems make: a pattern or a shell's * found it.
+
+        Hidden ones no pattern finds by itself: who names them wants them.
+        """
+        parts = relative.split(os.sep)
+        folders = parts if os.path.isdir(os.path.join(base, relative)) else parts[:-1]
+        found = first_left_out(folders, os.path.basename(base))
+        if found is None or parts[found[0] - 1].startswith("."):
+            return False
+        self._left_out[file_uri(os.path.join(base, *parts[: found[0]]))] = found[1]
+        return True
 
     def add(self, root: str, relative: str) -> None:
         if not os.path.isdir(root):
@@ -133,8 +140,8 @@ class _Walk:
                 if not _is_folder(entry):
                     if not is_ignored_file(entry.name):
                         self.items.append(local_item(entry.path, shown))
-                elif is_ignored_folder(entry.name):
-                    continue
+                elif kind := left_out_as(entry.name, os.path.basename(folder)):
+                    self._left_out[file_uri(entry.path)] = kind
                 elif entry.is_symlink():
                     self._links.append((entry.path, shown))
                 else:

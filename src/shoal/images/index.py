@@ -20,9 +20,11 @@ from shoal.images.catalogue import Catalogue, Row
 from shoal.images.decode import Header, probe
 from shoal.images.folder import is_image_name
 from shoal.images.item import Item, Source
+from shoal.images.left_out import FACT, LeftOut, counted, told
 from shoal.images.location import file_uri
+from shoal.images.manifest import ManifestSource, looked_for
 from shoal.images.reading import ImageReader
-from shoal.images.storage import GONE, is_local
+from shoal.images.storage import GONE, MISSING, is_local
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult
 from shoal.runfiles import LABELS, LISTING
@@ -40,7 +42,8 @@ def run(source: Source, config: ClusterConfig, run_dir: RunDir, progress: Progre
         NoImagesError: not one image is usable; the tables say why.
     """
     earlier = _rows(run_dir.earlier.listing)
-    items = _listed(source, run_dir)
+    left_out: LeftOut = {}
+    items = _listed(source, run_dir, left_out)
     selected = catalogue.select(_likely(items), config.limit) if config.limit is not None else None
     found = catalogue.match(earlier, items, selected)
     unread = catalogue.look_up(found, _rows(run_dir.unfinished(LISTING)))
@@ -48,9 +51,9 @@ def run(source: Source, config: ClusterConfig, run_dir: RunDir, progress: Progre
     catalogue.find_duplicates(found.rows)
     digest = catalogue.digest(found.rows)
     records.write_table(run_dir.new(LISTING), catalogue.to_table(found.rows))
-    facts = {**_facts(found, source), **_write_labels(found, run_dir)}
+    facts = {**_facts(found, source), FACT: counted(left_out), **_write_labels(found, run_dir)}
     if facts[records.OK] == 0:
-        raise NoImagesError(_nothing_usable(source, found.rows))
+        raise NoImagesError(_nothing_usable(source, found.rows, facts[FACT]))
     return StageResult(digest, facts)
 
 
@@ -58,10 +61,10 @@ def _rows(listing: Path) -> list[Row]:
     return catalogue.read_rows(records.read_table(listing)) if listing.is_file() else []
 
 
-def _listed(source: Source, run_dir: RunDir) -> list[Item]:
+def _listed(source: Source, run_dir: RunDir, left_out: LeftOut) -> list[Item]:
     """All items but those of the run itself, which may lie in its source."""
     own = file_uri(str(run_dir.root)) + "/"
-    return [item for item in source.items() if not item.uri.startswith(own)]
+    return [item for item in source.items(left_out) if not item.uri.startswith(own)]
 
 
 def _likely(items: list[Item]) -> list[str]:
@@ -162,10 +165,18 @@ def _facts(found: Catalogue, source: Source) -> dict[str, Any]:
     return {"source": source.name, "images": len(statuses), **counts, "reasons": catalogue.reasons(found.rows)}
 
 
-def _nothing_usable(source: Source, rows: Sequence[Row]) -> str:
+def _nothing_usable(source: Source, rows: Sequence[Row], left_out: dict[str, int]) -> str:
+    beside = f"; {told(left_out)}" if left_out else ""
     if not rows:
-        return f"no usable image in {source.identity}: it holds no file"
-    why = ", ".join(f"{count:,} {reason}" for reason, count in catalogue.reasons(rows).items())
+        verb = "lists" if isinstance(source, ManifestSource) else "holds"
+        return f"no usable image in {source.identity}: it {verb} no file{beside}"
+    reasons = catalogue.reasons(rows)
+    why = ", ".join(f"{count:,} {reason}" if len(reasons) > 1 else reason for reason, count in reasons.items())
     skipped = sum(row.status == records.SKIPPED for row in rows)
     vanished = f", {len(rows) - skipped:,} vanished" if skipped < len(rows) else ""
-    return f"no usable image in {source.identity}: {len(rows):,} files, {skipped:,} skipped{vanished} ({why})"
+    counts = f"{len(rows):,} file{'s' * (len(rows) != 1)}, {skipped:,} skipped{vanished}"
+    return f"no usable image in {source.identity}: {counts}: {why}{looked_for(source, _first_missing(rows))}{beside}"
+
+
+def _first_missing(rows: Sequence[Row]) -> str | None:
+    return next((row.path for row in rows if (row.reason or "").startswith((MISSING, GONE))), None)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from shoal.images.left_out import LeftOut
 from shoal.spool import Spool
 
 
@@ -41,8 +42,10 @@ class Source(Protocol):
     def spool(self) -> Spool:
         """Where what was fetched of it is kept."""
 
-    def items(self) -> Iterator[Item]:
+    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
         """Every entry, in an order that only depends on what the source holds.
+
+        The folders that are not looked into are added to `left_out`.
 
         Raises:
             SourceError: the source cannot be listed.
@@ -62,5 +65,6 @@ def with_distinct_paths(items: Iterable[Item]) -> Iterator[Item]:
         while path in seen:
             count += 1
             path = f"{item.path}#{count}"
+        seen[item.path] = count  # the next looks no further back
         seen[path] = 1
         yield dataclasses.replace(item, path=path)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import codecs
 import csv
-import dataclasses
 import io
 import os
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 
 from shoal.errors import DecodeError, SourceError
 from shoal.images import web
-from shoal.images.folder import local_item
+from shoal.images.folder import is_image_name
 from shoal.images.gate import Gate, canonical, source_errors
-from shoal.images.item import Item, with_distinct_paths
+from shoal.images.item import Item, Source, with_distinct_paths
+from shoal.images.left_out import LeftOut
 from shoal.images.location import display_path, is_uri, local_path, valid_text
-from shoal.images.storage import LARGEST_FILE, is_local, too_large
+from shoal.images.storage import LARGEST_FILE, MISSING, is_local, too_large
+from shoal.images.written import PathFinder, decoded, is_absolute, is_file_uri, tidied
 from shoal.spool import Spool
 
 PATH_COLUMNS = (
@@ -30,6 +32,7 @@ PATH_COLUMNS = (
 LABEL_COLUMN = "label"
 DELIMITERS = ",;\t"  # spreadsheets write what is usual in their country
 ENDINGS = (".txt", ".csv", ".tsv")
+_SEPARATOR = re.compile(r'"?sep=(?P<delimiter>[,;\t|])"?(?:\r\n|\r|\n)')  # a first line that Excel heeds and writes
 
 Entry = tuple[str, str | None]  # what is written, and its label
 
@@ -43,19 +46,33 @@ class ManifestSource:
     uri: str
     spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
-    def items(self) -> Iterator[Item]:
+    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
         """Every entry in the manifest's order, those that are missing too.
 
         Raises:
             SourceError: the manifest cannot be read, or has no column of paths.
         """
+        finder = PathFinder(self.folder if is_local(self.uri) else os.sep)
+        remote = None if is_local(self.uri) else self.folder
         entries = _entries(Gate(self.spool), self.uri)
-        if is_local(self.uri):
-            folder = os.path.dirname(local_path(self.uri))
-            yield from with_distinct_paths(_item(written, label, folder) for written, label in entries)
-        else:
-            base = self.uri.rpartition("/")[0]
-            yield from with_distinct_paths(_remote_item(written, label, base) for written, label in entries)
+        found = ((written, _item(written, _label(label), finder, remote)) for written, label in entries)
+        if self.uri.lower().endswith(".txt"):
+            found = ((written, item) for written, item in found if not _is_comment(written, item))
+        yield from with_distinct_paths(item for _, item in found)
+
+    @property
+    def folder(self) -> str:
+        """Where relative paths lead from: a path on this machine, or a URI."""
+        return os.path.dirname(local_path(self.uri)) if is_local(self.uri) else self.uri.rpartition("/")[0]
+
+
+def looked_for(source: Source, path: str | None) -> str:
+    """Words that name an entry of a manifest that is not there, and where it was looked for; "" for other sources."""
+    if path is None or not isinstance(source, ManifestSource):
+        return ""
+    if is_uri(path) or is_absolute(path):
+        return f"; the first is {path}"
+    return f"; the first, {path}, was looked for in {display_path(source.folder)}"
 
 
 def table_rows(data: bytes) -> list[list[str]]:
@@ -64,8 +81,10 @@ def table_rows(data: bytes) -> list[list[str]]:
     Raises:
         csv.Error: quotes that do not fit.
     """
-    text = _utf8(data).decode("utf-8", "surrogateescape")
-    return [row for row in _csv_rows(text, _delimiter(text)) if row]
+    text = _text(data)
+    told = _SEPARATOR.match(text)
+    rows = _csv_rows(text[told.end() :], told["delimiter"]) if told else _csv_rows(text, _delimiter(text))
+    return [row for row in rows if row]
 
 
 def path_column(names: Sequence[str]) -> int | None:
@@ -74,34 +93,42 @@ def path_column(names: Sequence[str]) -> int | None:
     return next((lowered.index(name) for name in PATH_COLUMNS if name in lowered), None)
 
 
-def _item(written: str, label: str | None, folder: str) -> Item:
-    if is_uri(written):
-        try:
-            uri = canonical(written)
-        except DecodeError as error:
-            return Item(valid_text(written), valid_text(written), label=_label(label), problem=str(error))
-        if not is_local(uri):
-            return Item(valid_text(written), valid_text(uri), label=_label(label))
-        path = local_path(uri)
-    else:
-        path = os.path.expanduser(written)
-    return local_item(os.path.join(folder, path), display_path(os.path.normpath(path)), _label(label))
+def _item(written: str, label: str | None, finder: PathFinder, remote: str | None) -> Item:
+    """The item of an entry. `remote` is the folder of a manifest that lies elsewhere."""
+    plain = tidied(written)
+    if is_uri(plain):
+        return _item_of_uri(valid_text(plain), label, finder, remote)
+    if remote is None or is_file_uri(plain) or posixpath.isabs(plain):
+        return finder.item(written, label)
+    return _remote_item(decoded(plain).replace("\\", "/"), label, remote)
 
 
-def _remote_item(written: str, label: str | None, base: str) -> Item:
-    """An entry of a manifest that lies elsewhere: relative paths lead from there, all others are what they say."""
-    if is_uri(written) or posixpath.isabs(written):
-        item = _item(written, label, os.sep)
-        if item.problem is None and web.is_own_address(item.uri) and not web.is_own_address(base):
-            return dataclasses.replace(item, problem="an address of this machine, in a manifest from elsewhere")
-        return item
+def _item_of_uri(written: str, label: str | None, finder: PathFinder, remote: str | None) -> Item:
+    try:
+        uri = canonical(written)
+    except DecodeError as error:
+        return Item(written, written, label=label, problem=str(error))
+    if is_local(uri):
+        return finder.item(uri, label)
+    is_led_back = remote is not None and web.is_own_address(uri) and not web.is_own_address(remote)
+    problem = "an address of this machine, in a manifest from elsewhere" if is_led_back else None
+    return Item(written, uri, label=label, problem=problem)
+
+
+def _remote_item(path: str, label: str | None, base: str) -> Item:
+    """A relative path of a manifest that lies elsewhere leads from there."""
     protocol, _, folder = base.partition("://")
-    path = valid_text(posixpath.normpath(written))
-    return Item(path, f"{protocol}://{posixpath.normpath(posixpath.join(folder, path))}", label=_label(label))
+    path = valid_text(posixpath.normpath(path))
+    return Item(path, f"{protocol}://{posixpath.normpath(posixpath.join(folder, path))}", label=label)
+
+
+def _is_comment(written: str, item: Item) -> bool:
+    """True for a line of a text that begins with # and is not the name of a file here."""
+    return tidied(written).startswith("#") and (not is_local(item.uri) or item.problem == MISSING)
 
 
 def _label(label: str | None) -> str | None:
-    return None if label in (None, "") else valid_text(str(label))
+    return valid_text(decoded(str(label))) if label not in (None, "") else None
 
 
 def _entries(gate: Gate, uri: str) -> list[Entry]:
@@ -115,16 +142,19 @@ def _entries(gate: Gate, uri: str) -> list[Entry]:
         if problem is not None:
             raise DecodeError(problem)
     if ending == ".txt":
-        lines = (os.fsdecode(line.removesuffix(b"\r")) for line in _utf8(data).split(b"\n"))
-        return [(line, None) for line in lines if line.strip()]
+        lines = _text(data).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        return [(line, None) for line in lines if tidied(line)]
     return _csv_entries(file, data)
 
 
-def _utf8(data: bytes) -> bytes:
-    """A text's bytes in UTF-8 without a mark. Only UTF-16 with a mark is told apart: PowerShell and Excel write it."""
+def _text(data: bytes) -> str:
+    """A text without its mark, with lone surrogates for bytes that are not UTF-8: only the disk tells what they are.
+
+    Only UTF-16 with a mark is told apart: PowerShell and Excel write it.
+    """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", "replace").encode()
-    return data.removeprefix(codecs.BOM_UTF8)
+        return data.decode("utf-16", "replace")
+    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
 
 def _csv_entries(file: str, data: bytes) -> list[Entry]:
@@ -139,7 +169,7 @@ def _csv_entries(file: str, data: bytes) -> list[Entry]:
         for row in rows[1:]
         if row[column:]
     ]
-    return [(written, value) for written, value in found if written.strip()]
+    return [(written, value) for written, value in found if tidied(written)]
 
 
 def _delimiter(text: str) -> str:
@@ -169,10 +199,14 @@ def _parquet_entries(file: str, stream: IO[bytes]) -> list[Entry]:
 
 def _columns(file: str, names: Sequence[str]) -> tuple[int, int | None]:
     column = path_column(names)
+    if not names:
+        raise SourceError(f"{display_path(file)} is empty; expected a column called {', '.join(PATH_COLUMNS)}")
     if column is None:
+        is_list = any(map(is_image_name, names))
         raise SourceError(
-            f"{display_path(file)} has the columns {', '.join(map(valid_text, names)) or '(none)'}; "
+            f"{display_path(file)} has the columns {', '.join(map(valid_text, names))}; "
             f"expected one called {', '.join(PATH_COLUMNS)}"
+            + ("; a list without a line of names belongs into a .txt" if is_list else "")
         )
     lowered = [name.strip().lower() for name in names]
     return column, lowered.index(LABEL_COLUMN) if LABEL_COLUMN in lowered else None

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from shoal.errors import SourceError
-from shoal.images.folder import is_ignored_file, is_ignored_folder, with_class_labels
+from shoal.images.folder import with_class_labels
 from shoal.images.gate import CHAIN, Found, Gate, source_errors
 from shoal.images.item import Item, with_distinct_paths
+from shoal.images.left_out import LeftOut, first_left_out, is_ignored_file
 from shoal.images.location import valid_text
 from shoal.images.storage import too_large
 from shoal.spool import Spool
@@ -21,10 +22,13 @@ class RemoteSource:
     identity: str
     name: str
     files: tuple[tuple[str, Found], ...]  # path and object
+    left_out: tuple[tuple[str, str], ...] = ()  # URI and kind of folders that are not looked into
     spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
-    def items(self) -> Iterator[Item]:
+    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
         """Every object, ordered by path; labels as in a local folder."""
+        if left_out is not None:
+            left_out.update(self.left_out)
         items = [Item(path, file.uri, file.size_bytes, file.mtime, problem=_problem(file)) for path, file in self.files]
         yield from with_distinct_paths(with_class_labels(sorted(items, key=lambda item: item.path)))
 
@@ -36,6 +40,7 @@ class Listing:
     base: str
     files: tuple[Found, ...]
     is_single: bool  # the URI is an object, not a folder or pattern
+    left_out: LeftOut
 
 
 def list_remote(gate: Gate, uri: str) -> Listing:
@@ -48,7 +53,9 @@ def list_remote(gate: Gate, uri: str) -> Listing:
         base, files, is_single = gate.list(uri)
     if not files:
         raise SourceError(f"{uri} does not exist, or is empty")
-    return Listing(base, tuple(file for file in files if not _is_junk(relative_path(file.uri, base))), is_single)
+    left_out: LeftOut = {}
+    kept = tuple(file for file in files if is_single or not _is_junk(file.uri, base, left_out))
+    return Listing(base, kept, is_single, left_out)
 
 
 def relative_path(uri: str, base: str) -> str:
@@ -60,6 +67,9 @@ def _problem(file: Found) -> str | None:
     return "empty file" if file.size_bytes == 0 else too_large(file.size_bytes)
 
 
-def _is_junk(path: str) -> bool:
-    *folders, name = path.split("/")
-    return is_ignored_file(name) or any(map(is_ignored_folder, folders))
+def _is_junk(uri: str, base: str, left_out: LeftOut) -> bool:
+    *folders, name = relative_path(uri, base).split("/")
+    found = first_left_out(folders, base.rstrip("/").rpartition("/")[2])
+    if found is not None:
+        left_out["/".join([base, *folders[: found[0]]])] = found[1]
+    return found is not None or is_ignored_file(name)

@@ -13,15 +13,18 @@ from shoal.images.folder import FolderSource, is_image_name, is_run
 from shoal.images.formats import HEAD_BYTES, sniff, why_not
 from shoal.images.gate import PROTOCOLS, Gate, canonical
 from shoal.images.item import Item, Source
+from shoal.images.left_out import left_out_as
 from shoal.images.location import display_path, file_uri, is_uri, local_path
 from shoal.images.manifest import ManifestSource
-from shoal.images.remote import RemoteSource, list_remote, relative_path
+from shoal.images.remote import Listing, RemoteSource, list_remote, relative_path
 from shoal.images.storage import is_local, look_at
 from shoal.images.table import TableSource
 from shoal.images.tar import TarSource
 from shoal.spool import Spool
 
 __all__ = ["Item", "Source", "open_source"]
+
+ZIP_ENDING = ".zip"
 
 
 def open_source(spec: Sequence[str]) -> Source:
@@ -32,7 +35,9 @@ def open_source(spec: Sequence[str]) -> Source:
     """
     specs = [text for text in spec if text.strip()]
     if not specs:
-        raise SourceError("SOURCE is empty; expected a folder, files, a glob, a manifest, a table, a tar or a URI")
+        raise SourceError(
+            "SOURCE is empty; expected a folder, files, a glob, a manifest, a table, a zip, a tar or a URI"
+        )
     spool = Spool()
     specs = [_canonical(text) if is_uri(text) else text for text in specs]
     remote = [text for text in specs if is_uri(text) and not is_local(text)]
@@ -83,6 +88,8 @@ def _open_folder(folder: str, spool: Spool) -> Source:
 
 def _open_file(path: str, spool: Spool) -> Source:
     identity, name = _identity(path), _name(path)
+    if path.lower().endswith(ZIP_ENDING):
+        return _open_zip(identity, name, file_uri(path), spool)
     if path.lower().endswith(tar.ENDINGS):
         return TarSource(identity, name, ((file_uri(path), ""),), spool)
     if path.lower().endswith(".parquet") and table.holds_image_bytes(Gate(spool), file_uri(path)):
@@ -115,8 +122,9 @@ def _shards_in(folder: str, spool: Spool) -> list[str]:
     tables: list[str] = []
     tars: list[str] = []
     for parent, folders, files in os.walk(folder):
+        within = os.path.basename(parent)
         folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and not is_run(os.path.join(parent, name))
+            name for name in folders if left_out_as(name, within) is None and not is_run(os.path.join(parent, name))
         )
         for name in sorted(files):
             if is_image_name(name):
@@ -144,7 +152,7 @@ def _require_image(path: str, spool: Spool) -> None:
     if sniff(head) is None:
         raise SourceError(
             f"{shown} cannot be a source: {why_not(head)}; expected an image, a folder, a manifest "
-            "(.txt, .csv, .tsv, .parquet), a Parquet table of images, or a tar"
+            "(.txt, .csv, .tsv, .parquet), a Parquet table of images, a zip, or a tar"
         )
 
 
@@ -208,6 +216,8 @@ def _open_remote(specs: list[str], spool: Spool) -> Source:
         identity, name = f"{base} (several files)", _last_part(base)
     if single is not None:
         name = _stem(name)
+        if single.lower().endswith(ZIP_ENDING):
+            return _open_zip(identity, name, single, spool)
         if _is_remote_manifest(single, spool):
             return ManifestSource(identity, name, single, spool)
     if not any(is_image_name(file.uri) for file in files):
@@ -215,7 +225,18 @@ def _open_remote(specs: list[str], spool: Spool) -> Source:
             uris = [file.uri for file in files if file.uri.lower().endswith(endings)]
             if uris:
                 return source(identity, name, tuple((uri, _remote_prefix(uri, base, single)) for uri in uris), spool)
-    return RemoteSource(identity, name, tuple((relative_path(file.uri, base), file) for file in files), spool)
+    return _remote_source(identity, name, base, listings, spool)
+
+
+def _open_zip(identity: str, name: str, uri: str, spool: Spool) -> Source:
+    listing = list_remote(Gate(spool), f"zip://::{uri}")
+    return _remote_source(identity, name, listing.base, [listing], spool)
+
+
+def _remote_source(identity: str, name: str, base: str, listings: list[Listing], spool: Spool) -> Source:
+    named = tuple((relative_path(file.uri, base), file) for listing in listings for file in listing.files)
+    left_out = tuple(pair for listing in listings for pair in listing.left_out.items())
+    return RemoteSource(identity, name, named, left_out, spool)
 
 
 def _is_remote_manifest(uri: str, spool: Spool) -> bool:

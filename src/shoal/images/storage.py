@@ -17,6 +17,7 @@ LARGEST_FILE: Final = 1 << 30  # bytes
 UNREADABLE: Final = "cannot be read"  # reasons that start so may pass: the file is tried again next time
 NEEDS: Final = "needs the package"  # so may these
 GONE: Final = "gone before it was read"
+MISSING: Final = "no such file"
 
 _KINDS: Final = ((stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device"), (stat.S_ISBLK, "device"))
 
@@ -30,7 +31,7 @@ def look_at(path: str, most_bytes: int | None = LARGEST_FILE) -> tuple[os.stat_r
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        return None, "dangling link" if os.path.islink(path) else "no such file"
+        return None, "dangling link" if os.path.islink(path) else MISSING
     except ValueError:
         return None, "not a possible path"
     except OSError as error:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from shoal.errors import DecodeError, SourceError
 from shoal.images.gate import Gate
 from shoal.images.item import Item, with_distinct_paths
+from shoal.images.left_out import LeftOut
 from shoal.images.location import is_uri, local_path, valid_text
 from shoal.images.rows import bytes_column
 from shoal.images.storage import is_local
@@ -30,7 +31,7 @@ class TableSource:
     shards: tuple[tuple[str, str], ...]  # URI, and the prefix of paths where rows have none: "" for a single file
     spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
-    def items(self) -> Iterator[Item]:
+    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
         """Every row in order. Its path is the `path` column, or the row's number.
 
         Raises:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import IO, cast
 
 from shoal.errors import DecodeError, SourceError
-from shoal.images.folder import is_ignored_file, is_image_name
+from shoal.images.folder import is_image_name
 from shoal.images.gate import Gate
 from shoal.images.item import Item, with_distinct_paths
+from shoal.images.left_out import LeftOut, first_left_out, is_ignored_file
 from shoal.images.location import valid_text
 from shoal.images.members import GZIP_ENDINGS, open_unpacked
 from shoal.images.storage import too_large
@@ -33,16 +34,15 @@ class TarSource:
     shards: tuple[tuple[str, str], ...]  # URI, and the prefix of its members' paths: "" for a single file
     spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
-    def items(self) -> Iterator[Item]:
+    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
         """Every image in order of place; of other members those that belong to no image.
 
         Raises:
             SourceError: a file is no tar.
         """
-        gate = Gate(self.spool)
-        yield from with_distinct_paths(
-            item for uri, prefix in self.shards for item in _Shard(gate, uri, prefix).items()
-        )
+        gate, found = Gate(self.spool), {} if left_out is None else left_out
+        shards = (_Shard(gate, uri, prefix, found) for uri, prefix in self.shards)
+        yield from with_distinct_paths(item for shard in shards for item in shard.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class _Member:
 
 
 class _Shard:
-    def __init__(self, gate: Gate, uri: str, prefix: str) -> None:
-        self._gate, self._uri, self._prefix = gate, uri, prefix
+    def __init__(self, gate: Gate, uri: str, prefix: str, left_out: LeftOut) -> None:
+        self._gate, self._uri, self._prefix, self._left_out = gate, uri, prefix, left_out
         self._mtime = gate.modified(uri)
         self._broken: str | None = None
 
@@ -93,7 +93,7 @@ class _Shard:
             with self._stream() as stream, _opened(stream) as tar:
                 for member in tar:
                     tar.members = []  # type: ignore[attr-defined]  # it would remember every member
-                    if not member.isdir() and not is_ignored_file(member.name.rpartition("/")[2]):
+                    if not member.isdir() and not self._is_junk(member.name):
                         last = member.name
                         yield self._member(member, stream)
         except (DecodeError, OSError, EOFError, zlib.error, tarfile.TarError) as error:
@@ -114,6 +114,13 @@ class _Shard:
             return
         with self._gate.open(self._uri) as packed, gzip.GzipFile(fileobj=packed) as stream:
             yield cast(IO[bytes], stream)
+
+    def _is_junk(self, path: str) -> bool:
+        *folders, name = path.split("/")
+        found = first_left_out(folders)
+        if found is not None:
+            self._left_out[valid_text("/".join([self._uri, *folders[: found[0]]]))] = found[1]
+        return found is not None or is_ignored_file(name)
 
     def _member(self, member: tarfile.TarInfo, stream: IO[bytes]) -> _Member:
         name = member.name.removeprefix("./")

@@ -86,6 +86,7 @@ def summary(findings: Findings, selection: Selection) -> dict[str, Any]:
         "images": len(findings.ids),
         "unsure": int(findings.unsure.sum()),
         "by_status": dict(sorted(findings.counts.items())),
+        "left_out": findings.left_out,
         "neighbour_recall": findings.recall,
         "mean_silhouette": round(float(findings.silhouette.mean(dtype=np.float64)), 6),
         "evaluation": {name: evaluation[name] for name in measures} if evaluation else None,

@@ -18,6 +18,7 @@ from shoal.cluster.kmeans import EUCLIDEAN
 from shoal.cluster.model import ClusterModel
 from shoal.corrections.corrected import corrected_digest, read_corrected
 from shoal.embeddings import Float32, Ids
+from shoal.images import left_out
 from shoal.pictures.originals import Original
 from shoal.report.map import known_neighbours
 from shoal.report.palette import colours_for
@@ -124,6 +125,17 @@ class Findings:
         stage = self.state["stages"]["cluster"]
         facts: dict[str, Any] = stage.get("facts", {})
         return facts
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many folders of each kind were not looked into; {} for runs of before, which do not tell."""
+        facts: dict[str, Any] = self.state["stages"].get("index", {}).get("facts", {})
+        found: dict[str, int] = facts.get(left_out.FACT, {})
+        return found
+
+    @property
+    def left_out_sentence(self) -> str:
+        return left_out.told(self.left_out)
 
     @property
     def recall(self) -> float:
