@@ -238,8 +238,8 @@ def evaluate(run: Path, labels: str | None, as_json: bool) -> None:
     run_dir = RunDir.open(run)
     run_dir.require("cluster")
     result = compare(run_dir, labels)
+    click.echo(json.dumps(result.to_json()) if as_json else result.text())  # also where it cannot be kept
     keep(run_dir.root, result)
-    click.echo(json.dumps(result.to_json()) if as_json else result.text())
 
 
 @shoal.command()
