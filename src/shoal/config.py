@@ -17,6 +17,7 @@ METRICS = ("cosine", "euclidean")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 RESIZES = ("crop", "squash")
 MOST_CLUSTERS = 1_000_000
+MOST_NUMBERS = 1 << 22  # clusters' numbers are below it, however often people merge and split
 
 
 @dataclass(frozen=True, slots=True)
