@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,20 +34,27 @@ def read_bytes(path: Path, most: int = LARGEST_JSON) -> bytes:
     Raises:
         FileNotFoundError: there is none. RunError: it is no plain file, is too large, or cannot be read.
     """
+    with plain_file(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise RunError(f"{path} has over {most:,} bytes; expected fewer")
+    return data
+
+
+@contextmanager
+def plain_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading. Raises as `read_bytes` does."""
     try:
-        # A pipe would never answer, and a link to a device never end.
+        # A pipe would never answer, and a device never end.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise RunError(f"{path} is no plain file")
-            data = file.read(most + 1)
+            yield file
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {_words(error)}") from error
-    if len(data) > most:
-        raise RunError(f"{path} has over {most:,} bytes; expected fewer")
-    return data
 
 
 def parse_json(data: bytes | str, name: object) -> Any:

@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -235,7 +236,11 @@ class RunDir:
 
     def read_images(self, columns: list[str] | None = None) -> pa.Table:
         """images.parquet; before anything was embedded, the listing. URIs lead to where the source is now."""
-        return self._where_it_is(records.read_table(self.images if self.images.is_file() else self.listing, columns))
+        path = self.images if self.images.is_file() else self.listing
+        table = records.read_table(path, columns)
+        if "id" in table.column_names and not np.array_equal(table["id"].to_numpy(), np.arange(table.num_rows)):
+            raise RunError(f"{path}: column 'id' does not count the images from 0 up")
+        return self._where_it_is(table)
 
     def read_listing(self, columns: list[str] | None = None) -> pa.Table:
         """The index stage's own table, in the columns of images.parquet."""

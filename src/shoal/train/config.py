@@ -19,10 +19,12 @@ SCHEDULES: Final = ("cosine", "constant", "steps")
 HEADS: Final = ("mlp", "linear", "keras")
 
 # What a value may be is written beside it, once; `shoal.typed` refuses the rest, NaN and infinities among it.
-Epochs = Annotated[int, Between(0, 1_000_000)]
+Epochs = Annotated[int, Between(0)]
 Share = Annotated[float, Between(0, 1)]
 Decay = Annotated[float, Between(0, 1, below=True)]
 Strength = Annotated[float, Between(0, 10)]
+Positive = Annotated[float, Between(0.01, 100)]
+Zoom = Annotated[float, Between(-0.9, 10)]
 Width = Annotated[int, Between(1, 1 << 16)]
 Count = Annotated[int, Between(1, 1000)]
 Text = Annotated[str, Most(4096)]
@@ -66,23 +68,16 @@ class ViewConfig:
 
     kind: Annotated[str, OneOf(VIEW_SETS)] = "simclr"
     area: tuple[Share, Share] = (0.2, 1.0)  # simclr: part of the image that a crop shows
-    ratio: tuple[Annotated[float, Between(0.01, 100)], Annotated[float, Between(0.01, 100)]] = (0.75, 4 / 3)
-    jitter: tuple[Strength, Strength, Strength, Annotated[float, Between(0, 0.5)]] = (
-        0.4,
-        0.4,
-        0.4,
-        0.1,
-    )  # brightness, contrast, saturation, hue
+    ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
+    # brightness, contrast, saturation, hue
+    jitter: tuple[Strength, Strength, Strength, Annotated[float, Between(0, 0.5)]] = (0.4, 0.4, 0.4, 0.1)
     jitter_chance: Share = 0.8
     grey_chance: Share = 0.2
-    blur: tuple[Annotated[float, Between(0.01, 100)], Annotated[float, Between(0.01, 100)]] = (
-        0.1,
-        2.0,
-    )  # standard deviation, pixels
+    blur: tuple[Positive, Positive] = (0.1, 2.0)  # standard deviation, pixels
     blur_chance: Share = 0.0
     shift: Share = 0.2  # keras: part of the side
     turn: Share = 0.15  # part of a full turn, either way
-    zoom: tuple[Annotated[float, Between(-0.9, 10)], Annotated[float, Between(-0.9, 10)]] = (-0.3, 0.1)
+    zoom: tuple[Zoom, Zoom] = (-0.3, 0.1)
     operations: Annotated[int, Between(0, 14)] = 4  # strong: of 14
     cutout: Annotated[int, Between(0, LARGEST_SIDE)] = 16  # pixels at most
 
@@ -152,9 +147,8 @@ class PretextConfig:
     """Learning what images show by a task that needs no labels. 0 epochs: none."""
 
     task: Annotated[str, OneOf(TASKS)] = "simclr"
-    loss: Annotated[str, OneOf(("standard", "decoupled", "keras"))] = (
-        "standard"  # simclr: or decoupled; or keras, the Keras example's as printed, faults and all
-    )
+    # simclr: standard, or decoupled, or keras, the Keras example's as printed, faults and all
+    loss: Annotated[str, OneOf(("standard", "decoupled", "keras"))] = "standard"
     epochs: Epochs = 500
     temperature: Annotated[float, Between(0.001, 1000)] = 0.1
     queue: Annotated[int, Between(1, 1 << 24)] = 65_536  # moco: keys
@@ -200,12 +194,9 @@ class ScanConfig:
     tune_encoder: bool = True
     cached_views: Count = 4  # frozen encoder: views of each image whose features are kept
     standardise: bool = False  # frozen encoder: heads see each feature with mean 0 and deviation 1
-    loss: Annotated[str, OneOf(("standard", "keras"))] = (
-        "standard"  # keras: the Keras example's as printed, faults and all
-    )
-    held_out: Annotated[float, Between(0, 1, above=True, below=True)] = (
-        0.1  # part of the images by whose neighbours head and epoch are chosen
-    )
+    loss: Annotated[str, OneOf(("standard", "keras"))] = "standard"  # keras: the example's as printed, faults and all
+    # part of the images by whose neighbours head and epoch are chosen
+    held_out: Annotated[float, Between(0, 1, above=True, below=True)] = 0.1
     views: ViewConfig = field(default_factory=lambda: ViewConfig(kind="strong"))
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(name="adam", rate=1e-4))
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="constant"))

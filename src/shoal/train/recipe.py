@@ -74,10 +74,11 @@ def _set(values: dict[str, Any], change: str) -> None:
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML of plain values: a few lines of references stand for more values than memory holds, and tags ask for types."""
+    """YAML of plain values: a few lines of references stand for more than memory holds, and tags ask for types."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent) or getattr(self.peek_event(), "tag", None) is not None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
             raise yaml.YAMLError("references (*name) and tags (!name) are not read; expected each value as it is")
         return super().compose_node(parent, index)
 
