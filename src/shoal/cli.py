@@ -385,6 +385,9 @@ def browse(run: str, host: str, port: int, no_open: bool) -> None:
       shoal browse photos.shoal
       shoal browse photos.shoal --no-open --port 8000
     """
+    from contextlib import ExitStack
+
+    from shoal.browse.opening import shown
     from shoal.browse.server import serve
     from shoal.hub import model_place
     from shoal.progress import TerminalProgress
@@ -393,9 +396,10 @@ def browse(run: str, host: str, port: int, no_open: bool) -> None:
         click.echo(f"{run} is at {address}")
         click.echo("Ctrl-C ends it.")
         if not no_open:
-            click.launch(address)
+            until_its_end.enter_context(shown(address))
 
-    serve(model_place(run, TerminalProgress()), host, port, opened, lambda line: click.echo(line, err=True))
+    with ExitStack() as until_its_end:
+        serve(model_place(run, TerminalProgress()), host, port, opened, lambda line: click.echo(line, err=True))
 
 
 @shoal.command()

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import pyarrow.parquet as pq
 
+from shoal import cells
 from shoal.errors import ShoalError, SourceError
 from shoal.images.folder import local_item
 from shoal.images.item import Item, with_distinct_paths
@@ -60,7 +61,7 @@ def table_rows(data: bytes) -> list[list[str]]:
         csv.Error: quotes that do not fit.
     """
     text = _utf8(data).decode("utf-8", "surrogateescape")
-    return [row for row in _csv_rows(text, _delimiter(text)) if row]
+    return cells.rows_as_written([row for row in _csv_rows(text, _delimiter(text)) if row])
 
 
 def path_column(names: Sequence[str]) -> int | None:
