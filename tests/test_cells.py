@@ -30,12 +30,14 @@ def test_every_text_comes_back(text: str) -> None:
 @given(TEXT)
 def test_what_a_spreadsheet_sees_first_is_no_formula(text: str) -> None:
     cell = guarded(text)
-    assert not cell.strip('\0\ufeff\u200b "').startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n"))
+    assert not cell.startswith(("\t", "\r", "\n"))
+    assert not cell.strip('\0\ufeff\u200b \t\r\n"').startswith(tuple("=+-@＝＋－＠"))
 
 
-@pytest.mark.parametrize(
-    "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\ufeff=1", ' "=1', "＝1", "'=1"]
-)
+OWASP = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\ufeff=1", ' "=1', "＝1", "'=1"]
+
+
+@pytest.mark.parametrize("text", OWASP)
 def test_what_owasp_names_is_guarded(text: str) -> None:
     assert guarded(text) == "'" + text
 
