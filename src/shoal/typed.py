@@ -154,12 +154,14 @@ class Reader:
         )
 
     def _mapping(self, kinds: tuple[Any, Any], value: Any, where: str, limits: tuple[Any, ...]) -> dict[Any, Any]:
+        told = where or self.whole
         if not isinstance(value, Mapping):
-            raise unfit(where, value, "keys with values")
-        _check_count(value, where, limits)
+            raise unfit(told, value, "keys with values")
+        _check_count(value, told, limits)
+        prefix = f"{where}." if where else ""
         return {
-            self._read(kinds[0], _key(kinds[0], key), f"a key of {where}", ()): self._read(
-                kinds[1], one, f"{where}.{str(key)[:60]}", ()
+            self._read(kinds[0], _key(kinds[0], key), f"a key of {told}", ()): self._read(
+                kinds[1], one, f"{prefix}{str(key)[:60]}", ()
             )
             for key, one in value.items()
         }
