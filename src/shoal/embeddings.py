@@ -106,7 +106,7 @@ def read_array(path: Path, shape: tuple[int | None, ...], dtype: np.dtype[Any]) 
     """
     try:
         found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, OverflowError) as error:
+    except Exception as error:  # a damaged header is read as Python text, which fails in many ways
         raise RunError(f"{path} is not readable as an array: {' '.join(str(error).split())[:200]}") from error
     fits = found.ndim == len(shape) and all(
         wanted is None or wanted == size for wanted, size in zip(shape, found.shape, strict=True)

@@ -53,6 +53,9 @@ _SCHEMAS: Final = {  # by the names of files
     "labels.parquet": LABELS,
     "clusters.parquet": CLUSTERS,
     "map.parquet": MAP,
+    "choose_k.parquet": pa.schema([("k", pa.int32())]),
+    "levels.parquet": pa.schema([("id", pa.int64())]),
+    "sweep.parquet": pa.schema([("id", pa.int64())]),
 }
 _NEEDED: Final = frozenset(("id", "path", "status", "cluster"))
 

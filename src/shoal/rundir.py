@@ -259,7 +259,7 @@ class RunDir:
         """The URI of the source's folder as it was, and as it is beside a run that was moved together with it."""
         source = self.read_state().get("source", {})
         folder, beside = source.get("folder"), source.get("beside")
-        if folder is None or beside is None or Path(folder).exists():
+        if folder is None or beside is None or not Path(folder).is_absolute() or Path(folder).exists():
             return None
         now = Path(os.path.normpath(self.root.absolute() / beside))
         return (Path(folder).as_uri(), now.as_uri()) if now.exists() else None

@@ -55,7 +55,7 @@ def uri_from_path(raw: bytes, *, windows: bool) -> str:
 
 def path_from_uri(uri: str, *, windows: bool) -> bytes:
     """The inverse of `uri_from_path`."""
-    raw = unquote_to_bytes(uri.removeprefix("file:"))
+    raw = unquote_to_bytes(os.fsencode(uri.removeprefix("file:")))  # of a list that is not UTF-8
     raw = b"//" + raw.removeprefix(b"//localhost") if raw.startswith(b"//localhost/") else raw
     if raw.startswith(b"///"):
         raw = raw[3:] if windows and raw[4:5] == b":" else raw[2:]

@@ -27,6 +27,7 @@ PATH_COLUMNS = (
 LABEL_COLUMN = "label"
 DELIMITERS = ",;\t"  # spreadsheets write what is usual in their country
 ENDINGS = (".txt", ".csv", ".tsv")
+MOST_TOLD = 20  # columns named in an error
 
 Entry = tuple[str, str | None]  # what is written, and its label
 
@@ -156,11 +157,17 @@ def _parquet_entries(file: str, stream: IO[bytes]) -> list[Entry]:
     ]
 
 
+def _told(names: Sequence[str]) -> str:
+    """Names of columns for an error: of what is no table, a line may be long, and hold anything."""
+    few = [" ".join(valid_text(name).split())[:40] for name in names[:MOST_TOLD]]
+    return ", ".join(few) + (f" and {len(names) - MOST_TOLD:,} more" if len(names) > MOST_TOLD else "")
+
+
 def _columns(file: str, names: Sequence[str]) -> tuple[int, int | None]:
     column = path_column(names)
     if column is None:
         raise SourceError(
-            f"{display_path(file)} has the columns {', '.join(map(valid_text, names)) or '(none)'}; "
+            f"{display_path(file)} has the columns {_told(names) or '(none)'}; "
             f"expected one called {', '.join(PATH_COLUMNS)}"
         )
     lowered = [name.strip().lower() for name in names]
