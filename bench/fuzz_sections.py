@@ -252,25 +252,63 @@ class OfARun(Section):
 
 @dataclass
 class RunFiles(OfARun):
+    """What a run says of itself, its tables and arrays, as the commands read them."""
+
     def prepare(self) -> None:
         super().prepare()
         names = [path.relative_to(self.run).as_posix() for path in self.run.rglob("*") if path.is_file()]
-        self.names = sorted(
-            name for name in names if name.endswith((".json", ".parquet", ".npy")) and "encoder" not in name
-        )
+        read = [name for name in names if name.startswith("generations/") and "encoder" not in name]
+        self.names = sorted(name for name in read if name.endswith((".json", ".parquet", ".npy")))
 
     def make(self, draw: random.Random) -> Made:
         name = "run.json" if draw.random() < 0.3 else draw.choice(self.names)
         root = self.copied()
         data = (root / name).read_bytes()
-        new = changed_json(json.loads(data), draw) if name.endswith(".json") else damaged(data, draw, [data])
+        if name.endswith(".json"):
+            new = changed_json(json.loads(data), draw)
+        elif name.endswith(".parquet") and draw.random() < 0.7:
+            new = changed_table(data, draw)
+        else:
+            new = damaged(data, draw, [data])
         self.put(root / name, new)
         return name, lambda: look(root)
 
 
+def changed_table(data: bytes, draw: random.Random) -> bytes:
+    """A Parquet file with a column gone, of another type, in another order, or with other values in it."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(data))
+    place = draw.randrange(table.num_columns)
+    name, values = table.column_names[place], table.column(place).to_pylist()
+    others = [None, -1, 0, 1, 2**31 - 1, -(2**31), float("nan"), 1e30, "", "x" * 5000, "../x", True]
+    match draw.randrange(5):
+        case 0:
+            table = table.drop_columns([name])
+        case 1:
+            count = len(values)
+            other = draw.choice((pa.array(list(map(str, values))), pa.nulls(count), pa.array(np.arange(count) * 1.5)))
+            table = table.set_column(place, name, other)
+        case 2:
+            table = table.take(pa.array([draw.randrange(len(values)) for _ in values], pa.int64()))
+        case 3:
+            table = table.slice(0, draw.randrange(len(values) + 1))
+        case _:
+            for _ in range(draw.choice((1, 2, len(values))) if values else 0):
+                values[draw.randrange(len(values))] = draw.choice(others)
+            with contextlib.suppress(pa.ArrowException, OverflowError):
+                table = table.set_column(place, name, pa.array(values, table.schema.field(place).type))
+    written = io.BytesIO()
+    pq.write_table(table, written)
+    return written.getvalue()
+
+
 def look(root: Path) -> None:
     """What the commands read of a run that somebody else made."""
-    from shoal.browse.overview import run_facts
+    from shoal.browse.evidence import evidence
+    from shoal.browse.overview import cluster_list, run_facts
     from shoal.browse.site import OpenedRun
     from shoal.config import ClusterConfig
     from shoal.corrections.corrected import read_corrected
@@ -295,6 +333,8 @@ def look(root: Path) -> None:
     Findings.read(run)
     opened = OpenedRun.open(root)
     opened.warm_up()
+    evidence(opened)
+    cluster_list(opened, opened.view.snapshot(), "chosen")
     run_facts(SimpleNamespace(run=opened, folder=root))  # type: ignore[arg-type]
 
 

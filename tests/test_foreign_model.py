@@ -213,7 +213,7 @@ def test_a_pipe_in_its_place_is_not_waited_for(folder: Path) -> None:
     assert told(folder) == f"{folder / 'names.json'} is no plain file"
 
 
-# -- the Hub's, for a person's own --backbone hf_hub:OWNER/NAME ----------------------------------------------------------
+# -- the Hub's, for a person's own --backbone hf_hub:OWNER/NAME --------------------------------------------------------
 
 
 def described(**changes: Any) -> dict[str, Any]:
@@ -280,7 +280,7 @@ def test_what_its_config_cannot_have_is_refused(
     assert words in str(caught.value)
 
 
-# -- runs ----------------------------------------------------------------------------------------------------------------
+# -- runs --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,7 @@ def report(run: Path, show: bool, all_k: bool) -> None:
 
     run_dir = RunDir.open(run)
     run_dir.require("index", "embed", "neighbours", "cluster")
-    config = ClusterConfig.from_json(run_dir.read_state()["asked"])
+    config = ClusterConfig.from_json(run_dir.read_state().get("asked"))
     stages = [*pipeline.report_stages(again=True), *([pipeline.figures_stage()] if all_k else [])]
     run_dir = pipeline.run(config, run_dir, stages, TerminalProgress())
     page = run_dir.shown("report/index.html")

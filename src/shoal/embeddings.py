@@ -55,12 +55,20 @@ class EmbeddingStore:
         )
 
     def read(self, ids: Ids, columns: slice = slice(None)) -> Float32:
-        """Rows of `ids`, in that order, as a new float32 array [len(ids), dim], or only some of its columns."""
+        """Rows of `ids`, in that order, as a new float32 array [len(ids), dim], or only some of its columns.
+
+        Raises:
+            RunError: a part is not there, is another array, or holds NaN or infinite values.
+        """
         out = np.empty((len(ids), len(range(self.dim)[columns])), dtype=np.float32)
         part_of = ids // PART_ROWS
         for number in np.unique(part_of):
             wanted = np.flatnonzero(part_of == number)
             out[wanted] = self.part(int(number))[ids[wanted] - number * PART_ROWS, columns]
+            if not np.isfinite(out[wanted]).all():  # no encoder's features are written so
+                raise RunError(
+                    f"{self.folder / self.parts[int(number)]} holds NaN or infinite values; expected numbers"
+                )
         return out
 
     def blocks(self, ids: Ids, size: int = 8192) -> Iterator[tuple[slice, Float32]]:

@@ -54,10 +54,10 @@ _SCHEMAS: Final = {  # by the names of files
     "clusters.parquet": CLUSTERS,
     "map.parquet": MAP,
     "choose_k.parquet": pa.schema([("k", pa.int32())]),
-    "levels.parquet": pa.schema([("id", pa.int64())]),
+    "levels.parquet": pa.schema([("id", pa.int64()), ("coarse", pa.int32()), ("fine", pa.int32())]),
     "sweep.parquet": pa.schema([("id", pa.int64())]),
 }
-_NEEDED: Final = frozenset(("id", "path", "status", "cluster"))
+_NEEDED: Final = frozenset(("id", "path", "uri", "status", "cluster", "coarse", "fine", "k"))
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -92,6 +92,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
             if missing:
                 raise RunError(f"{path} has no column {missing[0]!r}; expected {', '.join(columns or ())}")
             table = parquet.read(columns=columns)
+            table.validate(full=True)  # texts that are none, for one
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
