@@ -236,7 +236,7 @@ class OfARun(Section):
         paint(self.folder / "pictures", each=5)
         self.run = self.folder / "run"
         config = ClusterConfig((str(self.folder / "pictures"),), clusters="3")
-        pipeline.run(config, RunDir(self.run), [*pipeline.clustering_stages(), *pipeline.report_stages()], Progress())
+        pipeline.run(config, RunDir(self.run), pipeline.clustering_stages(), Progress())
         self.work = self.folder / "work"
 
     def copied(self) -> Path:
@@ -256,6 +256,10 @@ class RunFiles(OfARun):
 
     def prepare(self) -> None:
         super().prepare()
+        from shoal.evaluate.evaluate import evaluate, keep
+        from shoal.rundir import RunDir
+
+        keep(self.run, evaluate(RunDir.open(self.run), "folders"))
         names = [path.relative_to(self.run).as_posix() for path in self.run.rglob("*") if path.is_file()]
         read = [name for name in names if name.startswith("generations/") and "encoder" not in name]
         self.names = sorted(name for name in read if name.endswith((".json", ".parquet", ".npy")))
