@@ -16,6 +16,7 @@ from shoal import draft as drafts
 from shoal.corrections.corrected import Corrected, corrected_digest, corrected_table, read_corrected
 from shoal.corrections.model import corrected_model
 from shoal.embeddings import EmbeddingStore, Ids
+from shoal.errors import RunError
 from shoal.evaluate import metrics
 from shoal.evaluate.agreement import TOP, Agreement, agreement
 from shoal.evaluate.labels import read_labels
@@ -99,10 +100,16 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
     labelled = rows.filter(pa.array(is_labelled))
     names = np.array([found.by_id[number] for number in labelled["id"].to_pylist()])
     clusters = labelled["cluster"].to_numpy()
+    confidence = labelled["confidence"].to_numpy()
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise RunError(
+            f"{run_dir.clusters}: column 'confidence' has rows without a number from 0 to 1; run the same shoal cluster "
+            "again"
+        )
     figures = agreement(
         names,
         clusters,
-        confidence=labelled["confidence"].to_numpy(),
+        confidence=confidence,
         unsure=labelled["unsure"].to_numpy(),
         ranked=_ranked(run_dir, corrected, labelled["id"].to_numpy()),
     )
