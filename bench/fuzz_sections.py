@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from mutations import changed_json, damaged, places
 
+LOCK = {"host": socket.gethostname(), "boot": "", "pid": os.getpid(), "started": 1.0}
 Made = tuple[str, Callable[[], object]]  # what was changed, and how it is read
 
 
@@ -265,10 +267,10 @@ class RunFiles(OfARun):
         self.names = sorted(name for name in read if name.endswith((".json", ".parquet", ".npy")))
 
     def make(self, draw: random.Random) -> Made:
-        name = "run.json" if draw.random() < 0.3 else draw.choice(self.names)
+        name = draw.choice(("run.json", "run.json", "lock", *["", ""] * 2)) or draw.choice(self.names)
         root = self.copied()
-        data = (root / name).read_bytes()
-        if name.endswith(".json"):
+        data = (root / name).read_bytes() if name != "lock" else json.dumps(LOCK).encode()
+        if name.endswith(".json") or name == "lock":
             new = changed_json(json.loads(data), draw)
         elif name.endswith(".parquet") and draw.random() < 0.7:
             new = changed_table(data, draw)
@@ -311,6 +313,7 @@ def changed_table(data: bytes, draw: random.Random) -> bytes:
 
 def look(root: Path) -> None:
     """What the commands read of a run that somebody else made."""
+    from shoal import lock
     from shoal.browse.evidence import evidence
     from shoal.browse.overview import cluster_list, run_facts
     from shoal.browse.site import OpenedRun
@@ -326,6 +329,7 @@ def look(root: Path) -> None:
     from shoal.summary import cluster_summary
 
     run = RunDir.open(root)
+    lock.writer(root / "lock")
     run.require("index", "embed", "neighbours", "cluster")
     ClusterConfig.from_json(run.read_state().get("asked"))
     long_csv(read_rows(run))

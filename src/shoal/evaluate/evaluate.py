@@ -103,8 +103,8 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
     confidence = labelled["confidence"].to_numpy()
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise RunError(
-            f"{run_dir.clusters}: column 'confidence' has rows without a number from 0 to 1; run the same shoal cluster "
-            "again"
+            f"{run_dir.clusters}: column 'confidence' has rows without a number from 0 to 1; run the same shoal "
+            "cluster again"
         )
     figures = agreement(
         names,
