@@ -10,17 +10,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shoal import atomic, foreign
-from shoal.embed.batches import EmbeddedBatch, Failure, FailureKind
+from shoal.embed.batches import EmbeddedBatch, Failure
 from shoal.embed.spec import EncoderSpec
 from shoal.embeddings import PART_ROWS, read_array
 from shoal.rundir import RunDir, digest_of
-from shoal.typed import Between, OneOf, unfit
+from shoal.typed import unfit
 
 MANIFEST_FORMAT = 1
 FOLDER = "embeddings"
@@ -166,7 +166,7 @@ class PartsWriter:
                 continue
             if told.encoder == self.encoder:
                 with foreign.telling_of(of_it):
-                    return _Found(file, dict(map(_outcome, told.rows)), is_earlier)
+                    return _Found(file, told.outcomes(), is_earlier)
         return _Found(self.run_dir.unfinished(values), {}, False)
 
 
@@ -175,23 +175,22 @@ class _Record:
     """Beside a part: its encoder and, of each image that was tried, id, content hash and, if it failed, how and why."""
 
     encoder: str
-    rows: tuple[tuple[Any, ...], ...]
+    rows: Any  # as many as there are images: `outcomes` looks at them
+
+    def outcomes(self) -> dict[int, Outcome]:
+        """Raises UnfitError if they are none."""
+        if not isinstance(self.rows, list):
+            raise unfit("rows", self.rows, "a list")
+        return dict(map(_outcome, self.rows))
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    id: Annotated[int, Between(0)]
-    sha256: str
-    kind: Annotated[str, OneOf(("read", "decode"))] = "read"
-    reason: str = ""
-
-
-def _outcome(row: tuple[Any, ...]) -> tuple[int, Outcome]:
-    """Raises UnfitError if the row is none."""
-    if len(row) not in (2, 4):
-        raise unfit("a row", list(row), "a list of 2 or 4")
-    read = foreign.READER.read(_Row, dict(zip(("id", "sha256", "kind", "reason"), row, strict=False)), "row")
-    return read.id, (read.sha256, Failure(cast(FailureKind, read.kind), read.reason) if len(row) == 4 else None)
+def _outcome(row: Any) -> tuple[int, Outcome]:
+    match row:
+        case [int(image), str(sha256)] if image >= 0:
+            return image, (sha256, None)
+        case [int(image), str(sha256), "read" | "decode" as kind, str(reason)] if image >= 0:
+            return image, (sha256, Failure(kind, reason))
+    raise unfit("a row", row, "id, content hash and, of a failure, how and why")
 
 
 def _file_names(number: int) -> tuple[str, str]:
