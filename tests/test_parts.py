@@ -22,7 +22,7 @@ def spec(**changes: object) -> EncoderSpec:
         "backbone": "b",
         "architecture": "a",
         "features": "default",
-        "weights_sha256": "0",
+        "weights_sha256": "0" * 64,
         "weights_source": "file",
         "licence": "unknown",
         "dim": DIM,

@@ -478,7 +478,7 @@ def test_every_parameter_of_an_encoder_is_in_a_part(name: str, tmp_path: Path) -
     size = 32 if trained else 160
     dim = int(model.dim) if trained else int(model.num_features)
     spec = EncoderSpec(
-        name, name, "default", "", "file", "unknown", dim, size, 1.0, "bicubic", "crop", (0.5,) * 3, (0.5,) * 3
+        name, name, "default", "0" * 64, "file", "unknown", dim, size, 1.0, "bicubic", "crop", (0.5,) * 3, (0.5,) * 3
     )
     parts = encoder_parts(spec, tmp_path / "w.safetensors")
     loose = sum(tensor.numel() for tensor in model.parameters(recurse=False))  # a ViT's class token and positions

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from shoal.errors import ConfigError
 from shoal.train import pretext, recipe, schedule
 from shoal.train.config import PretextConfig, ScheduleConfig, TrainConfig
+from shoal.typed import Between
 
 RECIPES = [
     "cpu-small",
@@ -172,3 +178,98 @@ def test_what_cannot_work_together_is_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             recipe.load("cpu-small", change.split())
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A number in a recipe: where it is, in a list where in it, and what it may be."""
+
+    path: str
+    place: int | None
+    default: Any
+    limit: Between
+
+    def change(self, text: str) -> str:
+        """What --set is given to put `text` there."""
+        if self.place is None:
+            return f"{self.path}={text}"
+        values = list(map(str, self.default or (0.5, 0.5, 0.5)))
+        values[self.place] = text
+        return f"{self.path}=[{', '.join(values)}]"
+
+
+def numbers(kind: Any = TrainConfig, path: str = "") -> Iterator[Number]:
+    """Every number that a recipe may hold."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            yield from numbers(hint, f"{path}{name}.")
+            continue
+        default = getattr(kind(), name)
+        inner = next(
+            (one for one in get_args(hint) if get_origin(one) is not None and type(None) in get_args(hint)), hint
+        )
+        parts = get_args(inner) if get_origin(inner) is tuple else (inner,)
+        for place, part in enumerate(parts):
+            limits = [one for one in get_args(part) if isinstance(one, Between)]
+            if limits or part in (int, float):
+                yield Number(f"{path}{name}", None if inner is part else place, default, *limits)
+
+
+NUMBERS = list(numbers())
+
+
+def test_every_number_of_a_recipe_has_its_range() -> None:
+    plain = [f"{number.path}" for number in NUMBERS if number.limit == Between()]
+    assert plain == []
+    assert len(NUMBERS) > 100
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: f"{number.path}-{number.place}")
+def test_no_number_of_a_recipe_is_nan_or_infinite_or_out_of_its_range(number: Number) -> None:
+    below = number.limit.least - 1 if math.isfinite(number.limit.least) else -(10**400)
+    for text in (".nan", ".inf", "-.inf", "nan", "1e999", f"{below:.0f}", "true", "'x'", str(10**400)):
+        with pytest.raises(ConfigError) as caught:
+            recipe.load("scan-imagenet", [number.change(text)])
+        assert number.path in str(caught.value), text
+        assert "\n" not in str(caught.value)
+
+
+@given(st.sampled_from(NUMBERS), st.one_of(st.floats(), st.integers(), st.sampled_from([0, -1, 0.0, -0.0, 1])))
+@example(next(number for number in NUMBERS if number.path == "pretext.temperature"), 0)
+@example(next(number for number in NUMBERS if number.path == "pretext.loop.batch"), -5)
+def test_what_a_recipe_takes_is_in_its_range(number: Number, value: float) -> None:
+    try:
+        config = recipe.load("cpu-small", [number.change(repr(value))])
+    except ConfigError:
+        return
+    found: Any = config
+    for name in number.path.split("."):
+        found = getattr(found, name)
+    found = found if number.place is None else found[number.place]
+    assert math.isfinite(found)
+    assert number.limit.takes(found)
+    assert found == value
+
+
+BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BOMB, "references (*name) and tags (!name) are not read"),
+        ("!!python/object/apply:os.system [ls]", "references (*name) and tags (!name) are not read"),
+        ("pretext: {epochs: 2001-99-99}", "cannot be read: month must be in 1..12"),
+        ("- " * 10_000, "nested too deeply"),
+        ("# " + "x" * 100_000, "over 32,768 bytes"),
+        ("[1, 2]", "holds list; expected keys with values"),
+        ("pretext: [1]", "pretext has value [1]; expected keys with values"),
+        ("pretext: {epochs: 1, views: {kind: simclr, shfit: 1}}", "pretext.views has unknown key 'shfit'"),
+    ],
+)
+def test_recipes_that_are_none_are_told(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        recipe.load(str(tmp_path / "r.yaml"))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -238,7 +238,7 @@ class ImageClusterer:
             return cls(device=device, verbose=verbose)._opened(place)
         run_dir = RunDir.open(place)
         run_dir.require("embed", "cluster")
-        asked = ClusterConfig.from_json(run_dir.read_state()["asked"]).to_json()
+        asked = ClusterConfig.from_json(run_dir.read_state().get("asked")).to_json()
         del asked["source"]
         return cls(**{**asked, "device": device}, verbose=verbose)._opened(place)
 

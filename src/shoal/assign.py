@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections.abc import Iterable, Iterator
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from shoal.cells import csv_line, guarded
 from shoal.corrections.model import CorrectedModel
 from shoal.errors import NoImagesError, RequestError
 from shoal.export.transfer import rename_into_place, write_new, writing_errors
@@ -107,21 +107,22 @@ def of_cluster(images: Iterable[AssignedImage], cluster: int) -> list[AssignedIm
 
 
 def write_csv(images: Iterable[AssignedImage], stream: TextIO) -> None:
-    """Write the images as CSV with the columns path, cluster, confidence, unknown, unsure, runner_up, name."""
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    """Write the images as CSV with the columns path, cluster, confidence, unknown, unsure, runner_up, name.
+
+    Texts are written as `shoal.cells` has it.
+    """
+    stream.write(csv_line(COLUMNS))
     for image in images:
-        writer.writerow(
-            [
-                image.path,
-                image.cluster,
-                f"{image.confidence:.6f}",
-                str(image.unknown).lower(),
-                str(image.unsure).lower(),
-                image.runner_up,
-                image.name or "",
-            ]
-        )
+        cells = [
+            guarded(image.path),
+            image.cluster,
+            f"{image.confidence:.6f}",
+            str(image.unknown).lower(),
+            str(image.unsure).lower(),
+            image.runner_up,
+            guarded(image.name or ""),
+        ]
+        stream.write(csv_line(cells))
 
 
 def check_target(target: Path) -> None:

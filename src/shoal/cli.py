@@ -260,7 +260,7 @@ def report(run: Path, show: bool, all_k: bool) -> None:
 
     run_dir = RunDir.open(run)
     run_dir.require("index", "embed", "neighbours", "cluster")
-    config = ClusterConfig.from_json(run_dir.read_state()["asked"])
+    config = ClusterConfig.from_json(run_dir.read_state().get("asked"))
     stages = [*pipeline.report_stages(again=True), *([pipeline.figures_stage()] if all_k else [])]
     run_dir = pipeline.run(config, run_dir, stages, TerminalProgress())
     page = run_dir.shown("report/index.html")
@@ -384,6 +384,9 @@ def browse(run: str, host: str, port: int, no_open: bool) -> None:
       shoal browse photos.shoal
       shoal browse photos.shoal --no-open --port 8000
     """
+    from contextlib import ExitStack
+
+    from shoal.browse.opening import shown
     from shoal.browse.server import serve
     from shoal.hub import model_place
     from shoal.progress import TerminalProgress
@@ -392,9 +395,10 @@ def browse(run: str, host: str, port: int, no_open: bool) -> None:
         click.echo(f"{run} is at {address}")
         click.echo("Ctrl-C ends it.")
         if not no_open:
-            click.launch(address)
+            until_its_end.enter_context(shown(address))
 
-    serve(model_place(run, TerminalProgress()), host, port, opened, lambda line: click.echo(line, err=True))
+    with ExitStack() as until_its_end:
+        serve(model_place(run, TerminalProgress()), host, port, opened, lambda line: click.echo(line, err=True))
 
 
 @shoal.command()

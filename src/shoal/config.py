@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shoal.errors import ConfigError
+from shoal.typed import Reader, UnfitError
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 FEATURES = ("default", "map", "logits", "probabilities", "best")
@@ -17,6 +18,7 @@ METRICS = ("cosine", "euclidean")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 RESIZES = ("crop", "squash")
 MOST_CLUSTERS = 1_000_000
+MOST_NUMBERS = 1 << 22  # clusters' numbers are below it, however often people merge and split
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +104,12 @@ class ClusterConfig:
         return {**dataclasses.asdict(self), "source": list(self.source)}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> ClusterConfig:
-        """Rebuild from `to_json`. Raises ConfigError on a key that this version does not know."""
-        known = {item.name for item in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ConfigError(f"config has unknown key {unknown[0]!r}; expected only {', '.join(sorted(known))}")
-        return cls(**{**values, "source": tuple(values["source"])})
+    def from_json(cls, values: Any) -> ClusterConfig:
+        """Rebuild from `to_json`. Raises ConfigError on a key or a value that this version does not know."""
+        try:
+            return Reader(whole="config").read(cls, values)
+        except UnfitError as error:
+            raise ConfigError(str(error)) from error
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

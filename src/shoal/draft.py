@@ -7,16 +7,15 @@ killed command goes on where it was. Nobody but the next writer reads it until `
 from __future__ import annotations
 
 import filecmp
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from shoal import atomic, disk, generations, lock, plain
+from shoal import atomic, disk, foreign, generations, lock, plain
 from shoal.errors import RunError, WorkError
-from shoal.generations import FOLDER, Generation
+from shoal.generations import FOLDER, FilePlaces, Generation, Number
 from shoal.rundir import RunDir, StageResult
 from shoal.runfiles import (
     CACHE,
@@ -286,7 +285,7 @@ def _open(root: Path, from_start: bool, spool: Spool) -> Draft:
         generations.show(root, generation)  # a kill may have come between
     left: dict[str, Any] = {}
     if from_start and _draft_json(root).is_file():
-        left = json.loads(_draft_json(root).read_bytes())
+        left = _read_left(root)
     state = {name: value for name, value in before.read_state().items() if name not in ("stages", "generation")}
     draft = Draft(
         root, before, left.get("folder") or generations.next_number(root), from_start, state, spool=spool, _left=left
@@ -312,7 +311,7 @@ class _Unfinished:
     root: Path
 
     def _now(self) -> Draft:
-        left = json.loads(_draft_json(self.root).read_bytes())
+        left = _read_left(self.root)
         return Draft(self.root, RunDir(self.root), left["folder"], False, {}, left["records"], left["files"])
 
     def path(self, name: str) -> Path:
@@ -338,8 +337,23 @@ class _Unfinished:
 
 
 def _unfinished_folder(root: Path) -> int | None:
+    return int(_read_left(root)["folder"]) if _draft_json(root).is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    folder: Number
+    records: dict[str, dict[str, Any]]
+    files: dict[str, FilePlaces]
+
+
+def _read_left(root: Path) -> dict[str, Any]:
+    """What a draft has come to: `draft.json`. Raises RunError if it is not readable."""
     path = _draft_json(root)
-    return int(json.loads(path.read_bytes())["folder"]) if path.is_file() else None
+    found: dict[str, Any] = foreign.parse_json(foreign.read_bytes(path), path)
+    with foreign.telling_of(path):
+        foreign.READER.read(_Left, found)
+    return found
 
 
 def _draft_json(root: Path) -> Path:

@@ -6,16 +6,19 @@ normalised) features as the backbone gives them; readers normalise.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from shoal import foreign
 from shoal.errors import RunError
 from shoal.runfiles import Folder
+from shoal.typed import Between, Like, OneOf
 
 PART_ROWS = 1024
 SUMMED = 8192  # columns, numpy's buffer
@@ -42,26 +45,30 @@ class EmbeddingStore:
             raise RunError(
                 f"{folder / 'manifest.json'} is not there: no finished embeddings; run the same shoal cluster again"
             )
-        return cls(
-            folder,
-            manifest["rows"],
-            manifest["dim"],
-            manifest["dtype"],
-            tuple(part["file"] for part in manifest["parts"]),
-        )
+        return cls(folder, manifest.rows, manifest.dim, manifest.dtype, tuple(part.file for part in manifest.parts))
 
     def part(self, number: int) -> npt.NDArray[Any]:
-        """One part as a read-only memory map, [rows of the part, dim]."""
-        mapped: npt.NDArray[Any] = np.load(self.folder / self.parts[number], mmap_mode="r")
-        return mapped
+        """One part as a read-only memory map, [rows of the part, dim]. Raises RunError if it is another array."""
+        start = number * PART_ROWS
+        return read_array(
+            self.folder / self.parts[number], (min(PART_ROWS, self.rows - start), self.dim), np.dtype(self.dtype)
+        )
 
     def read(self, ids: Ids, columns: slice = slice(None)) -> Float32:
-        """Rows of `ids`, in that order, as a new float32 array [len(ids), dim], or only some of its columns."""
+        """Rows of `ids`, in that order, as a new float32 array [len(ids), dim], or only some of its columns.
+
+        Raises:
+            RunError: a part is not there, is another array, or holds NaN or infinite values.
+        """
         out = np.empty((len(ids), len(range(self.dim)[columns])), dtype=np.float32)
         part_of = ids // PART_ROWS
         for number in np.unique(part_of):
             wanted = np.flatnonzero(part_of == number)
             out[wanted] = self.part(int(number))[ids[wanted] - number * PART_ROWS, columns]
+            if not np.isfinite(out[wanted]).all():  # no encoder's features are written so
+                raise RunError(
+                    f"{self.folder / self.parts[int(number)]} holds NaN or infinite values; expected numbers"
+                )
         return out
 
     def blocks(self, ids: Ids, size: int = 8192) -> Iterator[tuple[slice, Float32]]:
@@ -71,12 +78,51 @@ class EmbeddingStore:
             yield where, self.read(ids[where])
 
 
-def read_manifest(folder: Folder) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    file: Annotated[str, Like(re.compile(r"part-[0-9]{5,7}\.npy"), "part-NUMBER.npy")]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    rows: Annotated[int, Between(0, 1 << 40)]
+    dim: Annotated[int, Between(1, 1 << 24)]
+    dtype: Annotated[str, OneOf(("float16", "float32"))]
+    parts: tuple[_Part, ...]
+
+
+def read_manifest(folder: Folder) -> Manifest | None:
+    """What the embeddings in `folder` are; None while they are not finished. Raises RunError if it is not readable."""
     path = folder / "manifest.json"
-    if not path.is_file():
+    try:
+        manifest = foreign.read_json(path, Manifest)
+    except FileNotFoundError:
         return None
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if len(manifest.parts) != -(-manifest.rows // PART_ROWS):
+        raise RunError(f"{path}: parts has {len(manifest.parts):,} values; expected one for each {PART_ROWS:,} rows")
     return manifest
+
+
+def read_array(path: Path, shape: tuple[int | None, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """An array of a run as a read-only memory map; no pickle.
+
+    Args:
+        shape: that it has to have; None: any number.
+
+    Raises:
+        RunError: it is not there, cut off, or another array.
+    """
+    try:
+        found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header is read as Python text, which fails in many ways
+        raise RunError(f"{path} is not readable as an array: {' '.join(str(error).split())[:200]}") from error
+    fits = found.ndim == len(shape) and all(
+        wanted is None or wanted == size for wanted, size in zip(shape, found.shape, strict=True)
+    )
+    if not fits or found.dtype != dtype:
+        expected = f"{dtype} [{', '.join('n' if size is None else str(size) for size in shape)}]"
+        raise RunError(f"{path} holds {found.dtype} {list(found.shape)}; expected {expected}")
+    return found
 
 
 def normalise_rows(values: Float32) -> Float32:

@@ -12,18 +12,18 @@ nobody waiting: what it reads stays until it is done, for the writer removes onl
 from __future__ import annotations
 
 import errno
-import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from shoal import atomic
-from shoal.errors import RunError
+from shoal import atomic, foreign
+from shoal.typed import Between, Like, Most
 
 FOLDER: Final = "generations"
 SCRATCH: Final = "scratch"
@@ -31,6 +31,11 @@ OWN: Final = "own/"  # files that stages keep for themselves begin so, and have 
 UNLOCKED_SECONDS: Final = 3600.0  # how long a replaced generation stays where the file system knows no locks
 
 Places = Mapping[str, int]  # the generation in whose folder a file lies, by its name in the run
+Number = Annotated[int, Between(0, 999_999_999)]  # of a generation
+_PART: Final = r"(?!\.{1,2}(?:/|\Z))[^/\\:\0]+"
+FileName = Annotated[str, Most(4096), Like(re.compile(f"{_PART}(?:/{_PART})*"), "the name of a file of the run")]
+FilePlaces = dict[FileName, Number]
+Digest = Annotated[str, Like(re.compile("[0-9a-f]{1,64}"), "hexadecimal digits")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,20 @@ class Generation:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Generation:
-        return cls(values["number"], values["files"], values["kept"], values["log_lines"], values["refit_line"])
+    def from_json(cls, values: Any, name: object) -> Generation:
+        """Raises RunError, naming the file `name`: a name that leads out of the run, for one."""
+        with foreign.telling_of(f"{name} is not readable as what a run holds"):
+            read = foreign.READER.read(_Record, values)
+        return cls(read.number, read.files, read.kept, read.log_lines, read.refit_line)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    number: Number
+    files: dict[Annotated[str, Most(100)], FilePlaces]
+    kept: dict[Digest, FilePlaces]
+    log_lines: Annotated[int, Between(0)]
+    refit_line: str | None
 
 
 def stored(root: Path, name: str, number: int) -> Path:
@@ -98,14 +115,8 @@ def write(root: Path, generation: Generation, folder: int) -> None:
 
 def read(root: Path, number: int) -> Generation:
     """Raises RunError if its record cannot be read, FileNotFoundError if there is none (any more)."""
-    return _parsed(record_of(root, number), record_of(root, number).read_bytes())
-
-
-def _parsed(path: Path, data: bytes) -> Generation:
-    try:
-        return Generation.from_json(json.loads(data))
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is not readable as what a run holds: {error}") from error
+    path = record_of(root, number)
+    return Generation.from_json(foreign.parse_json(foreign.read_bytes(path), path), path)
 
 
 # -- readers -----------------------------------------------------------------------------------------------------
@@ -124,8 +135,7 @@ def hold(root: Path, number: int) -> tuple[Generation, int]:
         _lock(descriptor, exclusively=False)
         if not path.exists():  # removed between opening and locking
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            return _parsed(path, file.read()), descriptor
+        return read(root, number), descriptor
     except BaseException:
         os.close(descriptor)
         raise

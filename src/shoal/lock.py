@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -10,14 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import filelock
 import psutil
 
-from shoal import atomic
-from shoal.errors import RunLockedError
+from shoal import atomic, foreign
+from shoal.errors import RunError, RunLockedError
 from shoal.process import lives
+from shoal.typed import Between, Most, Printable
 
 GUARD_SECONDS: Final = 10.0
 UNFINISHED: Final = ".part"  # always the same name, for the guard is held: what a kill leaves is taken up again
@@ -27,9 +27,9 @@ UNFINISHED: Final = ".part"  # always the same name, for the guard is held: what
 class Owner:
     """A process, named so that no other process at another time or on another machine has the same name."""
 
-    host: str
+    host: Annotated[str, Most(1000), Printable()]  # an error names it
     boot: str
-    pid: int
+    pid: Annotated[int, Between(1, (1 << 31) - 1)]
     started: float  # seconds since the epoch
 
     @classmethod
@@ -112,8 +112,8 @@ def _acquire(path: Path, me: Owner) -> None:
 
 def _read_owner(path: Path) -> Owner | None:
     try:
-        return Owner(**json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):  # none, or not a lock of ours: nobody holds it
+        return foreign.read_json(path, Owner)
+    except (FileNotFoundError, RunError):  # none, or not a lock of ours: nobody holds it
         return None
 
 

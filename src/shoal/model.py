@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from shoal.embed.engines import Engine
 from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.newcomers import Newcomers, embed_items, embed_picture
 from shoal.embed.prepared import PreparedEncoder, prepare_saved
-from shoal.embed.spec import EncoderSpec
+from shoal.embed.spec import CONFIG, ModelConfig
 from shoal.embeddings import Float32
 from shoal.errors import RunError
 from shoal.hub import model_place
@@ -70,11 +69,7 @@ class Model:
 
 
 def _encoder(files: Folder, clusters: CorrectedModel, progress: Progress) -> PreparedEncoder:
-    try:
-        config = json.loads((files / "config.json").read_text(encoding="utf-8"))
-        spec = EncoderSpec.from_json(config["encoder"])
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{files / 'config.json'} tells no readable model: {error}") from error
+    spec = ModelConfig.read(files / CONFIG).encoder
     dim = len(clusters.model.space.mean)
     if dim != spec.dim:  # of a run of before generations that was killed when half new
         raise RunError(
@@ -86,7 +81,7 @@ def _encoder(files: Folder, clusters: CorrectedModel, progress: Progress) -> Pre
 
 def is_model_folder(folder: Path) -> bool:
     """True if this is a run's `model/`, a copy of one, or a publication."""
-    return read_whole(folder, lambda files: all((files / name).is_file() for name in (ENCODER_WEIGHTS, "config.json")))
+    return read_whole(folder, lambda files: all((files / name).is_file() for name in (ENCODER_WEIGHTS, CONFIG)))
 
 
 def _opened(folder: Path) -> Path | RunDir:

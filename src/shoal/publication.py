@@ -8,16 +8,17 @@ names looks for each file in it first. Then the files follow to where other prog
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
-from shoal import atomic
+from shoal import atomic, foreign
+from shoal.errors import RunError
 from shoal.rundir import digest_file
 from shoal.runfiles import Folder
+from shoal.typed import Like, Most, OneOf, UnfitError
 
 MANIFEST: Final = "publication.json"
 STAGING: Final = ".shoal-publishing-"
@@ -40,24 +41,31 @@ class Manifest:
     def read(cls, path: Path) -> Manifest | None:
         """None if there is none, or none of ours."""
         try:
-            return cls.parse(path.read_bytes())
-        except OSError:
+            return cls.parse(foreign.read_bytes(path))
+        except (OSError, RunError):
             return None
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest | None:
         """None if it is none of ours."""
         try:
-            found: dict[str, Any] = json.loads(data)
-            files = {str(name): str(digest) for name, digest in found["files"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            found = foreign.READER.read(_Written, foreign.parse_json(data, MANIFEST))
+        except (RunError, UnfitError):
             return None
-        is_ours = found.get("published_by") == "shoal" and all(map(_is_file_name, files))
-        return cls(files) if is_ours else None
+        return cls(found.files) if all(map(_is_file_name, found.files)) else None
 
     def write(self, folder: Path) -> None:
         value = {"format_version": FORMAT_VERSION, "published_by": "shoal", "files": self.files}
         atomic.write_json(folder / MANIFEST, value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    published_by: Annotated[str, OneOf(("shoal",))]
+    files: Annotated[
+        dict[Annotated[str, Most(255)], Annotated[str, Like(re.compile("[0-9a-f]{64}"), "64 hexadecimal digits")]],
+        Most(1000),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +135,8 @@ def _state(folder: Path) -> tuple[bytes | None, list[str]]:
 
 def _manifest(folder: Path) -> bytes | None:
     try:
-        return (folder / MANIFEST).read_bytes()
-    except OSError:
+        return foreign.read_bytes(folder / MANIFEST)
+    except (OSError, RunError):
         return None
 
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shoal import atomic
+from shoal import atomic, foreign
+from shoal.errors import RunError
 
 OK: Final = "ok"
 SKIPPED: Final = "skipped"
@@ -45,6 +46,18 @@ CLUSTERS: Final = pa.schema(
     ]
 )
 MAP: Final = pa.schema([("id", pa.int64()), ("x", pa.float32()), ("y", pa.float32())])
+MOST_ROWS: Final = 1 << 28
+_SCHEMAS: Final = {  # by the names of files
+    "images.parquet": IMAGES,
+    "listing.parquet": IMAGES,
+    "labels.parquet": LABELS,
+    "clusters.parquet": CLUSTERS,
+    "map.parquet": MAP,
+    "choose_k.parquet": pa.schema([("k", pa.int32())]),
+    "levels.parquet": pa.schema([("id", pa.int64()), ("coarse", pa.int32()), ("fine", pa.int32())]),
+    "sweep.parquet": pa.schema([("id", pa.int64())]),
+}
+_NEEDED: Final = frozenset(("id", "path", "uri", "status", "cluster", "coarse", "fine", "k"))
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -64,4 +77,36 @@ def digest_of_images(images: pa.Table) -> str:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    return pq.read_table(path, columns=columns, memory_map=False)
+    """A Parquet file, or some of its columns.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RunError: it is not readable, or a column that is known here is missing, of another type, or has no value where
+            each row needs one.
+    """
+    try:
+        with foreign.plain_file(path) as file, pq.ParquetFile(file, memory_map=False) as parquet:
+            if parquet.metadata.num_rows > MOST_ROWS:
+                raise RunError(f"{path} has {parquet.metadata.num_rows:,} rows; expected at most {MOST_ROWS:,}")
+            missing = sorted(set(columns or ()) - set(parquet.schema_arrow.names))
+            if missing:
+                raise RunError(f"{path} has no column {missing[0]!r}; expected {', '.join(columns or ())}")
+            table = parquet.read(columns=columns)
+            table.validate(full=True)  # texts that are none, for one
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise RunError(f"{path} is not readable as a table: {' '.join(str(error).split())[:200]}") from error
+    for field in _SCHEMAS.get(path.name, ()):
+        if field.name in table.column_names:
+            _check_column(path, field, table[field.name])
+        elif columns is None:
+            raise RunError(f"{path} has no column {field.name!r}")
+    return table
+
+
+def _check_column(path: Path, field: pa.Field, column: pa.ChunkedArray) -> None:
+    if column.type != field.type:
+        raise RunError(f"{path}: column {field.name!r} is of type {column.type}; expected {field.type}")
+    if field.name in _NEEDED and column.null_count:
+        raise RunError(f"{path}: column {field.name!r} has {column.null_count:,} rows without a value; expected none")

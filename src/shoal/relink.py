@@ -97,7 +97,7 @@ def relink(root: Path, spec: Sequence[str], progress: Progress) -> tuple[Relinke
         _compare(source, chosen, progress)
         _write(draft, items)
         draft.state["source"] = place_of(root, source)
-        draft.state["asked"] = {**draft.state["asked"], "source": absolute(spec)}
+        draft.state["asked"] = {**draft.state.get("asked", {}), "source": absolute(spec)}
         draft.commit()
     return Relinked(len(wanted), len(found), len(chosen)), source
 

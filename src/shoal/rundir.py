@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -250,7 +251,11 @@ class RunDir:
 
     def read_images(self, columns: list[str] | None = None) -> pa.Table:
         """images.parquet; before anything was embedded, the listing. URIs lead to where the source is now."""
-        return self._where_it_is(records.read_table(self.images if self.images.is_file() else self.listing, columns))
+        path = self.images if self.images.is_file() else self.listing
+        table = records.read_table(path, columns)
+        if "id" in table.column_names and not np.array_equal(table["id"].to_numpy(), np.arange(table.num_rows)):
+            raise RunError(f"{path}: column 'id' does not count the images from 0 up")
+        return self._where_it_is(table)
 
     def read_listing(self, columns: list[str] | None = None) -> pa.Table:
         """The index stage's own table, in the columns of images.parquet."""
@@ -269,7 +274,7 @@ class RunDir:
         """The URI of the source's folder as it was, and as it is beside a run that was moved together with it."""
         source = self.read_state().get("source", {})
         folder, beside = source.get("folder"), source.get("beside")
-        if folder is None or beside is None or Path(folder).exists():
+        if folder is None or beside is None or not Path(folder).is_absolute() or Path(folder).exists():
             return None
         now = Path(os.path.normpath(self.root.absolute() / beside))
         return (Path(folder).as_uri(), now.as_uri()) if now.exists() else None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
-from shoal import atomic, generations
+from shoal import atomic, foreign, generations
 from shoal.errors import RunError
-from shoal.generations import Generation
+from shoal.generations import Generation, Number
+from shoal.typed import Between, Most
 
 FORMAT_VERSION: Final = 2  # 1: no generations, all files at the root
 RUN_JSON: Final = "run.json"
@@ -22,6 +22,68 @@ CACHE: Final = "cache"  # may be deleted at any time
 LISTING: Final = "own/listing.parquet"  # the index stage's own table, which images.parquet is made from
 LABELS: Final = "labels.parquet"
 KNN: Final = "report/knn.jsonl"  # how an encoder's neighbours tell labels, while it is trained
+
+
+Words = Annotated[str, Most(1 << 16)]
+Share = Annotated[float, Between(0, 1)]
+Count = Annotated[int, Between(0)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What stages say of what they did, as far as anything reads it again; a stage has some of these."""
+
+    images: Count = 0
+    k: Count = 0
+    n_unsure: Count = 0
+    dim: Count = 0
+    recall: Share = 1.0
+    silhouette: Annotated[float, Between(-1, 1)] | None = None
+    sizes: tuple[Count, ...] = ()
+    sentence: Words = ""
+    why_method: Words = ""
+    method: Words = ""
+    metric: Words = ""
+    backbone: Words = ""
+    licence: Words = ""
+    weights_source: Words = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    state: Words = ""
+    key: Words = ""
+    digest: Words = ""
+    inputs: dict[Words, Words] = field(default_factory=dict)
+    parts: dict[Words, Words] = field(default_factory=dict)
+    facts: _Facts = field(default_factory=_Facts)
+    seconds: Annotated[float, Between(0)] = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    name: Words = ""
+    identity: Words = ""
+    folder: Words | None = None
+    beside: Words | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    format_version: Count
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """run.json, as far as anything reads it again: what it tells besides is not acted on."""
+
+    format_version: Count
+    stages: dict[Words, _Stage]
+    generation: Number | None = None
+    seed: Count = 0
+    asked: dict[Words, Any] = field(default_factory=dict)  # `ClusterConfig.from_json` looks at it
+    source: _Source = field(default_factory=_Source)
+    versions: dict[Words, Words] = field(default_factory=dict)
 
 
 def log_of(phase: str) -> str:
@@ -167,19 +229,20 @@ def read_run_json(root: Path) -> dict[str, Any]:
         RunError: it cannot be read, or is of a newer version.
     """
     path = root / RUN_JSON
-    if not path.is_file():
-        return {"format_version": FORMAT_VERSION, "stages": {}}
     try:
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = int(state["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is not readable as a run's state: {error}") from error
-    if version > FORMAT_VERSION:
-        raise RunError(
-            f"{root} has format_version {version}; this Shoal {metadata.version('shoal')} reads up to "
-            f"{FORMAT_VERSION}: upgrade Shoal to open it"
-        )
-    return state
+        state = foreign.parse_json(foreign.read_bytes(path), path)
+    except FileNotFoundError:
+        return {"format_version": FORMAT_VERSION, "stages": {}}
+    with foreign.telling_of(f"{path} is not readable as a run's state"):
+        version = foreign.READER.read(_Version, state).format_version
+        if version > FORMAT_VERSION:  # whatever else such a one holds
+            raise RunError(
+                f"{root} has format_version {version}; this Shoal {metadata.version('shoal')} reads up to "
+                f"{FORMAT_VERSION}: upgrade Shoal to open it"
+            )
+        foreign.READER.read(_State, state)
+    found: dict[str, Any] = state
+    return found
 
 
 def write_run_json(root: Path, state: dict[str, Any]) -> None:

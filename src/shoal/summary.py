@@ -14,13 +14,14 @@ from shoal.rundir import RunDir
 def cluster_summary(run_dir: RunDir) -> str:
     """A few lines: how many clusters and why, what was skipped or left out and why, where everything lies."""
     stages = run_dir.read_state()["stages"]
-    embed, found = (stages[name]["facts"] for name in ("embed", "cluster"))
+    embed, found, mined = (stages.get(name, {}).get("facts", {}) for name in ("embed", "cluster", "neighbours"))
+    k = found.get("k", 0)
     statuses = run_dir.read_images(["status", "reason"]).to_pylist()
     lines = [
-        f"{embed['images']:,} images in {found['k']:,} cluster{'s' * (found['k'] != 1)}, "
-        f"{found['n_unsure']:,} images unsure.",
-        found["sentence"],
-        *_recall(stages["neighbours"]["facts"]["recall"]),
+        f"{embed.get('images', 0):,} images in {k:,} cluster{'s' * (k != 1)}, "
+        f"{found.get('n_unsure', 0):,} images unsure.",
+        found.get("sentence", ""),
+        *_recall(mined.get("recall", 1.0)),
         *_edits(run_dir),
         *_skipped(statuses),
         *_left_out(stages),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +12,9 @@ from shoal.browse import answers
 from shoal.browse.labels import Labels
 from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, COARSE, FINE, Rows, Snapshot
+from shoal.cluster.model import ClusterFacts
 from shoal.corrections.log import in_force
+from shoal.embed.spec import ModelConfig
 from shoal.publication import read_whole
 from shoal.runfiles import Folder
 
@@ -103,17 +104,16 @@ def _card(
 
 
 def _model_facts(site: Site) -> dict[str, Any]:
-    def read(files: Folder) -> tuple[Any, Any, float]:
+    def read(files: Folder) -> tuple[ModelConfig, ClusterFacts, float]:
         clusters = files / "clusters.json"
-        config = json.loads((files / "config.json").read_text(encoding="utf-8"))
-        return config, json.loads(clusters.read_text(encoding="utf-8")), clusters.stat().st_mtime
+        return ModelConfig.read(files / "config.json"), ClusterFacts.read(clusters), clusters.stat().st_mtime
 
     config, clusters, created = read_whole(site.folder, read)
     return {
-        "name": config.get("name") or site.folder.absolute().name,
+        "name": config.name or site.folder.absolute().name,
         "kind": "model",
-        "clusters": clusters["clusters"],
-        "backbone": config["encoder"].get("backbone", ""),
+        "clusters": clusters.clusters,
+        "backbone": config.encoder.backbone,
         "created": _when(created),
     }
 

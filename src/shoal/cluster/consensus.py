@@ -46,14 +46,20 @@ class Consensus:
 
     def tensors(self) -> dict[str, Float32]:
         """What `of_tensors` makes it again from."""
-        return {f"consensus.{name}": np.ascontiguousarray(getattr(self, name)) for name in FIELDS}
+        arrays = (np.ascontiguousarray(getattr(self, name)) for name in FIELDS)
+        return dict(zip(self.names(), arrays, strict=True))
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """Of those tensors."""
+        return tuple(f"consensus.{name}" for name in FIELDS)
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Float32]) -> Consensus | None:
         """The consensus saved among `tensors`, or None if there is none."""
-        if f"consensus.{FIELDS[0]}" not in tensors:
+        if cls.names()[0] not in tensors:
             return None
-        return cls(*(tensors[f"consensus.{name}"] for name in FIELDS))
+        return cls(*(tensors[name] for name in cls.names()))
 
 
 def consensus_of(heads: Heads, points: Float32) -> Consensus:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from shoal import atomic
+from shoal import atomic, foreign
 from shoal.cluster import kmeans, stability
 from shoal.cluster.consensus import Consensus
 from shoal.cluster.kmeans import COSINE, Clustering, Labels
 from shoal.cluster.space import ClusterSpace
+from shoal.config import METRICS, MOST_NUMBERS
 from shoal.embeddings import Float32
 from shoal.errors import RunError
+from shoal.foreign import INTEGERS, Tensors
 from shoal.runfiles import Folder
+from shoal.typed import Between, OneOf
 
 FORMAT_VERSION = 1
 NAMES = "names.json"  # of clusters, as people gave them
@@ -125,21 +127,90 @@ class ClusterModel:
 
     @classmethod
     def load(cls, folder: Folder) -> ClusterModel:
-        """Raises RunError if the folder holds no readable clusters."""
+        """The clusters of a model folder, without the numbers and names that people gave them.
+
+        Raises:
+            RunError: there are none, or a value or a shape that no clusters have.
+        """
+        return read_clusters(folder)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """A model's clusters.json."""
+
+    format_version: Annotated[int, Between(0)]
+    metric: Annotated[str, OneOf(METRICS)]
+    clusters: Annotated[int, Between(1, MOST_NUMBERS)]
+    concentration: Annotated[float, Between(0, NO_LIMIT)]
+    most_outside: Annotated[float, Between(0, NO_LIMIT)] = NO_LIMIT  # models of before 2026-11-24 have none
+
+    @classmethod
+    def read(cls, path: Path) -> ClusterFacts:
+        """Raises RunError if there are none, or none that this version reads."""
         try:
-            facts = json.loads((folder / "clusters.json").read_text(encoding="utf-8"))
-            tensors = load_file(folder / "clusters.safetensors")
-            space = ClusterSpace(
-                facts["metric"],
-                tensors["mean"],
-                tensors.get("basis"),
-                tensors.get("scales"),
-                Consensus.of_tensors(tensors),
+            facts = foreign.read_json(path, cls)
+        except FileNotFoundError as error:
+            raise RunError(f"{path} is not there: this model has no clusters") from error
+        if facts.format_version > FORMAT_VERSION:
+            raise RunError(
+                f"{path}: format_version has value {facts.format_version}; expected at most {FORMAT_VERSION}: "
+                "upgrade Shoal to open it"
             )
-            limit = facts.get("most_outside", NO_LIMIT)  # models of before 2026-11-24 have none
-            return cls(space, tensors["centroids"], facts["concentration"], tensors["least_closeness"], limit)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise RunError(f"{folder / 'clusters.json'} tells no readable clusters: {error}") from error
+        return facts
+
+
+def read_clusters(folder: Folder) -> tuple[ClusterModel, Labels]:
+    """A model folder's clusters, and the cluster [K] of each centroid. Shapes are checked before anything is read.
+
+    Raises:
+        RunError: there are none, or a value or a shape that no clusters have.
+    """
+    facts = ClusterFacts.read(folder / "clusters.json")
+    file = Tensors.of(folder / "clusters.safetensors")
+    (d,) = file.shape("mean", (None,))
+    dims = _dims(file, d, facts.metric)
+    count, _ = file.shape("centroids", (None, dims))
+    file.shape("least_closeness", (count,))
+    tensors = file.read("mean", "basis", "scales", "centroids", "least_closeness", *Consensus.names())
+    space = ClusterSpace(
+        facts.metric, tensors["mean"], tensors.get("basis"), tensors.get("scales"), Consensus.of_tensors(tensors)
+    )
+    model = ClusterModel(
+        space, tensors["centroids"], facts.concentration, tensors["least_closeness"], facts.most_outside
+    )
+    return model, _numbers(file, count)
+
+
+def _dims(file: Tensors, d: int, metric: str) -> int:
+    """Dimensions of the points that a space of `d` features makes, by the shapes of its tensors."""
+    if "basis" not in file.found:
+        if metric == COSINE and "scales" in file.found:
+            file.shape("basis", (d, None))
+        return d
+    _, inner = file.shape("basis", (d, None))
+    file.shape("scales", (inner,))
+    weights, bias, scale, centre, directions = Consensus.names()
+    if weights not in file.found:
+        return inner
+    _, heads, k = file.shape(weights, (inner, None, None))
+    file.shape(bias, (heads, k))
+    file.shape(scale, (heads * k,))
+    file.shape(centre, (heads * k,))
+    return file.shape(directions, (heads * k, None))[1]
+
+
+def _numbers(file: Tensors, count: int) -> Labels:
+    if "numbers" not in file.found:
+        return np.arange(count, dtype=np.int32)
+    file.shape("numbers", (count,), INTEGERS)
+    numbers = file.read("numbers")["numbers"]
+    if not 0 <= numbers.min() <= numbers.max() < MOST_NUMBERS:
+        raise RunError(
+            f"{file.path}: tensor 'numbers' goes from {numbers.min()} to {numbers.max()}; expected numbers of "
+            f"clusters, from 0 to {MOST_NUMBERS - 1:,}"
+        )
+    return numbers.astype(np.int32)
 
 
 def fit_model(

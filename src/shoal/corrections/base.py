@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from shoal import records
+from shoal.config import MOST_NUMBERS
 from shoal.errors import RunError
 from shoal.rundir import RunDir
 from shoal.runfiles import Folder, Within
@@ -83,6 +84,15 @@ def _read(run_dir: RunDir, clusters: Path, model: Folder, levels: Path) -> Base:
     table = records.read_table(clusters, columns).sort_by("id")
     ids = table["id"].to_numpy().astype(np.int64)
     cluster = table["cluster"].to_numpy().astype(np.int32)
+    runner_up = pc.fill_null(table["runner_up"], -1).to_numpy().astype(np.int32)
+    for name, numbers, least in (("cluster", cluster, 0), ("runner_up", runner_up, -1)):
+        if len(numbers) and not least <= numbers.min() <= numbers.max() < MOST_NUMBERS:
+            raise RunError(
+                f"{clusters}: column {name!r} goes from {numbers.min()} to {numbers.max()}; expected numbers of "
+                f"clusters, from {least} to {MOST_NUMBERS - 1:,}"
+            )
+    if len(np.unique(ids)) != len(ids):
+        raise RunError(f"{clusters}: column 'id' has a number twice; expected a row an image")
     return Base(
         ids=ids,
         original=_originals(run_dir, ids),
@@ -90,7 +100,7 @@ def _read(run_dir: RunDir, clusters: Path, model: Folder, levels: Path) -> Base:
         confidence=table["confidence"].to_numpy().astype(np.float32),
         unsure=pc.fill_null(table["unsure"], False).to_numpy(),
         silhouette=table["silhouette"].to_numpy().astype(np.float32),
-        runner_up=pc.fill_null(table["runner_up"], -1).to_numpy().astype(np.int32),
+        runner_up=runner_up,
         digest=clustering_digest(ids, cluster),
         model=model,
         levels=levels,

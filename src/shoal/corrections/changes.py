@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 
 from shoal.corrections.base import Int64
 from shoal.corrections.corrected import Corrected
-from shoal.corrections.edit import MERGE, MOVE, NOISE, REDO, REFIT, RENAME, SPLIT, UNDO, Edit, Reference, now
+from shoal.corrections.edit import (
+    LONGEST_NAME,
+    MERGE,
+    MOVE,
+    NOISE,
+    REDO,
+    REFIT,
+    RENAME,
+    SPLIT,
+    UNDO,
+    Edit,
+    Reference,
+    now,
+)
 from shoal.corrections.log import in_force
 from shoal.errors import RequestError
-
-LONGEST_NAME: Final = 200
 
 
 class StaleError(RequestError):

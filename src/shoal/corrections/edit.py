@@ -7,12 +7,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 
+from shoal import foreign
+from shoal.config import MOST_NUMBERS
 from shoal.corrections.base import Int64
 from shoal.errors import RunError
+from shoal.typed import Between, Most, Printable
 
 RENAME: Final = "rename"
 MERGE: Final = "merge"
@@ -24,7 +27,15 @@ UNDO: Final = "undo"
 REDO: Final = "redo"
 OPERATIONS: Final = (RENAME, MERGE, SPLIT, MOVE, NOISE, REFIT, UNDO, REDO)
 
+LONGEST_NAME: Final = 200  # characters
+MOST_IDS: Final = 1 << 24  # in one list: more images than one edit was ever about
 SAMPLE: Final = 1000  # images by which a cluster is known again; of larger ones this many, evenly taken
+
+Number = Annotated[int, Between(0, MOST_NUMBERS - 1)]  # of a cluster
+Name = Annotated[str, Most(LONGEST_NAME), Printable()]
+Names = Annotated[dict[Number, Name], Most(MOST_NUMBERS)]
+Words = Annotated[str, Most(1000)]
+Ranges = Annotated[str, Most(1 << 28)]  # `ids_of` looks at it
 
 _NUMBER = "[0-9]{1,18}"  # what int64 holds
 _RANGES = re.compile(f"(?:{_NUMBER}(?:-{_NUMBER})?(?:,{_NUMBER}(?:-{_NUMBER})?)*)?")
@@ -75,17 +86,6 @@ class Refitted:
             "numbers": {str(old): new for old, new in self.numbers.items()},
             "conflicts": {str(line): reason for line, reason in self.conflicts.items()},
         }
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Refitted:
-        return cls(
-            to=str(values["to"]),
-            names={int(cluster): str(name) for cluster, name in values["names"].items()},
-            noise=None if values["noise"] is None else int(values["noise"]),
-            pinned=ids_of(values["pinned"]),
-            numbers={int(old): int(new) for old, new in values["numbers"].items()},
-            conflicts={int(line): str(reason) for line, reason in values.get("conflicts", {}).items()},
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,31 +138,97 @@ class Edit:
     @classmethod
     def from_line(cls, line: bytes, number: int) -> Edit:
         """Read line `number` (from 1). Raises RunError if it is not as this version writes them."""
-        try:
-            values = json.loads(line)
-            if values["op"] not in OPERATIONS:
-                raise RunError(
-                    f"edits.jsonl, line {number}: op has value {values['op']!r}; this Shoal knows "
-                    f"{', '.join(OPERATIONS)}: upgrade Shoal to open it"
-                )
-            return cls(
-                n=number,
-                op=values["op"],
-                base=str(values["base"]),
-                time=str(values["time"]),
-                clusters=tuple(
-                    Reference(int(item["cluster"]), int(item["size"]), ids_of(item["ids"]))
-                    for item in values.get("clusters", ())
-                ),
-                ids=ids_of(values.get("ids", "")),
-                parts=tuple(ids_of(part) for part in values.get("parts", ())),
-                new=tuple(int(cluster) for cluster in values.get("new", ())),
-                name=values.get("name"),
-                of=values.get("of"),
-                refitted=Refitted.from_json(values["refit"]) if "refit" in values else None,
+        where = f"edits.jsonl, line {number}"
+        values = foreign.parse_json(line, where)
+        with foreign.telling_of(f"{where} is not readable as an edit"):
+            written = foreign.READER.read(_Line, values)
+        if written.op not in OPERATIONS:
+            raise RunError(
+                f"{where}: op has value {written.op!r}; this Shoal knows {', '.join(OPERATIONS)}: upgrade Shoal to "
+                "open it"
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"edits.jsonl, line {number} is not readable as an edit: {error}") from error
+        try:
+            edit = written.edit(number)
+        except ValueError as error:
+            raise RunError(f"{where} is not readable as an edit: {error}") from error
+        lacks = edit.lacks()
+        if lacks is not None:
+            raise RunError(f"{where} is not readable as an edit: {edit.op} expects {lacks}")
+        return edit
+
+    def lacks(self) -> str | None:
+        """What an operation of this kind needs and this one has not; None if it has all."""
+        count, new = len(self.clusters), len(self.new)
+        is_whole, needs = {
+            RENAME: (count == 1, "one cluster"),
+            MERGE: (count > 1, "at least two clusters"),
+            SPLIT: (count == 1 and len(self.parts) - 1 == new > 0, "one cluster, its parts, a number for each but one"),
+            MOVE: (count + new == 1 and len(self.ids) > 0, "images, and one cluster or the number of a new one"),
+            NOISE: (new <= 1 and len(self.ids) > 0, "images, and at most one number of a new cluster"),
+            REFIT: (self.refitted is not None, "what the refit did"),
+        }.get(self.op, (True, ""))
+        return None if is_whole else needs
+
+    @property
+    def named_ids(self) -> int:
+        """How many ids it holds in memory."""
+        lists = [self.ids, *self.parts, *(reference.ids for reference in self.clusters)]
+        return sum(map(len, lists)) + (0 if self.refitted is None else len(self.refitted.pinned))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    cluster: Number
+    size: Annotated[int, Between(1)]
+    ids: Ranges
+
+    def reference(self) -> Reference:
+        return Reference(self.cluster, self.size, ids_of(self.ids))
+
+
+@dataclass(frozen=True, slots=True)
+class _Refitted:
+    to: Words
+    names: Names
+    noise: Number | None
+    pinned: Ranges
+    numbers: dict[Number, Number]
+    conflicts: dict[Annotated[int, Between(1)], Words] = field(default_factory=dict)
+
+    def refitted(self) -> Refitted:
+        return Refitted(self.to, self.names, self.noise, ids_of(self.pinned), self.numbers, self.conflicts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """An edit as its line has it, where ids are written as ranges."""
+
+    op: Words
+    base: Words
+    time: Words
+    clusters: tuple[_Reference, ...] = ()
+    ids: Ranges = ""
+    parts: tuple[Ranges, ...] = ()
+    new: tuple[Number, ...] = ()
+    name: Name | None = None
+    of: Annotated[int, Between(1)] | None = None
+    refit: _Refitted | None = None
+
+    def edit(self, number: int) -> Edit:
+        """Raises ValueError if a list of ids is none."""
+        return Edit(
+            n=number,
+            op=self.op,
+            base=self.base,
+            time=self.time,
+            clusters=tuple(reference.reference() for reference in self.clusters),
+            ids=ids_of(self.ids),
+            parts=tuple(map(ids_of, self.parts)),
+            new=self.new,
+            name=self.name,
+            of=self.of,
+            refitted=None if self.refit is None else self.refit.refitted(),
+        )
 
 
 def now() -> str:
@@ -181,7 +247,7 @@ def ranges_of(ids: Int64 | Sequence[int]) -> str:
 
 
 def ids_of(ranges: str) -> Int64:
-    """The inverse of `ranges_of`, rising. Raises ValueError if the text is no list of ranges."""
+    """The inverse of `ranges_of`, rising. Raises ValueError if the text is no list of ranges, or too long."""
     if not _RANGES.fullmatch(ranges):
         raise ValueError(f"{ranges[:60]!r} is no list of ids like 3,5-9")
     if not ranges:
@@ -191,8 +257,11 @@ def ids_of(ranges: str) -> Int64:
     begins = marks[(marks == ord(",")) | (marks == ord("-"))] == ord(",")  # does the number after a mark begin a range?
     firsts, lasts = numbers[np.r_[True, begins]], numbers[np.r_[begins, True]]
     lengths = lasts - firsts + 1
-    if (lengths < 1).any() or lengths.sum() > 1 << 31:
-        raise ValueError(f"{ranges[:60]!r} has a range that runs backwards, or too many ids")
+    # One by one, since a sum of such numbers could run over.
+    if (lengths < 1).any() or (lengths > MOST_IDS).any() or lengths.sum() > MOST_IDS:
+        raise ValueError(
+            f"{ranges[:60]!r} has a range that runs backwards, or more ids than {MOST_IDS:,}; expected 3,5-9"
+        )
     starts = np.repeat(firsts - np.r_[0, np.cumsum(lengths)[:-1]], lengths)
     ids = starts + np.arange(int(lengths.sum()), dtype=np.int64)
     return ids if (np.diff(ids) > 0).all() else np.unique(ids)

@@ -19,10 +19,11 @@ import filelock
 
 from shoal import disk
 from shoal.corrections.edit import REDO, REFIT, UNDO, Edit
-from shoal.errors import RunLockedError
+from shoal.errors import RunError, RunLockedError
 from shoal.rundir import RunDir
 
 LOCK_SECONDS: Final = 10.0
+MOST_IDS_IN_ALL: Final = 1 << 26  # 512 MB: a log of a few hundred bytes could name more than memory holds
 
 Stamp = tuple[int, int, int]
 
@@ -92,6 +93,7 @@ class Log:
 
     def _forget(self) -> None:
         self._edits: list[Edit] = []
+        self._ids = 0  # how many ids those hold
         self._size = 0  # bytes of those lines
         self._digest = hashlib.blake2b()  # of those bytes
         self._stamp: Stamp | None = None  # of the file when it was read
@@ -142,8 +144,15 @@ class Log:
         """Parse whole lines that come after those known. If one is not readable, none counts as known."""
         whole = data[: data.rfind(b"\n") + 1]
         first = len(self._edits) + 1
-        edits = [Edit.from_line(line, number) for number, line in enumerate(whole.split(b"\n")[:-1], first)]
+        edits, ids = [], self._ids
+        for number, line in enumerate(whole.split(b"\n")[:-1], first):
+            edit = Edit.from_line(line, number)
+            ids += edit.named_ids
+            if ids > MOST_IDS_IN_ALL:
+                raise RunError(f"edits.jsonl, line {number}: the edits so far name over {MOST_IDS_IN_ALL:,} images")
+            edits.append(edit)
         self._edits += edits
+        self._ids = ids
         self._size += len(whole)
         self._digest.update(whole)
 

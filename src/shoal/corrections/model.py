@@ -7,20 +7,19 @@ nothing new is taken for noise.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
 
+from shoal import foreign
 from shoal.cluster import kmeans
 from shoal.cluster.kmeans import COSINE, Labels
-from shoal.cluster.model import KNOWN_SHARE, NAMES, UNSURE_BELOW, Assignment, ClusterModel, closeness_of
+from shoal.cluster.model import KNOWN_SHARE, NAMES, UNSURE_BELOW, Assignment, ClusterModel, closeness_of, read_clusters
 from shoal.cluster.space import points_of
 from shoal.corrections.corrected import NONE, Corrected
+from shoal.corrections.edit import Names
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
-from shoal.errors import RunError
 from shoal.rundir import RunDir
 from shoal.runfiles import Folder
 
@@ -92,13 +91,8 @@ def load_model(folder: Folder) -> CorrectedModel:
     Raises:
         RunError: there are none that can be read.
     """
-    model = ClusterModel.load(folder)
-    try:
-        with safe_open(folder / "clusters.safetensors", "numpy") as file:
-            numbers = file.get_tensor("numbers") if "numbers" in set(file.keys()) else np.arange(len(model.centroids))
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{folder / 'clusters.safetensors'} holds no readable clusters: {error}") from error
-    return CorrectedModel(model, numbers.astype(np.int32), _read_names(folder))
+    model, numbers = read_clusters(folder)
+    return CorrectedModel(model, numbers, _read_names(folder))
 
 
 def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
@@ -126,13 +120,11 @@ def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
 
 
 def _read_names(folder: Folder) -> dict[int, str]:
-    path = folder / NAMES
-    if not path.is_file():
-        return {}
     try:
-        return {int(cluster): str(name) for cluster, name in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (ValueError, AttributeError) as error:
-        raise RunError(f"{path} is not readable as names of clusters: {error}") from error
+        found: dict[int, str] = foreign.read_json(folder / NAMES, Names)
+    except FileNotFoundError:
+        return {}
+    return found
 
 
 def _centroid(

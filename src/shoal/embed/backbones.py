@@ -23,10 +23,11 @@ from torch.nn import functional as F
 
 from shoal import hub
 from shoal.config import DEFAULT_BACKBONE
-from shoal.embed import architectures
+from shoal.embed import architectures, hub_models
 from shoal.embed import weights as weight_files
-from shoal.embed.spec import EncoderSpec
-from shoal.errors import ConfigError, WeightsError
+from shoal.embed.spec import CONFIG, EncoderSpec
+from shoal.errors import ConfigError, RunError, WeightsError
+from shoal.foreign import Tensors
 from shoal.rundir import digest_file
 
 TRAINED = "shoal"  # key of the metadata in a file that `shoal train` made
@@ -109,8 +110,10 @@ def build(backbone: str, features: str, resize: str, weights: Path | None) -> tu
     architecture = weight_files.EMBEDDED.architecture if backbone == DEFAULT_BACKBONE else backbone
     _check_known(architecture, backbone)
     from_hub = weights is None
-    model = _create(architecture, features, from_hub)
-    if weights is not None:
+    if weights is None:
+        model, architecture = _fetch(architecture, features)
+    else:
+        model = _create(architecture, features)
         state = weight_files.read_state_dict(weights)
         if weights.name == weight_files.EMBEDDED.file:
             state = in_order(state)
@@ -124,7 +127,7 @@ def _together(files: Sequence[tuple[weight_files.Embedded, Path]], resize: str) 
     """The embedded networks side by side, prepared for as the last of them."""
     members = []
     for network, path in files:
-        member = _create(network.architecture, "best", from_hub=False)
+        member = _create(network.architecture, "best")
         state = in_order(weight_files.read_state_dict(path), network.architecture)
         _load(member, _without_unused_top(state, member, "best"), network.architecture)
         members.append(member)
@@ -146,10 +149,10 @@ def _trained(backbone: str, features: str, resize: str, weights: Path | None) ->
         )
     model = architectures.build(backbone)
     state = weight_files.encoder_tensors(weight_files.read_state_dict(weights))
-    made = weight_files.trained_metadata(weights, TRAINED)
-    if made.get("encoder") != architectures.full_name(backbone):
+    made = weight_files.trained_input(weights, TRAINED)
+    if made.encoder != architectures.full_name(backbone):
         raise WeightsError(
-            f"--weights file {weights} holds {made.get('encoder')!r}: give that as --backbone; got {backbone!r}"
+            f"--weights file {weights} holds {made.encoder!r}: give that as --backbone; got {backbone!r}"
         )
     _load(model, state, backbone)
     model.eval().requires_grad_(False)
@@ -162,18 +165,18 @@ def _trained(backbone: str, features: str, resize: str, weights: Path | None) ->
         weights_source="trained here",
         licence="yours: trained from your images",
         dim=int(model.dim),  # type: ignore[arg-type]
-        size=int(made["size"]),
-        crop_fraction=float(made["crop_fraction"]),
+        size=made.size,
+        crop_fraction=made.crop_fraction,
         interpolation="bicubic",
-        resize="squash" if resize == "squash" else str(made["resize"]),
-        mean=_three(made["mean"]),
-        std=_three(made["std"]),
+        resize="squash" if resize == "squash" else made.resize,
+        mean=made.mean,
+        std=made.std,
     )
 
 
 def _check_known(architecture: str, backbone: str) -> None:
-    base = architecture.split(".", 1)[0].removeprefix("hf_hub:").removeprefix("hf-hub:")
-    if architecture.startswith(("hf_hub:", "hf-hub:")) or timm.is_model(base):
+    base = architecture.split(".", 1)[0]
+    if hub_models.is_on_hub(backbone) or timm.is_model(base):
         return
     near = difflib.get_close_matches(base, [DEFAULT_BACKBONE, *timm.list_models()], n=3)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
@@ -182,26 +185,42 @@ def _check_known(architecture: str, backbone: str) -> None:
     )
 
 
-def _create(architecture: str, features: str, from_hub: bool) -> nn.Module:
-    arguments: dict[str, Any] = {} if features in TOP_FEATURES else {"num_classes": 0}
-    if not from_hub:
-        model: nn.Module = timm.create_model(architecture, pretrained=False, **arguments)
-    else:
-        try:
-            with _hub_that_answers():
-                model = hub.fetch(
-                    lambda place: timm.create_model(architecture, pretrained=True, cache_dir=place, **arguments)
-                )
-        except Exception as error:  # the hub client raises many kinds when there is no network
-            raise WeightsError(
-                f"the weights of {architecture!r} are not on this machine and could not be fetched from the hub "
-                f"({type(error).__name__}); fetch them where there is a network and pass --weights FILE"
-            ) from error
+def _create(architecture: str, features: str, dim: int | None = None) -> nn.Module:
+    """A timm model without weights; nothing is fetched.
+
+    Args:
+        dim: of the features, where it is known: a classifier may have other classes than its name says.
+    """
+    classes = {"num_classes": 0} if features not in TOP_FEATURES else {} if dim is None else {"num_classes": dim}
+    model: nn.Module = timm.create_model(architecture, pretrained=False, **classes)
+    _check_has(model, features, architecture)
+    return model
+
+
+def _fetch(backbone: str, features: str) -> tuple[nn.Module, str]:
+    """A timm model with the weights that a hub has for it, and the name of its architecture."""
+    classes = {} if features in TOP_FEATURES else {"num_classes": 0}
+    try:
+        with _hub_that_answers():
+            found = hub_models.read(backbone) if hub_models.is_on_hub(backbone) else hub_models.HubModel(backbone, {})
+            wanted = {"pretrained": True, "pretrained_cfg_overlay": found.weights, **classes}
+            model: nn.Module = hub.fetch(lambda place: timm.create_model(found.architecture, cache_dir=place, **wanted))
+    except WeightsError:
+        raise
+    except Exception as error:  # the hub client raises many kinds when there is no network
+        raise WeightsError(
+            f"the weights of {backbone!r} are not on this machine and could not be fetched from the hub "
+            f"({type(error).__name__}); fetch them where there is a network and pass --weights FILE"
+        ) from error
+    _check_has(model, features, backbone)
+    return model, found.architecture
+
+
+def _check_has(model: nn.Module, features: str, architecture: str) -> None:
     if features in TOP_FEATURES and int(getattr(model, "num_classes", 0)) == 0:
         raise ConfigError(
             f"--features has value {features!r}, but {architecture} has no classifier; expected default or map"
         )
-    return model
 
 
 @contextmanager
@@ -301,13 +320,66 @@ def _three(values: Any) -> tuple[float, float, float]:
 
 
 def rebuild(spec: EncoderSpec, weights: Path) -> tuple[Encoder, EncoderSpec]:
-    """Build the encoder that `spec` describes from its own saved tensors (`encoder.safetensors`)."""
-    if spec.architecture.startswith(architectures.PREFIX):
-        model = architectures.build(spec.architecture)
-    elif JOINED in spec.architecture:
-        model = Together([_create(name, spec.features, from_hub=False) for name in spec.architecture.split(JOINED)])
-    else:
-        model = _create(spec.architecture, spec.features, from_hub=False)
+    """Build the encoder that `spec` describes from its own saved tensors (`encoder.safetensors`); nothing is fetched.
+
+    Raises:
+        RunError: there is no such architecture, or it gives no such features.
+        WeightsError: the tensors are not that architecture's.
+    """
+    with torch.device("meta"):  # shapes alone: no memory is taken before the file is known to be what it should be
+        _check_tensors(_skeleton(spec, weights), weights, spec)
+    model = _skeleton(spec, weights)
     _load(model, weight_files.read_state_dict(weights), spec.backbone)
     model.eval().requires_grad_(False)
-    return Encoder(model, spec.features).eval(), spec
+    encoder = Encoder(model, spec.features).eval()
+    try:
+        with torch.inference_mode():
+            dim = encoder(torch.zeros(1, 3, spec.size, spec.size)).shape[1]
+    except (RuntimeError, AssertionError, ValueError) as error:  # it takes images of another size only
+        raise RunError(
+            f"{weights.parent / CONFIG}: encoder.size has value {spec.size}, which {spec.architecture} does not take"
+        ) from error
+    if dim != spec.dim:
+        raise RunError(
+            f"{weights.parent / CONFIG}: encoder.dim has value {spec.dim:,}; expected {dim:,}, as {spec.architecture} "
+            f"gives as features {spec.features!r}"
+        )
+    return encoder, spec
+
+
+def _skeleton(spec: EncoderSpec, weights: Path) -> nn.Module:
+    """The network that `spec` names, as it is before any weights."""
+    if spec.architecture.startswith(architectures.PREFIX):
+        try:
+            return architectures.build(spec.architecture)
+        except ConfigError:
+            raise _unknown(spec, weights) from None
+    parts = spec.architecture.split(JOINED)
+    known = [network.architecture for network in (weight_files.EMBEDDED, *weight_files.SIBLINGS)]
+    if len(parts) > 1 and set(parts) <= set(known):
+        return Together([_create(name, spec.features) for name in parts])
+    if len(parts) > 1 or not timm.is_model(spec.architecture.split(".", 1)[0]):
+        raise _unknown(spec, weights)
+    return _create(spec.architecture, spec.features, spec.dim)
+
+
+def _unknown(spec: EncoderSpec, weights: Path) -> RunError:
+    return RunError(
+        f"{weights.parent / CONFIG}: encoder.architecture has value {spec.architecture!r}; expected one that Shoal or "
+        "this version of timm has"
+    )
+
+
+def _check_tensors(model: nn.Module, weights: Path, spec: EncoderSpec) -> None:
+    """Raise WeightsError unless the file holds the model's tensors, by what its header says."""
+    try:
+        found = {name: shape for name, (_, shape) in Tensors.of(weights).found.items()}
+    except RunError as error:
+        raise WeightsError(str(error)) from error
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            has, needs = (list(shapes[name]) if name in shapes else "missing" for shapes in (found, wanted))
+            raise WeightsError(
+                f"{weights}: tensor {name[:100]!r} is {has}; expected {needs}, as {spec.architecture} has it"
+            )

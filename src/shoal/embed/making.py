@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import atomic, cache, errors
 from shoal.embed.engines import OpenVinoEngine, cpu_precision
-from shoal.embed.spec import EncoderSpec
+from shoal.embed.spec import CONFIG, EncoderSpec
 from shoal.rundir import digest_file, digest_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Wanted:
         if self.spec is None:
             return backbones.build(self.backbone, self.features, self.resize, weights)
         assert weights is not None
-        return backbones.rebuild(EncoderSpec.from_json(self.spec), weights)
+        return backbones.rebuild(EncoderSpec.from_json(self.spec, weights.parent / CONFIG), weights)
 
 
 def key(*parts: str) -> str:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal import atomic
+from shoal import atomic, foreign
 from shoal.embed.batches import EmbeddedBatch, Failure
 from shoal.embed.spec import EncoderSpec
-from shoal.embeddings import PART_ROWS
+from shoal.embeddings import PART_ROWS, read_array
 from shoal.rundir import RunDir, digest_of
+from shoal.typed import unfit
 
 MANIFEST_FORMAT = 1
 FOLDER = "embeddings"
@@ -109,7 +110,7 @@ class PartsWriter:
         found = self._find(number)
         part = _Part(number, start, np.zeros((size, self.spec.dim), dtype=self.dtype), found.outcomes)
         if part.outcomes:
-            earlier = np.load(found.values, mmap_mode="r")
+            earlier = self._values(found)
             part.values[: len(earlier)] = earlier[:size]
         return part
 
@@ -117,7 +118,7 @@ class PartsWriter:
         """Have a part hold exactly the wanted images and rows; return the digest of its record."""
         found, wanted = self._find(number), self._wanted[number]
         kept = {image for image, (_, failure) in found.outcomes.items() if image in wanted or failure is not None}
-        rows = len(np.load(found.values, mmap_mode="r")) if found.outcomes else -1
+        rows = len(self._values(found)) if found.outcomes else -1
         if kept != set(found.outcomes) or rows != min(PART_ROWS, self.rows - number * PART_ROWS):
             self._close(self._load(number))
             found = self._find(number)
@@ -148,6 +149,9 @@ class PartsWriter:
         ]
         atomic.write_bytes(record, json.dumps({"encoder": self.encoder, "rows": rows}).encode())
 
+    def _values(self, found: _Found) -> npt.NDArray[Any]:
+        return read_array(found.values, (None, self.spec.dim), np.dtype(self.dtype))
+
     def _find(self, number: int) -> _Found:
         """What there is of a part: what was written lately, else what the run has from before."""
         values, record = (f"{FOLDER}/{name}" for name in _file_names(number))
@@ -157,14 +161,36 @@ class PartsWriter:
             (earlier.path(values), earlier.path(record), True),
         ):
             try:
-                told: dict[str, Any] = json.loads(of_it.read_bytes())
+                told = foreign.read_json(of_it, _Record)
             except FileNotFoundError:
                 continue
-            if told["encoder"] == self.encoder:
-                rows = told["rows"]
-                outcomes = {int(image): (sha256, Failure(*why) if why else None) for image, sha256, *why in rows}
-                return _Found(file, outcomes, is_earlier)
+            if told.encoder == self.encoder:
+                with foreign.telling_of(of_it):
+                    return _Found(file, told.outcomes(), is_earlier)
         return _Found(self.run_dir.unfinished(values), {}, False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """Beside a part: its encoder and, of each image that was tried, id, content hash and, if it failed, how and why."""
+
+    encoder: str
+    rows: Any  # as many as there are images: `outcomes` looks at them
+
+    def outcomes(self) -> dict[int, Outcome]:
+        """Raises UnfitError if they are none."""
+        if not isinstance(self.rows, list):
+            raise unfit("rows", self.rows, "a list")
+        return dict(map(_outcome, self.rows))
+
+
+def _outcome(row: Any) -> tuple[int, Outcome]:
+    match row:
+        case [int(image), str(sha256)] if image >= 0:
+            return image, (sha256, None)
+        case [int(image), str(sha256), "read" | "decode" as kind, str(reason)] if image >= 0:
+            return image, (sha256, Failure(kind, reason))
+    raise unfit("a row", row, "id, content hash and, of a failure, how and why")
 
 
 def _file_names(number: int) -> tuple[str, str]:

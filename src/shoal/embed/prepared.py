@@ -91,5 +91,6 @@ def _make(wanted: Wanted, request: str | None = None) -> Path:
 
 
 def _load(folder: Path) -> PreparedEncoder:
-    facts = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-    return PreparedEncoder(folder, EncoderSpec.from_json(facts["spec"]), facts["cpu_engine"], facts["precision"])
+    path = folder / "spec.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    return PreparedEncoder(folder, EncoderSpec.from_json(facts["spec"], path), facts["cpu_engine"], facts["precision"])

@@ -3,36 +3,94 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Final
 
+from shoal import foreign
+from shoal.config import FEATURES, RESIZES
 from shoal.errors import RunError
+from shoal.typed import Between, Like, Most, OneOf, Printable
+
+MODEL_FORMAT: Final = 1
+CONFIG: Final = "config.json"  # of a model
+INTERPOLATIONS: Final = ("bicubic", "bilinear")
+LARGEST_SIDE: Final = 1024  # pixels; no model of timm's wants more
+MOST_DIMS: Final = 1 << 24  # of features: whole maps of the largest models have some 4 million
+# timm's own names, several of the embedded networks' joined, or an encoder of `shoal train`: no address of any kind.
+ARCHITECTURE: Final = re.compile(r"shoal:[A-Za-z0-9_./-]{1,200}|[A-Za-z0-9_]{1,100}(?:[.+][A-Za-z0-9_]{1,100}){0,3}")
+
+Words = Annotated[str, Most(1000), Printable()]
+Side = Annotated[int, Between(8, LARGEST_SIDE)]
+Part = Annotated[float, Between(1 / 64, 4)]
+Channels = tuple[
+    Annotated[float, Between(-10, 10)], Annotated[float, Between(-10, 10)], Annotated[float, Between(-10, 10)]
+]
+Deviations = tuple[
+    Annotated[float, Between(1e-4, 100)], Annotated[float, Between(1e-4, 100)], Annotated[float, Between(1e-4, 100)]
+]
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
     """An encoder: architecture, weights, what it is fed and what it gives."""
 
-    backbone: str  # as the person named it
-    architecture: str  # timm's name
-    features: str  # default | map | logits | probabilities | best
-    weights_sha256: str  # of the weights file that was read, or of the tensors where a hub gave them
-    weights_source: str  # package, hub or file: told to people, never read back
-    licence: str  # of the weights, as their publisher states it; "unknown" otherwise
-    dim: int
-    size: int  # side of the square input, pixels
-    crop_fraction: float
-    interpolation: str
-    resize: str  # crop | squash
-    mean: tuple[float, float, float]  # per channel, for pixels scaled to 0..1
-    std: tuple[float, float, float]
+    backbone: Words  # as the person named it
+    architecture: Annotated[str, Like(ARCHITECTURE, "the name of an architecture that Shoal or timm has")]
+    features: Annotated[str, OneOf(FEATURES)]
+    weights_sha256: Annotated[str, Like(re.compile("[0-9a-f]{64}"), "64 hexadecimal digits")]
+    # ... of the weights file that was read, or of the tensors where a hub gave them
+    weights_source: Words  # package, hub or file: told to people, never read back
+    licence: Words  # of the weights, as their publisher states it; "unknown" otherwise
+    dim: Annotated[int, Between(1, MOST_DIMS)]
+    size: Side  # of the square input, pixels
+    crop_fraction: Part
+    interpolation: Annotated[str, OneOf(INTERPOLATIONS)]
+    resize: Annotated[str, OneOf(RESIZES)]
+    mean: Channels  # per channel, for pixels scaled to 0..1
+    std: Deviations
 
     def to_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> EncoderSpec:
+    def from_json(cls, values: Any, name: object) -> EncoderSpec:
+        """Raises RunError, naming the file `name`, if there is a value that no encoder has."""
+        with foreign.telling_of(name):
+            return foreign.READER.read(cls, values, "encoder")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A model's config.json. `name` is a publication's title."""
+
+    format_version: Annotated[int, Between(0)]
+    encoder: EncoderSpec
+    name: Words | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> ModelConfig:
+        """Raises RunError if there is none, or none that this version reads."""
         try:
-            return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
-        except (KeyError, TypeError) as error:
-            raise RunError(f"the model's encoder description does not fit this version of Shoal: {error}") from error
+            found = foreign.read_json(path, cls)
+        except FileNotFoundError as error:
+            raise RunError(f"{path} is not there: this is no model") from error
+        if found.format_version > MODEL_FORMAT:
+            raise RunError(
+                f"{path}: format_version has value {found.format_version}; expected at most {MODEL_FORMAT}: "
+                "upgrade Shoal to open it"
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedInput:
+    """What `shoal train` writes beside an encoder's tensors: which one it is, and how images are prepared for it."""
+
+    encoder: Annotated[str, Like(ARCHITECTURE, "the name of an encoder that Shoal trains")]
+    size: Side
+    crop_fraction: Part
+    resize: Annotated[str, OneOf(RESIZES)]
+    mean: Channels
+    std: Deviations

@@ -18,13 +18,12 @@ from shoal.embed.failures import write_failures
 from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.parts import PartsWriter
 from shoal.embed.prepared import PreparedEncoder, prepare
+from shoal.embed.spec import MODEL_FORMAT
 from shoal.embeddings import PART_ROWS
 from shoal.errors import NoImagesError
 from shoal.images.reading import ImageReader
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_file
-
-MODEL_FORMAT = 1
 
 
 def key(config: ClusterConfig) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from shoal.errors import WeightsError
+from shoal import foreign
+from shoal.embed.spec import TrainedInput
+from shoal.errors import RunError, WeightsError
 from shoal.rundir import digest_file, digest_of
 
 if TYPE_CHECKING:
@@ -134,16 +135,16 @@ def encoder_tensors(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return state
 
 
-def trained_metadata(path: Path, key: str) -> dict[str, Any]:
+def trained_input(path: Path, key: str) -> TrainedInput:
     """What `shoal train` wrote into the file beside the tensors. Raises WeightsError if it wrote nothing."""
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
     try:
         with safe_open(path, "pt") as file:
-            found: dict[str, Any] = json.loads((file.metadata() or {})[key])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            found = foreign.parse_json((file.metadata() or {})[key], path)
+            return foreign.READER.read(TrainedInput, found, key)
+    except (OSError, SafetensorError, KeyError, ValueError, RunError) as error:
         raise WeightsError(f"--weights file {path} is none that shoal train made: {_first_line(error)}") from error
-    return found
 
 
 def _first_line(error: BaseException) -> str:

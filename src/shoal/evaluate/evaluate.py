@@ -16,13 +16,13 @@ from shoal import draft as drafts
 from shoal.corrections.corrected import Corrected, corrected_digest, corrected_table, read_corrected
 from shoal.corrections.model import corrected_model
 from shoal.embeddings import EmbeddingStore, Ids
+from shoal.errors import RunError
 from shoal.evaluate import metrics
 from shoal.evaluate.agreement import TOP, Agreement, agreement
 from shoal.evaluate.labels import read_labels
 from shoal.evaluate.ranking import led_by, ranked_clusters
+from shoal.neighbours.mined import check_among, read_ids
 from shoal.rundir import RunDir, StageResult, digest_file
-
-NEIGHBOUR_IDS = "ids.npy"  # in neighbours/: [N, K] int32, row = id, -1 for none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +100,16 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
     labelled = rows.filter(pa.array(is_labelled))
     names = np.array([found.by_id[number] for number in labelled["id"].to_pylist()])
     clusters = labelled["cluster"].to_numpy()
+    confidence = labelled["confidence"].to_numpy()
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise RunError(
+            f"{run_dir.clusters}: column 'confidence' has rows without a number from 0 to 1; run the same shoal "
+            "cluster again"
+        )
     figures = agreement(
         names,
         clusters,
-        confidence=labelled["confidence"].to_numpy(),
+        confidence=confidence,
         unsure=labelled["unsure"].to_numpy(),
         ranked=_ranked(run_dir, corrected, labelled["id"].to_numpy()),
     )
@@ -149,10 +155,10 @@ def _ranked(run_dir: RunDir, corrected: Corrected, ids: Ids) -> npt.NDArray[np.i
 
 def neighbour_purity(run_dir: RunDir, by_id: dict[int, str]) -> dict[int, float]:
     """Purity of a run's mined neighbours at each k, given labels by image id; empty if none were mined."""
-    file = run_dir.neighbours / NEIGHBOUR_IDS
-    if not file.is_file():
+    neighbours = read_ids(run_dir)
+    if neighbours is None:
         return {}
-    neighbours = np.load(file, mmap_mode="r")
+    check_among(neighbours, len(neighbours), run_dir)
     ids = np.fromiter(by_id, dtype=np.int64)
     classes = np.full(max(len(neighbours), ids.max() + 1), -1)
     classes[ids] = np.unique(np.array(list(by_id.values())), return_inverse=True)[1]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from shoal import records
 from shoal.errors import RequestError
@@ -137,7 +138,7 @@ def _of_text(file: Path) -> list[tuple[str, str]]:
 
 
 def _of_parquet(file: Path) -> list[tuple[str, str]]:
-    table = records.read_table(file)
+    table = pq.read_table(file)
     places = _columns(file, table.column_names)
     path, label = ([value or "" for value in table.column(place).cast(pa.string()).to_pylist()] for place in places)
     return list(zip(path, label, strict=True))

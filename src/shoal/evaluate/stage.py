@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 
+from shoal import foreign
 from shoal.config import ClusterConfig
 from shoal.corrections.corrected import corrected_digest
-from shoal.errors import RequestError
+from shoal.errors import RequestError, RunError
 from shoal.evaluate.labels import SOURCE
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_file
@@ -40,7 +41,13 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
 def _given_by_hand(run_dir: RunDir, evaluation: Path) -> bool:
     """True if there is an evaluation of these very clusters against other labels than the source's."""
     try:
-        found = json.loads(evaluation.read_text(encoding="utf-8"))
-        return bool(found["labels"] != SOURCE and found["clusters_digest"] == corrected_digest(run_dir))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or none that can be read: made anew
+        found = foreign.read_json(evaluation, _Kept)
+    except (FileNotFoundError, RunError):  # none, or none that can be read: made anew
         return False
+    return found.labels != SOURCE and found.clusters_digest == corrected_digest(run_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    labels: str
+    clusters_digest: str

@@ -1,20 +1,21 @@
 """A run as one table: CSV with a row an image, CSV with a column a cluster, Parquet.
 
-CSV is UTF-8 without a byte-order mark, quoted as RFC 4180 has it, with CRLF between records. Values are written as they
-are: a path that begins with `=`, `+`, `-` or `@` reads back unchanged in any program, at the price that a spreadsheet
-may take it for a formula; import such files as text.
+CSV is UTF-8 without a byte-order mark, quoted as RFC 4180 has it, with CRLF between records. Texts that a spreadsheet
+would run as formulas are written as `shoal.cells` has it.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from itertools import zip_longest
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shoal.cells import guarded
 from shoal.export.names import cluster_name
 from shoal.export.rows import Row
 
@@ -40,13 +41,19 @@ def long_csv(rows: list[Row]) -> bytes:
 
 
 def wide_csv(rows: list[Row]) -> bytes:
-    """One column a cluster, headed `cluster_0` …, holding the stems of its files, padded with empty cells."""
+    """One column a cluster, headed `cluster_0` …, padded with empty cells: the stem of each file, or its path.
+
+    The path stands where the stem would not tell which image is meant.
+    """
     columns: dict[int, list[str]] = {number: [] for number in sorted({row.cluster for row in rows})}
+    stems, paths = Counter(row.stem for row in rows), {row.path for row in rows}
     for row in rows:
-        columns[row.cluster].append(row.stem)
+        is_telling = stems[row.stem] == 1 and (row.stem == row.path or row.stem not in paths)
+        columns[row.cluster].append(row.stem if is_telling else row.path)
     given = {row.cluster: row.name for row in rows}
     header = [given[number] or cluster_name(number) for number in columns]
-    return _csv_bytes([header, *map(list, zip_longest(*columns.values(), fillvalue=""))])
+    lines = [header, *map(list, zip_longest(*columns.values(), fillvalue=""))]
+    return _csv_bytes([[_cell(text) for text in line] for line in lines])
 
 
 def parquet(rows: list[Row]) -> bytes:
@@ -64,7 +71,7 @@ def _cell(value: str | float | bool | None) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return str(np.float32(value))  # the shortest text that reads back as the same float32
-    return str(value)
+    return guarded(str(value)) if isinstance(value, str) else str(value)
 
 
 def _csv_bytes(lines: list[list[str]]) -> bytes:

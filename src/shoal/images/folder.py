@@ -88,7 +88,7 @@ def is_run(folder: str) -> bool:
         if not path.is_file() or path.stat().st_size > _LARGEST_RUN_JSON:
             return False
         state = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(state, dict) and "format_version" in state
 

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import pyarrow.parquet as pq
 
+from shoal import cells
 from shoal.errors import DecodeError, SourceError
 from shoal.images import web
 from shoal.images.folder import is_image_name
@@ -33,6 +34,7 @@ LABEL_COLUMN = "label"
 DELIMITERS = ",;\t"  # spreadsheets write what is usual in their country
 ENDINGS = (".txt", ".csv", ".tsv")
 _SEPARATOR = re.compile(r'"?sep=(?P<delimiter>[,;\t|])"?(?:\r\n|\r|\n)')  # a first line that Excel heeds and writes
+MOST_TOLD = 20  # columns named in an error
 
 Entry = tuple[str, str | None]  # what is written, and its label
 
@@ -84,7 +86,7 @@ def table_rows(data: bytes) -> list[list[str]]:
     text = _text(data)
     told = _SEPARATOR.match(text)
     rows = _csv_rows(text[told.end() :], told["delimiter"]) if told else _csv_rows(text, _delimiter(text))
-    return [row for row in rows if row]
+    return cells.rows_as_written([row for row in rows if row])
 
 
 def path_column(names: Sequence[str]) -> int | None:
@@ -197,6 +199,12 @@ def _parquet_entries(file: str, stream: IO[bytes]) -> list[Entry]:
     ]
 
 
+def _told(names: Sequence[str]) -> str:
+    """Names of columns for an error: of what is no table, a line may be long, and hold anything."""
+    few = [" ".join(valid_text(name).split())[:40] for name in names[:MOST_TOLD]]
+    return ", ".join(few) + (f" and {len(names) - MOST_TOLD:,} more" if len(names) > MOST_TOLD else "")
+
+
 def _columns(file: str, names: Sequence[str]) -> tuple[int, int | None]:
     column = path_column(names)
     if not names:
@@ -204,7 +212,7 @@ def _columns(file: str, names: Sequence[str]) -> tuple[int, int | None]:
     if column is None:
         is_list = any(map(is_image_name, names))
         raise SourceError(
-            f"{display_path(file)} has the columns {', '.join(map(valid_text, names))}; "
+            f"{display_path(file)} has the columns {_told(names)}; "
             f"expected one called {', '.join(PATH_COLUMNS)}"
             + ("; a list without a line of names belongs into a .txt" if is_list else "")
         )

@@ -5,7 +5,6 @@ Nothing of it names a place on the person's machine, an image, or the source: th
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ import jinja2
 import numpy as np
 import yaml
 
-from shoal import records
+from shoal import foreign, records
 from shoal.config import DEFAULT_BACKBONE
 from shoal.corrections.log import in_force, read_log
 from shoal.corrections.model import CorrectedModel
@@ -301,7 +300,7 @@ def recipe_of(path: Path) -> dict[str, Any] | None:
     """The recipe by which a run was trained, None if it was not. A weights file is told by its name alone."""
     if not path.is_file():
         return None
-    recipe: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    recipe: dict[str, Any] = foreign.parse_json(foreign.read_bytes(path), path)
     weights = recipe["encoder"]["weights"]
     recipe["encoder"]["weights"] = weights if weights is None else re.split(r"[/\\]", weights)[-1]
     return recipe

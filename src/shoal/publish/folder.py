@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from shoal.corrections.corrected import Corrected, corrected_digest, read_correc
 from shoal.corrections.model import corrected_model
 from shoal.embed.architectures import full_name
 from shoal.embed.making import ENCODER_WEIGHTS
-from shoal.embed.spec import EncoderSpec
+from shoal.embed.spec import MODEL_FORMAT, EncoderSpec, ModelConfig
 from shoal.errors import WorkError
 from shoal.pictures.pictures import Pictures
 from shoal.progress import Progress
@@ -122,8 +121,8 @@ def _notes(run_dir: RunDir, wanted: Wanted, findings: Findings) -> list[str]:
 
 def _write_model(run_dir: RunDir, corrected: Corrected, wanted: Wanted, folder: Path) -> EncoderSpec:
     """What `assign` needs, with people's corrections in it."""
-    config = json.loads((run_dir.model / "config.json").read_text(encoding="utf-8"))
-    spec = EncoderSpec.from_json(config["encoder"])
+    spec = ModelConfig.read(run_dir.model / "config.json").encoder
+    config = {"format_version": MODEL_FORMAT, "encoder": spec.to_json()}
     shutil.copyfile(run_dir.model / ENCODER_WEIGHTS, folder / ENCODER_WEIGHTS)
     atomic.write_json(folder / "config.json", {**config, "library_name": "shoal", "name": wanted.title})
     found = corrected_model(run_dir, corrected)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from shoal.corrections.corrected import corrected_digest, read_corrected
 from shoal.embeddings import Float32, Ids
 from shoal.images import left_out
 from shoal.pictures.originals import Original
+from shoal.report.evaluation import read_evaluation
 from shoal.report.map import known_neighbours
 from shoal.report.palette import colours_for
 from shoal.report.space import clustering_space
@@ -255,10 +255,9 @@ def _finite(value: Any) -> Any:
 
 def _read_evaluation(run_dir: RunDir) -> dict[str, Any] | None:
     """None too if it is of other clusters than the run has now."""
-    if not run_dir.evaluation.is_file():
-        return None
-    evaluation: dict[str, Any] = json.loads(run_dir.evaluation.read_text(encoding="utf-8"))
-    return evaluation if evaluation["clusters_digest"] == corrected_digest(run_dir) else None
+    evaluation = read_evaluation(run_dir.evaluation)
+    is_of_these = evaluation is not None and evaluation["clusters_digest"] == corrected_digest(run_dir)
+    return evaluation if is_of_these else None
 
 
 def _measured(run_dir: RunDir, ids: Ids, cluster: Int32, known: Float32) -> Float32:

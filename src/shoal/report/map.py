@@ -10,7 +10,9 @@ import pyarrow as pa
 from shoal import records
 from shoal.config import ClusterConfig
 from shoal.embeddings import Float32, Ids, normalise_rows
+from shoal.errors import RunError
 from shoal.neighbours.exact import exact_neighbours
+from shoal.neighbours.mined import IDS, check_among, read_mined
 from shoal.progress import Progress
 from shoal.report import tsne
 from shoal.report.space import clustering_space, principal_components
@@ -57,13 +59,17 @@ def place(points: Float32, neighbours: tsne.Neighbours, similarity: Float32, see
 
 def known_neighbours(run_dir: RunDir, ids: Ids) -> tuple[tsne.Neighbours, Float32]:
     """The mined neighbours as positions within `ids`, int32 [len(ids), k] with -1 for none, and their similarity."""
-    if not (run_dir.neighbours / "ids.npy").is_file():
+    mined = read_mined(run_dir)
+    if mined is None:
         return np.empty((len(ids), 0), np.int32), np.empty((len(ids), 0), np.float32)
-    found = np.load(run_dir.neighbours / "ids.npy", mmap_mode="r")
-    similarity = np.load(run_dir.neighbours / "similarity.npy", mmap_mode="r")
+    found, similarity = mined
+    if len(ids) and ids.max() >= len(found):
+        raise RunError(f"{run_dir.neighbours / IDS} has {len(found):,} rows, and image {ids.max()} none")
+    wanted = found[ids]
+    check_among(wanted, len(found), run_dir)
     position = np.full(len(found) + 1, -1, np.int32)  # the last one stands for id -1
     position[ids] = np.arange(len(ids), dtype=np.int32)
-    return position[found[ids]], np.asarray(similarity[ids], np.float32)
+    return position[wanted], np.asarray(similarity[ids], np.float32)
 
 
 def spread(places: Float32, neighbours: tsne.Neighbours, similarity: Float32) -> Float32:

@@ -145,7 +145,9 @@ def _lines(path: Any) -> list[dict[str, Any]]:
     found = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
-            found.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)  # a loss may be NaN
+        except (ValueError, RecursionError):
             continue
+        if isinstance(line, dict):
+            found.append(line)
     return found

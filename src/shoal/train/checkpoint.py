@@ -6,35 +6,47 @@ between the two leaves the earlier pair. Random numbers need no state: they are 
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from shoal import atomic
+from shoal import atomic, foreign
 from shoal.errors import RunError
+from shoal.typed import Between, Like
 
 FORMAT_VERSION = 1
 LAST, BEST = "last", "best"
+
+
+Count = Annotated[int, Between(0)]
 
 
 @dataclass(slots=True)
 class Position:
     """How far a phase is: epochs and steps of the current epoch that are done, and what has been seen on the way."""
 
-    epoch: int = 0
-    step: int = 0
+    epoch: Count = 0
+    step: Count = 0
     best: float | None = None  # label-free measure of the best epoch; smaller is better, None where the last counts
-    best_epoch: int | None = None
+    best_epoch: Count | None = None
     seconds: float = 0.0  # spent on the current epoch
     processor: float = 0.0  # seconds of processor time of it
     sums: dict[str, float] = field(default_factory=dict)  # of the current epoch's logged values
     facts: dict[str, Any] = field(default_factory=dict)  # of the phase itself, JSON values
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    format_version: Count
+    key: str
+    tensors: Annotated[str, Like(re.compile(r"[a-z]+-[0-9]+-[0-9]+\.safetensors"), "NAME-EPOCH-STEP.safetensors")]
+    position: Position
 
 
 def save(
@@ -75,22 +87,25 @@ def restore(
         RunError: the checkpoint is damaged or of a newer version.
     """
     path = folder / f"{name}.json"
-    if not path.is_file():
+    try:
+        record = foreign.read_json(path, _Record)
+    except FileNotFoundError:
+        return None
+    except RunError as error:
+        raise RunError(f"{error} (delete {folder} to train anew)") from error
+    if record.format_version > FORMAT_VERSION:
+        raise RunError(f"{path} has format_version {record.format_version}; expected at most {FORMAT_VERSION}")
+    if record.key != key:
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{path} has format_version {record['format_version']}; expected at most {FORMAT_VERSION}")
-        if record["key"] != key:
-            return None
-        tensors = load_file(folder / record["tensors"])
+        tensors = load_file(folder / record.tensors)
         kept.load_state_dict(
             {path.removeprefix("model/"): tensor for path, tensor in tensors.items() if path.startswith("model/")}
         )
         if optimiser is not None:
             _load_optimiser(optimiser, tensors)
-        return Position(**record["position"])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        return record.position
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise RunError(f"{path} is no readable checkpoint: {error} (delete {folder} to train anew)") from error
 
 
@@ -105,8 +120,11 @@ def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     for path, tensor in tensors.items():
         if path.startswith("optimiser/"):
             _, weight, name = path.split("/")
+            if tensor.ndim and tensor.shape != weights[int(weight)].shape:
+                raise ValueError(f"{path} is {list(tensor.shape)}; expected {list(weights[int(weight)].shape)}")
             state.setdefault(int(weight), {})[name] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

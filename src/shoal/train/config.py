@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from shoal.config import MOST_CLUSTERS, RESIZES
+from shoal.embed.spec import LARGEST_SIDE, Channels, Deviations
 from shoal.errors import ConfigError
+from shoal.typed import Between, Most, OneOf
 
 VIEW_SETS: Final = ("keras", "simclr", "strong", "flip", "centre")
 TASKS: Final = ("simclr", "moco", "rotnet")
 OPTIMISERS: Final = ("sgd", "adam", "adamw", "muon")
 PRECISIONS: Final = ("auto", "bf16", "fp16", "fp32")
+SCHEDULES: Final = ("cosine", "constant", "steps")
+HEADS: Final = ("mlp", "linear", "keras")
+
+# What a value may be is written beside it, once; `shoal.typed` refuses the rest, NaN and infinities among it.
+Epochs = Annotated[int, Between(0)]
+Share = Annotated[float, Between(0, 1)]
+Decay = Annotated[float, Between(0, 1, below=True)]
+Strength = Annotated[float, Between(0, 10)]
+Positive = Annotated[float, Between(0.01, 100)]
+Zoom = Annotated[float, Between(-0.9, 10)]
+Width = Annotated[int, Between(1, 1 << 16)]
+Count = Annotated[int, Between(1, 1000)]
+Text = Annotated[str, Most(4096)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,24 +36,24 @@ class EncoderConfig:
     `embedded`, the embedded backbone's, for `tf_efficientnet_lite0`. `frozen`: parts of it, by name (`blocks.0`), whose
     weights stay as they are; their BatchNorms still follow the images."""
 
-    name: str = "cpu-small"
-    weights: str | None = None
-    frozen: tuple[str, ...] = ()
+    name: Text = "cpu-small"
+    weights: Text | None = None
+    frozen: Annotated[tuple[Text, ...], Most(1000)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
     """Images as the views are made from them: squares of `stored` pixels; views have `size`. None: from the data."""
 
-    size: int = 32
-    stored: int | None = None
-    resize: str = "crop"
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    size: Annotated[int, Between(8, LARGEST_SIDE)] = 32
+    stored: Annotated[int, Between(8, 4 * LARGEST_SIDE)] | None = None
+    resize: Annotated[str, OneOf(RESIZES)] = "crop"
+    mean: Channels | None = None
+    std: Deviations | None = None
 
     def __post_init__(self) -> None:
-        _at_least("data.size", self.size, 8)
-        _one_of("data.resize", self.resize, ("crop", "squash"))
+        if self.stored is not None and self.stored < self.size:
+            raise ConfigError(f"data.stored has value {self.stored}; expected at least data.size, {self.size}")
         if (self.mean is None) != (self.std is None):
             raise ConfigError("data.mean and data.std go together; expected both or neither")
 
@@ -50,24 +66,26 @@ class DataConfig:
 class ViewConfig:
     """A set of views and how strong it is; each set uses its own fields. See `shoal.train.views`."""
 
-    kind: str = "simclr"
-    area: tuple[float, float] = (0.2, 1.0)  # simclr: part of the image that a crop shows
-    ratio: tuple[float, float] = (0.75, 4 / 3)
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
-    jitter_chance: float = 0.8
-    grey_chance: float = 0.2
-    blur: tuple[float, float] = (0.1, 2.0)  # standard deviation, pixels
-    blur_chance: float = 0.0
-    shift: float = 0.2  # keras: part of the side
-    turn: float = 0.15  # part of a full turn, either way
-    zoom: tuple[float, float] = (-0.3, 0.1)
-    operations: int = 4  # strong: of 14
-    cutout: int = 16  # pixels at most
+    kind: Annotated[str, OneOf(VIEW_SETS)] = "simclr"
+    area: tuple[Share, Share] = (0.2, 1.0)  # simclr: part of the image that a crop shows
+    ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
+    # brightness, contrast, saturation, hue
+    jitter: tuple[Strength, Strength, Strength, Annotated[float, Between(0, 0.5)]] = (0.4, 0.4, 0.4, 0.1)
+    jitter_chance: Share = 0.8
+    grey_chance: Share = 0.2
+    blur: tuple[Positive, Positive] = (0.1, 2.0)  # standard deviation, pixels
+    blur_chance: Share = 0.0
+    shift: Share = 0.2  # keras: part of the side
+    turn: Share = 0.15  # part of a full turn, either way
+    zoom: tuple[Zoom, Zoom] = (-0.3, 0.1)
+    operations: Annotated[int, Between(0, 14)] = 4  # strong: of 14
+    cutout: Annotated[int, Between(0, LARGEST_SIDE)] = 16  # pixels at most
 
     def __post_init__(self) -> None:
-        _one_of("views.kind", self.kind, VIEW_SETS)
-        if not 0 <= self.operations <= 14:
-            raise ConfigError(f"views.operations has value {self.operations}; expected a whole number from 0 to 14")
+        for name in ("ratio", "blur", "zoom"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ConfigError(f"views.{name} has value {[low, high]}; expected two numbers, the smaller one first")
         if not 0 < self.area[0] <= self.area[1] <= 1:
             raise ConfigError(
                 f"views.area has value {list(self.area)}; expected two parts of the image, 0 < a <= b <= 1"
@@ -76,16 +94,15 @@ class ViewConfig:
 
 @dataclass(frozen=True, slots=True)
 class OptimiserConfig:
-    name: str = "adamw"
-    rate: float = 1e-3
-    weight_decay: float = 1e-4
-    momentum: float = 0.9  # sgd, muon
+    name: Annotated[str, OneOf(OPTIMISERS)] = "adamw"
+    rate: Annotated[float, Between(0, 1000, above=True)] = 1e-3
+    weight_decay: Annotated[float, Between(0, 1000)] = 1e-4
+    momentum: Decay = 0.9  # sgd, muon
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("optimiser.name", self.name, OPTIMISERS)
-        if self.rate <= 0:
-            raise ConfigError(f"optimiser.rate has value {self.rate}; expected a number above 0")
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError("optimiser.momentum has value 0, but optimiser.nesterov is true; expected one above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,60 +113,50 @@ class ScheduleConfig:
     tenth.
     """
 
-    kind: str = "cosine"
-    warmup_epochs: float = 0.0
-    floor: float = 0.0
-    steps: int | None = None
-    milestones: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        _one_of("schedule.kind", self.kind, ("cosine", "constant", "steps"))
+    kind: Annotated[str, OneOf(SCHEDULES)] = "cosine"
+    warmup_epochs: Annotated[float, Between(0, 1_000_000)] = 0.0
+    floor: Share = 0.0
+    steps: Annotated[int, Between(1, 1_000_000_000)] | None = None
+    milestones: Annotated[tuple[Epochs, ...], Most(1000)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class HeadConfig:
     """The projection head of a pretext task: `mlp` (linear, ReLU, linear), `linear`, or `keras` (the example's)."""
 
-    kind: str = "mlp"
-    hidden: int | None = None  # None: as wide as the features
-    dim: int = 128
+    kind: Annotated[str, OneOf(HEADS)] = "mlp"
+    hidden: Width | None = None  # None: as wide as the features
+    dim: Width = 128
     norm: bool = False  # BatchNorm after the hidden layer
-    dropout: float = 0.1  # keras
-
-    def __post_init__(self) -> None:
-        _one_of("head.kind", self.kind, ("mlp", "linear", "keras"))
+    dropout: Decay = 0.1  # keras
 
 
 @dataclass(frozen=True, slots=True)
 class LoopConfig:
     """What all phases share. `batch` is of all processes and accumulated parts together."""
 
-    batch: int = 512
-    accumulate: int = 1
-    clip: float | None = None  # largest norm of the gradient
-    precision: str = "auto"  # bf16 where the device computes it natively
-    checkpoint_minutes: float = 2.0
-
-    def __post_init__(self) -> None:
-        _at_least("loop.batch", self.batch, 2)
-        _at_least("loop.accumulate", self.accumulate, 1)
-        _one_of("loop.precision", self.precision, PRECISIONS)
+    batch: Annotated[int, Between(2, 1 << 20)] = 512
+    accumulate: Annotated[int, Between(1, 1 << 16)] = 1
+    clip: Annotated[float, Between(0, 1e9, above=True)] | None = None  # largest norm of the gradient
+    precision: Annotated[str, OneOf(PRECISIONS)] = "auto"  # bf16 where the device computes it natively
+    checkpoint_minutes: Annotated[float, Between(0, 1_000_000)] = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class PretextConfig:
     """Learning what images show by a task that needs no labels. 0 epochs: none."""
 
-    task: str = "simclr"
-    loss: str = "standard"  # simclr: or decoupled; or keras, the Keras example's as printed, faults and all
-    epochs: int = 500
-    temperature: float = 0.1
-    queue: int = 65_536  # moco: keys
-    key_momentum: float = 0.999  # moco
-    key_groups: int = 8  # moco: parts into which one process shuffles a batch for BatchNorm
-    start_side: float = 1.0  # views grow from this part of data.size ...
-    end_side: float = 1.0  # ... to this part of it ...
-    grow_until: float = 0.7  # ... over this part of the epochs
+    task: Annotated[str, OneOf(TASKS)] = "simclr"
+    # simclr: standard, or decoupled, or keras, the Keras example's as printed, faults and all
+    loss: Annotated[str, OneOf(("standard", "decoupled", "keras"))] = "standard"
+    epochs: Epochs = 500
+    temperature: Annotated[float, Between(0.001, 1000)] = 0.1
+    queue: Annotated[int, Between(1, 1 << 24)] = 65_536  # moco: keys
+    key_momentum: Share = 0.999  # moco
+    key_groups: Count = 8  # moco: parts into which one process shuffles a batch for BatchNorm
+    start_side: Share = 1.0  # views grow from this part of data.size ...
+    end_side: Share = 1.0  # ... to this part of it ...
+    grow_until: Share = 0.7  # ... over this part of the epochs
     head: HeadConfig = field(default_factory=HeadConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -157,9 +164,6 @@ class PretextConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
-        _one_of("pretext.task", self.task, TASKS)
-        _one_of("pretext.loss", self.loss, ("standard", "decoupled", "keras"))
-        _at_least("pretext.epochs", self.epochs, 0)
         if not 0 < self.start_side <= self.end_side <= 1:
             raise ConfigError(
                 f"pretext.start_side and end_side have values {self.start_side} and {self.end_side}; expected two "
@@ -173,45 +177,33 @@ class PretextConfig:
 class NeighboursConfig:
     """Which features say who is near: the encoder's, or the projection's (as SCAN does after SimCLR)."""
 
-    k: int = 20
-    features: str = "encoder"
-
-    def __post_init__(self) -> None:
-        _at_least("neighbours.k", self.k, 1)
-        _one_of("neighbours.features", self.features, ("encoder", "projection"))
+    k: Annotated[int, Between(1, 10_000)] = 20
+    features: Annotated[str, OneOf(("encoder", "projection"))] = "encoder"
 
 
 @dataclass(frozen=True, slots=True)
 class ScanConfig:
     """Learning clusters that agree with neighbours. `clusters` None: as --clusters says, or found from the features."""
 
-    epochs: int = 50
-    clusters: int | None = None
-    images: str | None = None  # learn clusters only from images whose path begins so; the others are for pretext
-    heads: int = 1
-    neighbours_each: int = 1  # of an anchor in a step
-    entropy_weight: float = 5.0
+    epochs: Epochs = 50
+    clusters: Annotated[int, Between(2, MOST_CLUSTERS)] | None = None
+    images: Text | None = None  # learn clusters only from images whose path begins so; the others are for pretext
+    heads: Count = 1
+    neighbours_each: Count = 1  # of an anchor in a step
+    entropy_weight: Annotated[float, Between(0, 1000)] = 5.0
     tune_encoder: bool = True
-    cached_views: int = 4  # frozen encoder: views of each image whose features are kept
+    cached_views: Count = 4  # frozen encoder: views of each image whose features are kept
     standardise: bool = False  # frozen encoder: heads see each feature with mean 0 and deviation 1
-    loss: str = "standard"  # keras: the Keras example's as printed, faults and all
-    held_out: float = 0.1  # part of the images by whose neighbours head and epoch are chosen
+    loss: Annotated[str, OneOf(("standard", "keras"))] = "standard"  # keras: the example's as printed, faults and all
+    # part of the images by whose neighbours head and epoch are chosen
+    held_out: Annotated[float, Between(0, 1, above=True, below=True)] = 0.1
     views: ViewConfig = field(default_factory=lambda: ViewConfig(kind="strong"))
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(name="adam", rate=1e-4))
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="constant"))
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(batch=128))
 
     def __post_init__(self) -> None:
-        _one_of("scan.loss", self.loss, ("standard", "keras"))
-        _at_least("scan.epochs", self.epochs, 0)
-        _at_least("scan.heads", self.heads, 1)
-        _at_least("scan.neighbours_each", self.neighbours_each, 1)
-        _at_least("scan.cached_views", self.cached_views, 1)
-        if self.clusters is not None:
-            _at_least("scan.clusters", self.clusters, 2)
         _no_muon("scan", self.optimiser)
-        if not 0 < self.held_out < 1:
-            raise ConfigError(f"scan.held_out has value {self.held_out}; expected a part between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +211,11 @@ class SelfLabelConfig:
     """Learning on from confident clusters: those of scan, or, if that has no epochs, those that the ordinary stages
     make. `quota` above 0 takes that part of each cluster instead of a threshold."""
 
-    epochs: int = 200
-    threshold: float = 0.99
-    quota: float = 0.0
+    epochs: Epochs = 200
+    threshold: Share = 0.99
+    quota: Share = 0.0
     weigh_classes: bool = True
-    ema: float | None = None  # decay of the averaged weights that are kept in the end
+    ema: Decay | None = None  # decay of the averaged weights that are kept in the end
     weak: ViewConfig = field(default_factory=lambda: ViewConfig(kind="centre"))
     strong: ViewConfig = field(default_factory=lambda: ViewConfig(kind="strong"))
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(name="adam", rate=1e-4))
@@ -231,11 +223,7 @@ class SelfLabelConfig:
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(batch=1000))
 
     def __post_init__(self) -> None:
-        _at_least("selflabel.epochs", self.epochs, 0)
         _no_muon("selflabel", self.optimiser)
-        for name, value in (("threshold", self.threshold), ("quota", self.quota)):
-            if not 0 <= value <= 1:
-                raise ConfigError(f"selflabel.{name} has value {value}; expected a number from 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,19 +253,9 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} has value {value!r}; expected one of {', '.join(choices)}")
-
-
 def _no_muon(section: str, optimiser: OptimiserConfig) -> None:
     if optimiser.name == "muon":  # it would turn heads, which are to stay apart, against each other
         raise ConfigError(f"{section}.optimiser.name has value 'muon', which only pretext has; expected adamw")
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(f"{name} has value {value}; expected a whole number from {least} up")
 
 
 PLAIN: Final = ViewConfig(kind="centre")  # the image as it is

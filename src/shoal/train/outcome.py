@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from shoal import atomic
+from shoal import atomic, foreign
 from shoal.embed.architectures import full_name
 from shoal.embed.backbones import TRAINED
 from shoal.errors import RunError
@@ -24,6 +24,11 @@ from shoal.train.encoders import Head
 from shoal.train.pretext import Colours
 
 ENCODER, HEAD = "encoder.", "head."
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,9 @@ class Outcome:
         try:
             tensors = load_file(path)
             with safe_open(path, "pt") as file:
-                facts = json.loads(file.metadata()[TRAINED])["facts"]
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                told = foreign.parse_json(file.metadata()[TRAINED], path)
+            facts = foreign.READER.read(_Told, told).facts
+        except (OSError, ValueError, KeyError, TypeError, RunError, SafetensorError) as error:
             raise RunError(f"{path} holds no readable outcome of a training: {error}") from error
         encoder = {name.removeprefix(ENCODER): tensor for name, tensor in tensors.items() if name.startswith(ENCODER)}
         head = None

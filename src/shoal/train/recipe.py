@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final
 
 import yaml
 
-from shoal.errors import ConfigError
+from shoal import foreign
+from shoal.errors import ConfigError, RunError
 from shoal.train.config import TrainConfig
+from shoal.typed import Reader, shown
 
-Section = TypeVar("Section")
+LARGEST: Final = 1 << 15  # bytes of a recipe, and of a value of --set: what is larger takes seconds to parse
+RECIPE: Final = Reader(numbers_as_text=True, whole="the recipe")
 
 
 def names() -> list[str]:
@@ -31,37 +32,27 @@ def load(recipe: str, changes: Sequence[str] = ()) -> TrainConfig:
     values = _read(recipe)
     for change in changes:
         _set(values, change)
-    return parse(TrainConfig, values, "")
-
-
-def parse(kind: type[Section], values: Mapping[str, Any], where: str) -> Section:
-    """An instance of the dataclass `kind` from a mapping; keys left out keep their defaults."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'the recipe'} has value {values!r}; expected keys with values")
-    hints = get_type_hints(kind)
-    known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    unknown = sorted(set(map(str, values)) - set(known))
-    if unknown:
-        raise ConfigError(f"{where or 'the recipe'} has unknown key {unknown[0]!r}; expected only {', '.join(known)}")
-    prefix = f"{where}." if where else ""
-    return kind(**{name: _typed(hints[name], value, f"{prefix}{name}") for name, value in values.items()})
+    with foreign.telling_of(f"recipe {recipe}", ConfigError):
+        return RECIPE.read(TrainConfig, values)
 
 
 def _read(recipe: str) -> dict[str, Any]:
-    path = Path(recipe)
     try:
-        if path.suffix in (".yaml", ".yml"):
-            text = path.read_text(encoding="utf-8")
-        elif recipe in names():
-            text = _folder().joinpath(f"{recipe}.yaml").read_text(encoding="utf-8")
-        else:
-            raise ConfigError(f"--recipe has value {recipe!r}; expected one of {', '.join(names())}, or a .yaml file")
-        values = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = _yaml(_text(recipe))
+    except (OSError, UnicodeDecodeError, RunError, yaml.YAMLError) as error:
         raise ConfigError(f"--recipe {recipe} cannot be read: {' '.join(str(error).split())}") from error
     if values is not None and not isinstance(values, dict):
         raise ConfigError(f"--recipe {recipe} holds {type(values).__name__}; expected keys with values")
     return values or {}
+
+
+def _text(recipe: str) -> str:
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml"):
+        return foreign.read_bytes(path, LARGEST).decode()
+    if recipe not in names():
+        raise ConfigError(f"--recipe has value {recipe!r}; expected one of {', '.join(names())}, or a .yaml file")
+    return str(_folder().joinpath(f"{recipe}.yaml").read_text(encoding="utf-8"))
 
 
 def _set(values: dict[str, Any], change: str) -> None:
@@ -71,9 +62,9 @@ def _set(values: dict[str, Any], change: str) -> None:
     if not separator or not all(keys):
         raise ConfigError(f"--set has value {change!r}; expected key.sub=value, such as pretext.epochs=100")
     try:
-        value = yaml.safe_load(text)
+        value = _yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {path} has value {text!r}, which is no YAML value") from error
+        raise ConfigError(f"--set {path} has value {shown(text)}, which is no YAML value") from error
     for key in keys[:-1]:
         inner = values.setdefault(key, {})
         if not isinstance(inner, dict):
@@ -82,41 +73,26 @@ def _set(values: dict[str, Any], change: str) -> None:
     values[keys[-1]] = value
 
 
-def _typed(kind: Any, value: Any, where: str) -> Any:
-    """`value` as the annotation `kind` says. Raises ConfigError if it is something else."""
-    if dataclasses.is_dataclass(kind):
-        return parse(kind, value, where)  # type: ignore[arg-type]
-    if get_origin(kind) in (Union, types.UnionType):
-        if value is None and type(None) in get_args(kind):
-            return None
-        return _typed(next(one for one in get_args(kind) if one is not type(None)), value, where)
-    if get_origin(kind) is tuple:
-        return _tuple(get_args(kind), value, where)
-    if kind is float and isinstance(value, str):  # YAML takes 1e-4 for text
-        try:
-            value = float(value)
-        except ValueError:
-            raise _unfit(where, value, "a number") from None
-    expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = is_number if kind is float else isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    if not fits:
-        raise _unfit(where, value, expected)
-    return kind(value)
+class _Plain(yaml.SafeLoader):
+    """YAML of plain values: a few lines of references stand for more than memory holds, and tags ask for types."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
+            raise yaml.YAMLError("references (*name) and tags (!name) are not read; expected each value as it is")
+        return super().compose_node(parent, index)
 
 
-def _tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise _unfit(where, value, "a list")
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        kinds = (kinds[0],) * len(value)
-    if len(value) != len(kinds):
-        raise _unfit(where, value, f"a list of {len(kinds)}")
-    return tuple(_typed(kind, one, where) for kind, one in zip(kinds, value, strict=True))
-
-
-def _unfit(where: str, value: Any, expected: str) -> ConfigError:
-    return ConfigError(f"{where} has value {value!r}; expected {expected}")
+def _yaml(text: str) -> Any:
+    """Raises YAMLError."""
+    if len(text) > LARGEST:
+        raise yaml.YAMLError(f"it has over {LARGEST:,} characters; expected fewer")
+    try:
+        return yaml.load(text, _Plain)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    except ValueError as error:  # a date or a number that looks like one and is none
+        raise yaml.YAMLError(str(error)) from error
 
 
 def _folder() -> Any:
