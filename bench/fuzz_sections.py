@@ -232,13 +232,14 @@ class OfARun(Section):
         from pictures import paint
         from shoal import pipeline
         from shoal.config import ClusterConfig
+        from shoal.images.sources import open_source
         from shoal.progress import Progress
         from shoal.rundir import RunDir
 
         paint(self.folder / "pictures", each=5)
         self.run = self.folder / "run"
         config = ClusterConfig((str(self.folder / "pictures"),), clusters="3")
-        pipeline.run(config, RunDir(self.run), pipeline.clustering_stages(), Progress())
+        pipeline.run(config, RunDir(self.run), pipeline.clustering_stages(open_source(config.source)), Progress())
         self.work = self.folder / "work"
 
     def copied(self) -> Path:

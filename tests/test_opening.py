@@ -15,6 +15,7 @@ from patience import PATIENCE
 from pictures import paint
 from shoal import pipeline
 from shoal.config import ClusterConfig
+from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir
 
@@ -35,7 +36,7 @@ print("page:", page.read_text().replace(chr(10), " "), flush=True)
 def run(tmp_path: Path) -> Path:
     paint(tmp_path / "pictures", each=4)
     config = ClusterConfig((str(tmp_path / "pictures"),), clusters="3")
-    pipeline.run(config, RunDir(tmp_path / "run"), pipeline.clustering_stages(), Progress())
+    pipeline.run(config, RunDir(tmp_path / "run"), pipeline.clustering_stages(open_source(config.source)), Progress())
     return tmp_path / "run"
 
 
