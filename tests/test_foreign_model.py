@@ -128,12 +128,12 @@ def test_tensors_of_another_architecture_are_told_before_they_are_read(folder: P
     config = json.loads((folder / "config.json").read_bytes())
     config["encoder"]["architecture"] = "vit_giant_patch14_dinov2"  # 4 GB, if it were made
     (folder / "config.json").write_text(json.dumps(config))
-    assert "as vit_giant_patch14_dinov2 has it" in told(folder, WeightsError)
+    assert "in vit_giant_patch14_dinov2 it is" in told(folder, WeightsError)
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("encoder.safetensors", "not readable as tensors"), ("clusters.safetensors", "not readable as tensors")],
+    [("encoder.safetensors", "holds no readable tensors"), ("clusters.safetensors", "holds no readable clusters")],
 )
 def test_a_file_that_is_shorter_than_it_says_is_told(folder: Path, name: str, words: str) -> None:
     data = (folder / name).read_bytes()

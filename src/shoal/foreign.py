@@ -98,16 +98,23 @@ class Tensors:
     found: Mapping[str, tuple[str, tuple[int, ...]]]
 
     @classmethod
-    def of(cls, path: Path) -> Tensors:
-        """Reads the header alone. Raises RunError if there is none that fits the file."""
+    def of(cls, path: Path, what: str = "tensors") -> Tensors:
+        """Reads the header alone.
+
+        Args:
+            what: an error calls what the file should hold so.
+
+        Raises:
+            RunError: there is no such file, or no header that fits it.
+        """
         if not path.is_file():
-            raise RunError(f"{path} is not there")
+            raise RunError(f"{path} is not there: no {what}")
         try:
             with safe_open(path, "numpy") as file:
                 slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (it is no dictionary)
                 return cls(path, {name: (one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()})
         except (OSError, SafetensorError, ValueError) as error:
-            raise RunError(f"{path} is not readable as tensors: {_words(error)}") from error
+            raise RunError(f"{path} holds no readable {what}: {_words(error)}") from error
 
     def shape(self, name: str, like: tuple[int | None, ...], dtypes: tuple[str, ...] = FLOATS) -> tuple[int, ...]:
         """The shape of a tensor, which has to be `like` (None: any number from 1 up) and of one of `dtypes`.

@@ -167,7 +167,7 @@ def read_clusters(folder: Folder) -> tuple[ClusterModel, Labels]:
         RunError: there are none, or a value or a shape that no clusters have.
     """
     facts = ClusterFacts.read(folder / "clusters.json")
-    file = Tensors.of(folder / "clusters.safetensors")
+    file = Tensors.of(folder / "clusters.safetensors", "clusters")
     (d,) = file.shape("mean", (None,))
     dims = _dims(file, d, facts.metric)
     count, _ = file.shape("centroids", (None, dims))

@@ -379,7 +379,5 @@ def _check_tensors(model: nn.Module, weights: Path, spec: EncoderSpec) -> None:
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
-            has, needs = (list(shapes[name]) if name in shapes else "missing" for shapes in (found, wanted))
-            raise WeightsError(
-                f"{weights}: tensor {name[:100]!r} is {has}; expected {needs}, as {spec.architecture} has it"
-            )
+            has, needs = (f"is {list(of[name])}" if name in of else "is not there" for of in (found, wanted))
+            raise WeightsError(f"{weights}: tensor {name[:100]!r} {has}; in {spec.architecture} it {needs}")

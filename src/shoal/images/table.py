@@ -76,7 +76,7 @@ def _paths_and_labels(gate: Gate, uri: str, schema: pa.Schema, column: str) -> I
                 paths = _strings(batch, path_name) if path_name else empty
                 labels = batch.column("label").to_pylist() if label_name else empty
                 yield from zip(paths, labels, strict=True)
-    except (DecodeError, OSError, pa.ArrowException) as error:
+    except (DecodeError, OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise _broken(uri, error) from error
 
 
@@ -97,7 +97,7 @@ def _class_names(schema: pa.Schema) -> list[str] | None:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features["label"]["names"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return None
     return [str(name) for name in names] if isinstance(names, list) else None
 
@@ -114,7 +114,7 @@ def _schema(gate: Gate, uri: str) -> pa.Schema:
     try:
         with gate.open(uri) as stream, pq.ParquetFile(stream) as file:
             return file.schema_arrow
-    except (DecodeError, OSError, pa.ArrowException) as error:
+    except (DecodeError, OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise _broken(uri, error) from error
 
 

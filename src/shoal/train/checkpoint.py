@@ -92,7 +92,7 @@ def restore(
     except FileNotFoundError:
         return None
     except RunError as error:
-        raise RunError(f"{error} (delete {folder} to train anew)") from error
+        raise RunError(f"{path} is no readable checkpoint: {error} (delete {folder} to train anew)") from error
     if record.format_version > FORMAT_VERSION:
         raise RunError(f"{path} has format_version {record.format_version}; expected at most {FORMAT_VERSION}")
     if record.key != key:

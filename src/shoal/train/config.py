@@ -95,8 +95,8 @@ class ViewConfig:
 @dataclass(frozen=True, slots=True)
 class OptimiserConfig:
     name: Annotated[str, OneOf(OPTIMISERS)] = "adamw"
-    rate: Annotated[float, Between(0, 1000, above=True)] = 1e-3
-    weight_decay: Annotated[float, Between(0, 1000)] = 1e-4
+    rate: Annotated[float, Between(0, above=True)] = 1e-3
+    weight_decay: Annotated[float, Between(0)] = 1e-4
     momentum: Decay = 0.9  # sgd, muon
     nesterov: bool = False
 
@@ -137,7 +137,7 @@ class LoopConfig:
 
     batch: Annotated[int, Between(2, 1 << 20)] = 512
     accumulate: Annotated[int, Between(1, 1 << 16)] = 1
-    clip: Annotated[float, Between(0, 1e9, above=True)] | None = None  # largest norm of the gradient
+    clip: Annotated[float, Between(0, above=True)] | None = None  # largest norm of the gradient
     precision: Annotated[str, OneOf(PRECISIONS)] = "auto"  # bf16 where the device computes it natively
     checkpoint_minutes: Annotated[float, Between(0, 1_000_000)] = 2.0
 
