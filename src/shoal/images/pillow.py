@@ -1,0 +1,132 @@
+"""Files that Pillow's plugins read: the picture of the first frame that is not blank."""
+
+from __future__ import annotations
+
+import importlib
+import io
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from shoal.errors import DecodeError
+from shoal.images import png
+from shoal.images.formats import JPEG, PNG, ImageFormat
+from shoal.images.layer import Rendered, to_srgb
+from shoal.images.levels import Range, find_range, to_levels
+from shoal.images.limits import MOST_FRAMES, MOST_LOOKED_AT
+from shoal.images.orientation import upright
+from shoal.images.quiet import quiet_pillow
+from shoal.images.reasons import reason
+
+_NUMBER_MODES: Final = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+_DEEP_HELD: Final = 24.0  # bytes a pixel of a PNG with 16 bits a sample
+
+
+@dataclass(frozen=True, slots=True)
+class PillowFile:
+    """An opened file: its header has been read, its pixels have not."""
+
+    data: bytes
+    format: ImageFormat
+    source: ImageFile.ImageFile
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as stored."""
+        return self.source.size
+
+    @property
+    def held(self) -> float:
+        """Bytes a pixel that `render` holds."""
+        return _DEEP_HELD if self.format is PNG and png.is_deep(self.data) else self.format.held
+
+    def render(self) -> Rendered:
+        """The upright picture, but of a JPEG as stored. Raises DecodeError."""
+        try:
+            with quiet_pillow():
+                return self._not_blank() if self._has_frames() else self.render_frame()
+        except Exception as error:  # as in `open_file`
+            raise reason(self.data, self.format, error) from error
+
+    def reduce(self, divisor: int) -> None:
+        """Let a JPEG be decoded at 1/`divisor`."""
+        self.source.draft("", (self.source.width // divisor, self.source.height // divisor))
+
+    def _has_frames(self) -> bool:
+        return bool(getattr(self.source, "is_animated", False))
+
+    def _not_blank(self) -> Rendered:
+        first = self.render_frame()
+        looked_at = self.source.width * self.source.height
+        number, rendered = 0, first
+        while is_blank(rendered[0]):
+            number += 1
+            looked_at += self.source.width * self.source.height
+            if number >= MOST_FRAMES or looked_at > MOST_LOOKED_AT:
+                return first
+            try:
+                self.source.seek(number)
+                rendered = self.render_frame()
+            except EOFError:
+                return first
+            except Exception:  # a later frame that is broken is no reason to lose the first
+                return first
+        image, notes = rendered
+        return (image, notes) if number == 0 else (image, (f"frame {number + 1}, the first that is not blank", *notes))
+
+    def render_frame(self) -> Rendered:
+        """The picture of the frame that `source` is at."""
+        icc = self.source.info.get("icc_profile")
+        if self.format is PNG and png.is_deep(self.data):
+            image, note = png.read_deep(self.data)
+            rendered, notes = to_srgb(upright_as(image, self.source), icc)
+            return rendered, notes if note is None else (note, *notes)
+        self.source.load()
+        image = self.source if self.format is JPEG else upright(self.source)
+        if image.mode not in _NUMBER_MODES:
+            return to_srgb(image, icc)
+        values = np.asarray(image)
+        found = find_range(values, _said(self.data, self.format))
+        rendered, notes = to_srgb(Image.fromarray(to_levels(values, found)), icc)
+        return rendered, notes if found.note is None else (found.note, *notes)
+
+
+def open_file(data: bytes, found: ImageFormat) -> PillowFile:
+    """Let the format's plugin read the header. Not by `Image.open`: it would try, and import, every plugin there is.
+
+    Raises:
+        DecodeError: it is broken or not read.
+    """
+    try:
+        plugin: Any = getattr(importlib.import_module(found.module), found.plugin)
+    except ImportError as error:
+        raise DecodeError(f"{found.name} is not supported by what is installed here") from error
+    content = png.sound_chunks(data) if found is PNG else data
+    try:
+        with quiet_pillow():
+            return PillowFile(content, found, plugin(io.BytesIO(content)))
+    except Exception as error:  # codecs raise what they like on broken data: SyntaxError, struct.error, KeyError, ...
+        raise reason(data, found, error) from error
+
+
+def upright_as(image: Image.Image, source: Image.Image) -> Image.Image:
+    """The image turned as the EXIF of `source` says."""
+    image.info["exif"] = source.info.get("exif", b"")
+    turned = upright(image)
+    return turned
+
+
+def _said(data: bytes, found: ImageFormat) -> Range | None:
+    """What a JPEG 2000 says of its bits: Pillow has scaled fewer than 16 up."""
+    if found.name != "JPEG 2000":
+        return None
+    start = data.find(b"\xff\x4f\xff\x51")
+    bits = (data[start + 42] & 0x7F) + 1 if 0 <= start < len(data) - 42 else 16
+    return Range(0, 65535) if bits < 16 else None
+
+
+def is_blank(image: Image.Image) -> bool:
+    """Whether it has one value everywhere."""
+    return all(low == high for low, high in image.getextrema())

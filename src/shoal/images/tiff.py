@@ -1,0 +1,134 @@
+"""TIFF: every kind of sample that tifffile and libtiff read, each by what its tags say that it means."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from shoal.errors import DecodeError
+from shoal.images import orientation, pillow
+from shoal.images.formats import TIFF
+from shoal.images.layer import Rendered, to_srgb
+from shoal.images.levels import Numbers
+from shoal.images.limits import MOST_FRAMES, MOST_LOOKED_AT
+from shoal.images.quiet import quiet_pillow
+from shoal.images.reasons import reason
+from shoal.images.tiff_colours import check_kind, picture
+from shoal.images.tiff_samples import read_samples
+
+_MOST_SKIPPED: Final = 16  # pages that are small versions or masks of a later one
+_ORIENTATION, _PROFILE = 274, 34675
+_YCBCR: Final = 6
+_BITONAL: Final = frozenset({2, 3, 4, 32771})  # compressions that only libtiff itself reads, all right in Pillow
+_JPEG, _WEBP = frozenset({6, 7}), 50001
+
+
+@dataclass(frozen=True, slots=True)
+class TiffImage:
+    """An opened TIFF; `number` is the page that its size is of."""
+
+    data: bytes
+    file: tifffile.TiffFile
+    number: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as stored."""
+        page = self._page(self.number)
+        return page.imagewidth, page.imagelength
+
+    @property
+    def held(self) -> float:
+        """Bytes a pixel that `render` holds: the numbers twice, their levels, and the image twice."""
+        page = self._page(self.number)
+        if _is_pillows(page):
+            return TIFF.held
+        bits = max(8, page.bitspersample)
+        return page.samplesperpixel * (2 * bits / 8 + 1) + 8.0
+
+    def render(self) -> Rendered:
+        """The upright picture of the first page that is not blank. Raises DecodeError."""
+        try:
+            with quiet_pillow():
+                return self._not_blank()
+        except Exception as error:  # broken files make tifffile raise what it likes
+            raise reason(self.data, TIFF, error) from error
+
+    def _not_blank(self) -> Rendered:
+        first, is_blank = self._render(self.number)
+        page = self._page(self.number)
+        size, looked_at = (page.imagewidth, page.imagelength), 0
+        for number in range(self.number + 1, self.number + MOST_FRAMES if is_blank else 0):
+            looked_at += size[0] * size[1]
+            try:
+                page = self._page(number)
+                if (page.imagewidth, page.imagelength) != size or looked_at > MOST_LOOKED_AT:
+                    break
+                (image, notes), is_blank = self._render(number)
+            except Exception:  # no such page; or broken, which is no reason to lose the first
+                break
+            if not is_blank:
+                return image, (f"plane {number + 1}, the first that is not blank", *notes)
+        return first
+
+    def _render(self, number: int) -> tuple[Rendered, bool]:
+        """The picture of one page, and whether it has one value everywhere."""
+        page = self._page(number)
+        check_kind(page)
+        if _is_pillows(page):
+            opened = pillow.open_file(self.data, TIFF)
+            opened.source.seek(number)
+            rendered = opened.render_frame()
+            return rendered, pillow.is_blank(rendered[0])
+        samples = read_samples(page)
+        image, notes = picture(page, samples)
+        turned = orientation.turned(image, page.tags.valueof(_ORIENTATION))
+        rendered, more = to_srgb(turned, page.tags.valueof(_PROFILE))
+        return (rendered, (*notes, *more)), _is_constant(samples)
+
+    def _page(self, number: int) -> tifffile.TiffPage:
+        page = self.file.pages[number]
+        assert isinstance(page, tifffile.TiffPage)
+        return page
+
+
+def open_file(data: bytes) -> TiffImage:
+    """Read the tags. Raises DecodeError."""
+    try:
+        with quiet_pillow():
+            file = tifffile.TiffFile(io.BytesIO(data))
+            image = TiffImage(data, file, _first_whole(file))
+            check_kind(image.file.pages[image.number])
+            return image
+    except Exception as error:  # as in `render`
+        raise reason(data, TIFF, error) from error
+
+
+def _first_whole(file: tifffile.TiffFile) -> int:
+    """The first page that is neither a small version of another nor a mask; the first of all if there is none."""
+    for number in range(_MOST_SKIPPED):
+        try:
+            page = file.pages[number]
+        except IndexError:
+            break
+        if not (page.is_reduced or page.is_mask):
+            return number
+    return 0
+
+
+def _is_pillows(page: tifffile.TiffPage) -> bool:
+    """Whether the page is one of those that libtiff turns into plain pixels itself."""
+    if page.compression in _BITONAL:
+        return True
+    eight_bits = page.bitspersample == 8 and page.sampleformat == 1
+    return eight_bits and (page.compression in _JPEG or page.compression == _WEBP or page.photometric == _YCBCR)
+
+
+def _is_constant(samples: Numbers) -> bool:
+    first: Any = samples[:1, :1]
+    return bool((samples[0] == first).all()) and bool((samples == first).all())

@@ -1,0 +1,129 @@
+"""The numbers of a TIFF page, from its strips or tiles."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any, Final
+
+import numpy as np
+import tifffile
+from PIL import TiffImagePlugin
+
+from shoal.errors import DecodeError
+from shoal.images.levels import Numbers
+from shoal.images.reasons import imagecodecs
+
+_NONE: Final = 1
+# Compressions of plain bytes, which the libtiff that Pillow brings undoes: LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
+_OF_BYTES: Final = frozenset({5, 8, 32946, 32773, 34925, 50000})
+_HORIZONTAL, _FLOATING = 2, 3  # predictors
+_REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def read_samples(page: tifffile.TiffPage) -> Numbers:
+    """All samples, [height, width, samples a pixel], as they are stored, in their own type.
+
+    Raises:
+        DecodeError: the page is cut off, or needs a package that is not installed.
+    """
+    if page.compression == _NONE or page.compression in _OF_BYTES:
+        return _Segments(page).read()
+    imagecodecs(f"TIFF with the compression {_name(page.compression)}")
+    values = page.asarray(squeeze=False, maxworkers=1)  # [planes, depth, height, width, samples]
+    return np.moveaxis(values[:, 0], 0, -2).reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
+
+
+class _Segments:
+    """The strips or tiles of a page: where each lies in the image, and its numbers."""
+
+    def __init__(self, page: tifffile.TiffPage) -> None:
+        self._page = page
+        self._planes = page.samplesperpixel if page.planarconfig == 2 else 1
+        self._samples = page.samplesperpixel // self._planes
+        self._width = page.tilewidth if page.is_tiled else page.imagewidth
+        self._rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+        if min(self._width, self._rows) < 1 or page.dtype is None:
+            raise DecodeError("corrupt TIFF")
+        self._dtype = np.dtype(page.parent.byteorder + page.dtype.char)
+
+    def read(self) -> Numbers:
+        page = self._page
+        image = np.empty((page.imagelength, page.imagewidth, page.samplesperpixel), self._dtype.newbyteorder("="))
+        across, down = -(-page.imagewidth // self._width), -(-page.imagelength // self._rows)
+        if len(page.dataoffsets) < across * down * self._planes:
+            raise DecodeError("truncated TIFF")
+        for number in range(across * down * self._planes):
+            plane, place = divmod(number, across * down)
+            top, left = place // across * self._rows, place % across * self._width
+            rows = self._rows if page.is_tiled else min(self._rows, page.imagelength - top)
+            values = self._values(self._bytes(number, rows), rows)
+            into = image[top : top + rows, left : left + self._width, plane * self._samples :][..., : self._samples]
+            into[...] = values[: into.shape[0], : into.shape[1]]
+        return image
+
+    def _bytes(self, number: int, rows: int) -> bytes:
+        """The bytes of a strip or tile, not compressed."""
+        page = self._page
+        start = page.dataoffsets[number]
+        length = page.databytecounts[number] if number < len(page.databytecounts) else 0
+        handle = page.parent.filehandle
+        handle.seek(start)
+        wanted = rows * self._row_bytes
+        # Without a compression, files with wrong counts are common and do no harm.
+        data = handle.read(wanted if page.compression == _NONE else length)
+        if page.fillorder == 2:
+            data = data.translate(_REVERSED)
+        if page.compression != _NONE:
+            data = _undone(page.compression, data, self._row_bytes, rows)
+        if len(data) < wanted:
+            raise DecodeError("truncated TIFF")
+        return data
+
+    @property
+    def _row_bytes(self) -> int:
+        return -(-self._width * self._samples * self._page.bitspersample // 8)
+
+    def _values(self, data: bytes, rows: int) -> Numbers:
+        shape = (rows, self._width, self._samples)
+        bits = self._page.bitspersample
+        if bits != 8 * self._dtype.itemsize:
+            return _unpacked(data, bits, (rows, self._row_bytes)).astype(self._dtype)[:, : shape[1] * shape[2]].reshape(shape)
+        if self._page.predictor == _FLOATING:
+            # Differences of the bytes, of which all first ones of a row come first, then all second ones, and so on.
+            summed = np.frombuffer(data, np.uint8).reshape(rows, -1, self._samples).cumsum(axis=1, dtype=np.uint8)
+            ordered = summed.reshape(rows, self._dtype.itemsize, -1).swapaxes(1, 2)
+            return np.ascontiguousarray(ordered).view(self._dtype.newbyteorder(">")).reshape(shape)
+        values = np.frombuffer(data, self._dtype, rows * shape[1] * shape[2]).reshape(shape)
+        if self._page.predictor == _HORIZONTAL:
+            unsigned: Any = values.view(f"{self._dtype.byteorder}u{self._dtype.itemsize}")
+            summed = unsigned.cumsum(axis=1, dtype=unsigned.dtype.newbyteorder("="))
+            return summed.view(self._dtype.newbyteorder("="))
+        return values
+
+
+def _unpacked(data: bytes, bits: int, shape: tuple[int, int]) -> Numbers:
+    """Numbers of so many bits, one after another, highest bit first; each row begins at a byte: [rows, numbers]."""
+    ones = np.unpackbits(np.frombuffer(data, np.uint8, shape[0] * shape[1]).reshape(shape), axis=1)
+    whole = ones.shape[1] // bits
+    digits = ones[:, : whole * bits].reshape(shape[0], whole, bits)
+    values = np.zeros((shape[0], whole), np.uint32)
+    for bit in range(bits):
+        values = values << 1 | digits[..., bit]
+    return values
+
+
+def _undone(compression: int, data: bytes, row_bytes: int, rows: int) -> bytes:
+    """Undo a compression of bytes by libtiff: it reads them as a small grey image of their own."""
+    tags = ((256, row_bytes), (257, rows), (258, 8), (259, compression), (262, 1), (273, 122), (277, 1), (278, rows))
+    entries = (*tags, (279, len(data)))
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    with TiffImagePlugin.TiffImageFile(io.BytesIO(b"II*\0\x08\0\0\0" + directory + bytes(4) + data)) as image:
+        return image.tobytes()
+
+
+def _name(compression: int) -> str:
+    try:
+        return tifffile.COMPRESSION(compression).name.replace("_", " ")
+    except ValueError:
+        return str(compression)
