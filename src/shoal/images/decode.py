@@ -106,21 +106,20 @@ def _jpeg_pixels(data: bytes, header: jpeg.JpegHeader, divisor: int) -> Rendered
     image = jpeg.decode_turbo(data, header, divisor)
     if image is None:
         mended = jpeg.mended(data, header)
-        if mended is not None:
-            data = mended
-            image = jpeg.decode_turbo(data, header, divisor)
+        image = None if mended is None else jpeg.decode_turbo(mended, header, divisor)
     if image is None:
-        source = pillow.open_file(data, JPEG)
-        if source.size != (header.width, header.height):
-            raise DecodeError("corrupt JPEG")  # the two readers of the header disagree
-        source.reduce(divisor)
-        return source.render()
-    if not header.profile:
-        return image, ()
-    profile = find_profile(header.profile)
-    if profile is None or (profile.mode == "L") != (header.components == 1):
+        return _by_pillow(data, header, divisor)
+    if image.mode == "RGB" and (not header.profile or find_profile(header.profile) is None):
         return image, ()
     return to_srgb(image.getchannel("R") if header.components == 1 else image, header.profile)
+
+
+def _by_pillow(data: bytes, header: jpeg.JpegHeader, divisor: int) -> Rendered:
+    source = pillow.open_file(data, JPEG)
+    if source.size != (header.width, header.height):
+        raise DecodeError("corrupt JPEG")  # the two readers of the header disagree
+    source.reduce(divisor)
+    return source.render()
 
 
 def _jpeg_header(data: bytes) -> jpeg.JpegHeader:

@@ -1,6 +1,6 @@
 """JPEG by libjpeg-turbo: the header in microseconds, pixels at full, half, quarter or eighth scale.
 
-Only what it decodes beyond doubt: baseline or progressive 8-bit grey and colour, with no warning on the way.
+Only what it decodes beyond doubt: baseline or progressive, 8 bits, grey, colour or four inks, with no warning on the way.
 Everything else is left to Pillow.
 """
 
@@ -14,6 +14,9 @@ from typing import Final
 import simplejpeg
 from PIL import Image
 
+# By components: what libjpeg-turbo is asked for, the image's mode and how Pillow takes it over. Four bytes a pixel, as
+# Pillow keeps RGB: that is a plain copy. Programs store inks inverted.
+_KINDS: Final = {1: ("RGBX", "RGB", "RGBX"), 3: ("RGBX", "RGB", "RGBX"), 4: ("CMYK", "CMYK", "CMYK;I")}
 DIVISORS: Final = (8, 4, 2)
 MOST_PIXELS: Final = 1 << 29  # as stored: what an eighth of the scale decodes in some seconds
 MOST_SCANS: Final = 100  # each goes over the whole picture again, however few bytes it has
@@ -144,13 +147,15 @@ def divisor(header: JpegHeader, least_size: int | None) -> int:
 
 
 def decode_turbo(data: bytes, header: JpegHeader, divisor: int) -> Image.Image | None:
-    """Decode as stored (no rotation) at 1/`divisor` of the size; None if Pillow has to judge."""
-    if header.precision != 8 or header.components not in (1, 3):
+    """Decode as stored (no rotation) at 1/`divisor` of the size, RGB or CMYK; None if Pillow has to judge."""
+    kinds = _KINDS.get(header.components)
+    if header.precision != 8 or kinds is None:
         return None
+    colours, mode, raw_mode = kinds
     try:
         pixels = simplejpeg.decode_jpeg(
             data,
-            "RGBX",  # four bytes a pixel, as Pillow keeps RGB: taking them over is a plain copy
+            colours,
             min_width=-(-header.width // divisor),
             min_height=-(-header.height // divisor),
             strict=True,
@@ -158,7 +163,7 @@ def decode_turbo(data: bytes, header: JpegHeader, divisor: int) -> Image.Image |
     except (ValueError, RuntimeError, MemoryError):
         return None
     height, width = pixels.shape[:2]
-    return Image.frombytes("RGB", (width, height), pixels, "raw", "RGBX")
+    return Image.frombytes(mode, (width, height), pixels, "raw", raw_mode)
 
 
 def _exif_orientation(block: bytes) -> int:

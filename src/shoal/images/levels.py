@@ -43,7 +43,7 @@ def find_range(values: Numbers, said: Range | None = None) -> Range:
     if kind == "f":
         return _range_of_floats(least, most)
     if least < 0:
-        return Range(least, most, f"{width}-bit numbers with signs, from {least:.0f} to {most:.0f}")
+        return Range(least, most, f"{width}-bit numbers with signs, from {least} to {most}")
     own = width - (kind == "i")
     bits = next(bits for bits in (*(bits for bits in INFERRED_BITS if bits < own), own) if most < 2**bits)
     return Range(0, 2**bits - 1, f"{bits} bits in {width}, told by the brightest value" if bits < own else None)
@@ -73,7 +73,7 @@ def _range_of_floats(least: float, most: float) -> Range:
 
 def _extremes(values: Numbers) -> tuple[float, float]:
     if values.dtype.kind != "f":
-        return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+        return (int(values.min()), int(values.max())) if values.size else (0, 0)
     least, most = np.inf, -np.inf
     step = max(1, ROWS_BYTES // max(1, values[:1].size * values.dtype.itemsize))
     for start in range(0, len(values), step):

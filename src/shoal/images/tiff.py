@@ -25,7 +25,7 @@ _MOST_SKIPPED: Final = 16  # pages that are small versions or masks of a later o
 _ORIENTATION, _PROFILE = 274, 34675
 _YCBCR: Final = 6
 _BITONAL: Final = frozenset({2, 3, 4, 32771})  # compressions that only libtiff itself reads, all right in Pillow
-_JPEG, _WEBP = frozenset({6, 7}), 50001
+_JPEG: Final = frozenset({6, 7})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def _is_pillows(page: tifffile.TiffPage) -> bool:
     if page.compression in _BITONAL:
         return True
     eight_bits = page.bitspersample == 8 and page.sampleformat == 1
-    return eight_bits and (page.compression in _JPEG or page.compression == _WEBP or page.photometric == _YCBCR)
+    return eight_bits and (page.compression in _JPEG or page.photometric == _YCBCR)
 
 
 def _is_constant(samples: Numbers) -> bool:

@@ -23,7 +23,7 @@ _UNSIGNED, _SIGNED, _FLOAT, _UNTYPED = 1, 2, 3, 4  # sample formats
 _SIZES: Final = {_UNSIGNED: {*range(1, 17), 32, 64}, _UNTYPED: {*range(1, 17), 32, 64}, _SIGNED: {8, 16, 32, 64}, _FLOAT: {16, 32, 64}}
 _SORTS: Final = {_SIGNED: " with sign", _FLOAT: " floating point", 5: " complex", 6: " complex"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # kinds of alpha
-_BITS, _MOST, _SIGNED_LEAST, _SIGNED_MOST, _INKS = 258, 281, 340, 341, 332
+_BITS, _MOST, _SIGNED_LEAST, _SIGNED_MOST, _INKS, _SUBSAMPLING = 258, 281, 340, 341, 332, 530
 _SIGNIFICANT: Final = re.compile(r'SignificantBits="(\d{1,2})"')
 
 
@@ -42,6 +42,8 @@ def check_kind(page: Any) -> None:
         raise DecodeError(f"TIFF with a depth of {page.imagedepth} is not read")
     if photometric == YCBCR and page.bitspersample != 8:
         raise DecodeError(f"TIFF with YCbCr of {size} is not read")
+    if photometric == YCBCR and page.compression == 1 and _is_subsampled(page):
+        raise DecodeError("TIFF with subsampled YCbCr that is not compressed is not read")
     if photometric == PALETTE and (page.colormap is None or page.bitspersample > 16 or page.sampleformat != _UNSIGNED):
         raise DecodeError(f"TIFF with a palette for {size} is not read")
     if photometric in (CIELAB, ICCLAB) and page.bitspersample not in (8, 16):
@@ -121,6 +123,12 @@ def _said(page: Any) -> Range | None:
         return Range(0, max(_all(most)))
     significant = _SIGNIFICANT.search(page.description)
     return Range(0, 2 ** int(significant[1]) - 1) if significant else None
+
+
+def _is_subsampled(page: Any) -> bool:
+    """Whether colours have fewer samples than brightness; by their bytes where a tag is missing."""
+    factors = page.tags.valueof(_SUBSAMPLING)
+    return sum(page.databytecounts) < 3 * page.imagewidth * page.imagelength if factors is None else factors != (1, 1)
 
 
 def _grey_or_three(page: Any) -> bool:

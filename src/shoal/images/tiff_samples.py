@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import tifffile
-from PIL import TiffImagePlugin
+from PIL import TiffImagePlugin, WebPImagePlugin
 
 from shoal.errors import DecodeError
 from shoal.images.levels import Numbers
@@ -17,6 +17,7 @@ from shoal.images.reasons import imagecodecs
 _NONE: Final = 1
 # Compressions of plain bytes, which the libtiff that Pillow brings undoes: LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
 _OF_BYTES: Final = frozenset({5, 8, 32946, 32773, 34925, 50000})
+_WEBP: Final = 50001  # each strip or tile is a file of its own
 _HORIZONTAL, _FLOATING = 2, 3  # predictors
 _REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -27,9 +28,12 @@ def read_samples(page: tifffile.TiffPage) -> Numbers:
     Raises:
         DecodeError: the page is cut off, or needs a package that is not installed.
     """
-    if page.compression == _NONE or page.compression in _OF_BYTES:
+    if page.compression in (_NONE, _WEBP) or page.compression in _OF_BYTES:
         return _Segments(page).read()
-    imagecodecs(f"TIFF with the compression {_name(page.compression)}")
+    kind = f"TIFF with the compression {_name(page.compression)}"
+    imagecodecs(kind)
+    if page.compression not in tifffile.TIFF.DECOMPRESSORS:
+        raise DecodeError(f"{kind} is not read")
     values = page.asarray(squeeze=False, maxworkers=1)  # [planes, depth, height, width, samples]
     return np.moveaxis(values[:, 0], 0, -2).reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
 
@@ -74,7 +78,10 @@ class _Segments:
         data = handle.read(wanted if page.compression == _NONE else length)
         if page.fillorder == 2:
             data = data.translate(_REVERSED)
-        if page.compression != _NONE:
+        if page.compression == _WEBP:
+            with WebPImagePlugin.WebPImageFile(io.BytesIO(data)) as image:
+                data = image.convert("RGBA" if self._samples == 4 else "RGB").tobytes()
+        elif page.compression != _NONE:
             data = _undone(page.compression, data, self._row_bytes, rows)
         if len(data) < wanted:
             raise DecodeError("truncated TIFF")
