@@ -32,7 +32,7 @@ TIFF: Final = ImageFormat("TIFF", "PIL.TiffImagePlugin", "TiffImageFile")
 _WEBP = ImageFormat("WebP", "PIL.WebPImagePlugin", "WebPImageFile")
 _AVIF = ImageFormat("AVIF", "PIL.AvifImagePlugin", "AvifImageFile")
 _HEIF = ImageFormat("HEIF", "pillow_heif", "HeifImageFile")
-_JPEG2000 = ImageFormat("JPEG 2000", "PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile")
+JPEG2000: Final = ImageFormat("JPEG 2000", "PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile")
 _ICO = ImageFormat("ICO", "PIL.IcoImagePlugin", "IcoImageFile")
 PPM: Final = ImageFormat("PPM", "PIL.PpmImagePlugin", "PpmImageFile")
 _QOI = ImageFormat("QOI", "PIL.QoiImagePlugin", "QoiImageFile")
@@ -47,8 +47,8 @@ _MAGIC: Final = (
     (b"MM\0*", TIFF),
     (b"II+\0", TIFF),
     (b"MM\0+", TIFF),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", _JPEG2000),
-    (b"\xff\x4f\xff\x51", _JPEG2000),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", JPEG2000),
+    (b"\xff\x4f\xff\x51", JPEG2000),
     (b"\0\0\1\0", _ICO),
     (b"qoif", _QOI),
     (b"8BPS", _PSD),

@@ -26,8 +26,12 @@ def turned(image: Image.Image, orientation: object) -> Image.Image:
 
 def upright(image: Image.Image) -> Image.Image:
     """The image turned as its own EXIF says."""
+    return turned(image, orientation_of(image))
+
+
+def orientation_of(image: Image.Image) -> object:
+    """What its EXIF says; 1 where that is broken, which is no reason to lose the image."""
     try:
-        orientation = image.getexif().get(TAG, 1)
-    except Exception:  # broken EXIF is no reason to lose the image
-        return image
-    return turned(image, orientation)
+        return image.getexif().get(TAG, 1)
+    except Exception:  # it raises what it likes
+        return 1

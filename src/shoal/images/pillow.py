@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from shoal.errors import DecodeError
-from shoal.images import png
-from shoal.images.formats import JPEG, PNG, ImageFormat
+from shoal.images import jpeg2000, png
+from shoal.images.formats import JPEG, JPEG2000, PNG, ImageFormat
 from shoal.images.layer import Rendered, to_srgb
 from shoal.images.levels import Range, find_range, to_levels
 from shoal.images.limits import MOST_FRAMES, MOST_LOOKED_AT
-from shoal.images.orientation import upright
+from shoal.images.orientation import orientation_of, turned, upright
 from shoal.images.quiet import quiet_pillow
 from shoal.images.reasons import reason
 
@@ -40,7 +40,8 @@ class PillowFile:
     @property
     def held(self) -> float:
         """Bytes a pixel that `render` holds."""
-        return _DEEP_HELD if self.format is PNG and png.is_deep(self.data) else self.format.held
+        is_deep = self.format is PNG and png.is_deep(self.data)
+        return _DEEP_HELD if is_deep else self.format.held
 
     def render(self) -> Rendered:
         """The upright picture, but of a JPEG as stored. Raises DecodeError."""
@@ -78,19 +79,29 @@ class PillowFile:
 
     def render_frame(self) -> Rendered:
         """The picture of the frame that `source` is at."""
-        icc = self.source.info.get("icc_profile")
+        image, note = self._image()
+        rendered, notes = to_srgb(image, self._profile())
+        return rendered, notes if note is None else (note, *notes)
+
+    def _image(self) -> tuple[Image.Image, str | None]:
+        """An upright image of 8 bits."""
         if self.format is PNG and png.is_deep(self.data):
             image, note = png.read_deep(self.data)
-            rendered, notes = to_srgb(upright_as(image, self.source), icc)
-            return rendered, notes if note is None else (note, *notes)
+            return turned(image, orientation_of(self.source)), note
+        header = jpeg2000.read_header(self.data) if self.format is JPEG2000 else None
+        if header is not None and header.is_deep:
+            return jpeg2000.read_deep(self.data, header)
         self.source.load()
         image = self.source if self.format is JPEG else upright(self.source)
         if image.mode not in _NUMBER_MODES:
-            return to_srgb(image, icc)
+            return image, None
         values = np.asarray(image)
-        found = find_range(values, _said(self.data, self.format))
-        rendered, notes = to_srgb(Image.fromarray(to_levels(values, found)), icc)
-        return rendered, notes if found.note is None else (found.note, *notes)
+        # Pillow has scaled fewer bits than 16 up.
+        found = find_range(values, Range(0, 65535) if header is not None and header.bits < 16 else None)
+        return Image.fromarray(to_levels(values, found)), found.note
+
+    def _profile(self) -> bytes | None:
+        return jpeg2000.read_header(self.data).profile if self.format is JPEG2000 else self.source.info.get("icc_profile")
 
 
 def open_file(data: bytes, found: ImageFormat) -> PillowFile:
@@ -109,22 +120,6 @@ def open_file(data: bytes, found: ImageFormat) -> PillowFile:
             return PillowFile(content, found, plugin(io.BytesIO(content)))
     except Exception as error:  # codecs raise what they like on broken data: SyntaxError, struct.error, KeyError, ...
         raise reason(data, found, error) from error
-
-
-def upright_as(image: Image.Image, source: Image.Image) -> Image.Image:
-    """The image turned as the EXIF of `source` says."""
-    image.info["exif"] = source.info.get("exif", b"")
-    turned = upright(image)
-    return turned
-
-
-def _said(data: bytes, found: ImageFormat) -> Range | None:
-    """What a JPEG 2000 says of its bits: Pillow has scaled fewer than 16 up."""
-    if found.name != "JPEG 2000":
-        return None
-    start = data.find(b"\xff\x4f\xff\x51")
-    bits = (data[start + 42] & 0x7F) + 1 if 0 <= start < len(data) - 42 else 16
-    return Range(0, 65535) if bits < 16 else None
 
 
 def is_blank(image: Image.Image) -> bool:

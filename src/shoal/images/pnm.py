@@ -81,7 +81,7 @@ class Pnm:
         if text.translate(None, _PLAIN):
             raise DecodeError("corrupt PPM")
         wanted = self.width * self.height * channels
-        values = np.fromstring(text.decode(), np.int64, wanted, sep=" ") if text.strip() else np.empty(0)
+        values = np.fromstring(text.decode(), np.int64, sep=" ")[:wanted]
         if len(values) < wanted:
             raise DecodeError("truncated PPM")
         return np.clip(values, 0, self.white).astype(np.uint16 if self.white > 255 else np.uint8)

@@ -13,7 +13,6 @@ from shoal.images.formats import ImageFormat
 _TRUNCATED: Final = ("truncated", "premature", "unexpected end", "not enough", "incomplete", "ended before")
 _UNREAD: Final = ("unsupported", "not supported", "not yet supported", "not implemented", "cannot handle")
 _BMP_COMPRESSION: Final = {4: "JPEG", 5: "PNG", 11: "CMYK", 12: "CMYK", 13: "CMYK"}
-_PSD_MODES: Final = {0: "bitmap", 7: "multichannel", 8: "duotone"}
 
 
 def reason(data: bytes, found: ImageFormat, error: Exception) -> DecodeError:
@@ -48,7 +47,7 @@ def imagecodecs(what: str) -> ModuleType:
 def _kind(data: bytes, found: ImageFormat) -> str | None:
     """What the header says that is known not to be read; None where it says nothing of the kind."""
     try:
-        return {"BMP": _kind_of_bmp, "PSD": _kind_of_psd, "JPEG 2000": _kind_of_jpeg2000}[found.name](data)
+        return {"BMP": _kind_of_bmp, "PSD": _kind_of_psd}[found.name](data)
     except (KeyError, struct.error):
         return None
 
@@ -63,13 +62,5 @@ def _kind_of_bmp(data: bytes) -> str | None:
 
 
 def _kind_of_psd(data: bytes) -> str | None:
-    channels, bits, mode = struct.unpack_from(">H8xHH", data, 12)
-    if bits not in (1, 8):
-        return f"{bits} bits a channel"
-    return f"{channels} {_PSD_MODES[mode]} channels" if mode in _PSD_MODES else None
-
-
-def _kind_of_jpeg2000(data: bytes) -> str | None:
-    start = data.find(b"\xff\x4f\xff\x51")
-    channels = struct.unpack_from(">H", data, start + 40)[0] if start >= 0 else 0
-    return f"{channels} channels" if channels > 4 else None
+    (bits,) = struct.unpack_from(">H", data, 22)
+    return None if bits in (1, 8) else f"{bits} bits a channel"
