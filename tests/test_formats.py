@@ -102,7 +102,9 @@ def test_png_colour_keys(depth: int) -> None:
 @pytest.mark.parametrize("colour", [0, 2, 4, 6])
 def test_few_bits_in_a_deep_png_are_told_by_the_brightest_value(bits: int, colour: int) -> None:
     most = 2**bits - 1
-    channels = {0: GREY[..., None], 2: RGB, 4: np.dstack([GREY, GREY * 0 + 255]), 6: np.dstack([RGB, GREY * 0 + 255])}[colour]
+    channels = {0: GREY[..., None], 2: RGB, 4: np.dstack([GREY, GREY * 0 + 255]), 6: np.dstack([RGB, GREY * 0 + 255])}[
+        colour
+    ]
     values = channels.astype(np.uint32) * most // 255
     if colour >= 4:
         values[..., -1] = 65535
@@ -126,7 +128,9 @@ def test_an_interlaced_deep_png() -> None:
 def test_what_lies_beside_the_pixels_of_a_png_does_no_harm() -> None:
     plain = encode(picture(1), "PNG")
     long_text = chunk(b"zTXt", b"workflow\0\0" + zlib.compress(b'{"n":1},' * 250_000))
-    damaged = [chunk(kind, b"name\0of no use")[:-1] + b"?" for kind in (b"tEXt", b"iTXt", b"pHYs", b"iCCP", b"eXIf", b"abCd")]
+    damaged = [
+        chunk(kind, b"name\0of no use")[:-1] + b"?" for kind in (b"tEXt", b"iTXt", b"pHYs", b"iCCP", b"eXIf", b"abCd")
+    ]
     for more in (long_text, *damaged, chunk(b"iTXt", b"\0"), chunk(b"zTXt", b"x\0\0not compressed")):
         for place in (33, len(plain) - 12):
             assert difference(plain[:place] + more + plain[place:], RGB) == 0
@@ -143,14 +147,23 @@ def test_a_png_whose_checksum_is_cut_off_is_whole() -> None:
 
 @pytest.mark.parametrize("lost", [60, 400])
 def test_a_png_that_lacks_pixels_is_truncated(lost: int) -> None:
-    with pytest.raises(DecodeError, match="^truncated PNG$"):
+    with pytest.raises(DecodeError, match=r"^truncated PNG$"):
         decode(encode(picture(1), "PNG")[:-lost])
 
 
 # -- BMP -------------------------------------------------------------------------------------------------------------
 
 
-def bmp(rows: bytes, bits: int, *, compression: int = 0, header: int = 40, palette: bytes = b"", masks: tuple[int, ...] = (), height: int = 48) -> bytes:
+def bmp(
+    rows: bytes,
+    bits: int,
+    *,
+    compression: int = 0,
+    header: int = 40,
+    palette: bytes = b"",
+    masks: tuple[int, ...] = (),
+    height: int = 48,
+) -> bytes:
     """64 pixels wide; `rows` from the lowest, each filled up to four bytes."""
     if header == 12:
         info = struct.pack("<IHHHH", 12, 64, height, 1, bits)
@@ -172,7 +185,10 @@ def test_bmp_of_every_depth() -> None:
     five = flipped[..., 0] >> 3 << 10 | flipped[..., 1] >> 3 << 5 | flipped[..., 2] >> 3
     assert difference(bmp(five.astype("<u2").tobytes(), 16), RGB) < 5
     six = flipped[..., 0] >> 3 << 11 | flipped[..., 1] >> 2 << 5 | flipped[..., 2] >> 3
-    assert difference(bmp(six.astype("<u2").tobytes(), 16, compression=3, header=56, masks=(0xF800, 0x7E0, 0x1F, 0)), RGB) < 5
+    assert (
+        difference(bmp(six.astype("<u2").tobytes(), 16, compression=3, header=56, masks=(0xF800, 0x7E0, 0x1F, 0)), RGB)
+        < 5
+    )
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])
@@ -251,7 +267,9 @@ def test_jpeg2000(codec: str, bits: int, signed: bool) -> None:
     for levels in (GREY, RGB):
         values = levels.astype(np.int64) * (2**bits - 1) // 255 - (2 ** (bits - 1) if signed else 0)
         dtype = np.dtype(("i" if signed else "u") + ("1" if bits == 8 else "2"))
-        data = imagecodecs.jpeg2k_encode(values.astype(dtype), level=0, codecformat=codec, bitspersample=bits, reversible=True)
+        data = imagecodecs.jpeg2k_encode(
+            values.astype(dtype), level=0, codecformat=codec, bitspersample=bits, reversible=True
+        )
         assert difference(bytes(data), levels) < LOSSLESS
 
 
@@ -260,7 +278,9 @@ def test_deep_colours_in_jpeg2000_need_a_package(channels: int, monkeypatch: pyt
     values = np.dstack([GREY] * channels).astype(np.uint16) * 16
     data = bytes(imagecodecs.jpeg2k_encode(values, level=0, codecformat="j2k", bitspersample=12, reversible=True))
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    with pytest.raises(DecodeError, match=f"^JPEG 2000 with {channels} channels of 12 bits needs the package imagecodecs"):
+    with pytest.raises(
+        DecodeError, match=rf"^JPEG 2000 with {channels} channels of 12 bits needs the package imagecodecs"
+    ):
         decode(data)
 
 
@@ -293,12 +313,12 @@ def test_avif_of_grey() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "RGB;16", "L;16"])
-def test_heic(mode: str) -> None:
-    values = np.asarray(smooth(mode.split(";")[0]))
+def test_heic(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.asarray(smooth(mode.split(";", maxsplit=1)[0]))
     wanted = np.asarray(smooth("L" if mode[0] == "L" else "RGB"))
     if mode.endswith("16"):
         values = values.astype(np.uint16) * 257
-    pillow_heif.options.SAVE_HDR_TO_12_BIT = True
+    monkeypatch.setattr(pillow_heif.options, "SAVE_HDR_TO_12_BIT", True)
     made = pillow_heif.from_bytes(mode, (256, 192), values.tobytes())
     buffer = io.BytesIO()
     made.save(buffer, quality=98, chroma=444)
@@ -345,13 +365,15 @@ def test_psd() -> None:
 
 
 def test_psd_that_is_not_read() -> None:
-    with pytest.raises(DecodeError, match="^PSD with 16 bits a channel is not read$"):
+    with pytest.raises(DecodeError, match=r"^PSD with 16 bits a channel is not read$"):
         decode(psd(np.zeros((3, 48, 64), ">u2"), 3, 16))
 
 
 def test_no_reason_has_text_of_a_library() -> None:
     random = np.random.default_rng(0)
-    made: dict[str, Any] = {kind: encode(picture(2), kind) for kind in ("PNG", "BMP", "GIF", "TIFF", "WEBP", "ICO", "JPEG2000", "QOI")}
+    made: dict[str, Any] = {
+        kind: encode(picture(2), kind) for kind in ("PNG", "BMP", "GIF", "TIFF", "WEBP", "ICO", "JPEG2000", "QOI")
+    }
     made["PSD"] = psd(np.zeros((3, 48, 64), np.uint8), 3)
     for data in made.values():
         for _ in range(60):

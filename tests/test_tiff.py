@@ -48,7 +48,7 @@ def test_every_type_of_number_keeps_its_shades(dtype: str, order: str, photometr
     if photometric == "planar":
         values, options = np.ascontiguousarray(values.transpose(2, 0, 1)), {"planarconfig": "separate"}
     if photometric in ("planar", "tiled"):
-        options = {"photometric": "rgb", "tile": (16, 32), **options, "photometric": "rgb"}
+        options = {"photometric": "rgb", "tile": (16, 32), **options}
     # Numbers with signs go from the least to the greatest: both are there.
     if np.dtype(dtype).kind == "i" or dtype == "u8":
         values.flat[0], values.flat[1] = np.iinfo(dtype).min, np.iinfo(dtype).max
@@ -89,7 +89,9 @@ def test_compressions_of_images(compression: str) -> None:
 def test_what_a_package_is_missing_for_is_said(compression: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tiff(scaled(RGB, "u2") if compression == "png" else RGB, photometric="rgb", compression=compression)
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    with pytest.raises(DecodeError, match=rf"^TIFF with the compression .*{name}.* needs the package imagecodecs \(pip"):
+    with pytest.raises(
+        DecodeError, match=rf"^TIFF with the compression .*{name}.* needs the package imagecodecs \(pip"
+    ):
         decode(data)
 
 
@@ -101,7 +103,9 @@ def test_bits_in_sixteen_are_told_by_the_brightest_value(bits: int) -> None:
     assert decoded.note == (None if bits == 16 else f"{bits} bits in 16, told by the brightest value")
 
 
-@pytest.mark.parametrize("said", [{"extratags": [(281, 3, 1, 16383, True)]}, {"description": '<Pixels SignificantBits="14"/>'}])
+@pytest.mark.parametrize(
+    "said", [{"extratags": [(281, 3, 1, 16383, True)]}, {"description": '<Pixels SignificantBits="14"/>'}]
+)
 def test_what_the_file_says_of_its_bits_comes_first(said: dict[str, Any]) -> None:
     dark = (GREY.astype(np.uint16) * 16).clip(0, 4000)
     decoded = decode_scaled(tiff(dark, photometric="minisblack", **said))
@@ -127,7 +131,14 @@ def test_palettes(bits: int, narrow: bool) -> None:
     random = np.random.default_rng(bits)
     colours = random.integers(0, 256, (3, 2**bits))
     values = random.integers(0, 2**bits, (48, 64))
-    tags = {256: 64, 257: 48, 258: bits, 259: 1, 262: 3, 320: tuple(((colours if narrow else colours * 257).ravel()).tolist())}
+    tags = {
+        256: 64,
+        257: 48,
+        258: bits,
+        259: 1,
+        262: 3,
+        320: tuple(((colours if narrow else colours * 257).ravel()).tolist()),
+    }
     assert difference(by_hand(tags, packed(values, bits), ">"), colours.T[values]) == 0
 
 
@@ -195,7 +206,9 @@ def test_fax_and_jpeg_strips() -> None:
 @pytest.mark.parametrize("kind", ["zeros", "ones"])
 def test_a_stack_shows_its_first_plane_that_is_not_blank(kind: str) -> None:
     for dtype in ("u1", "u2", "f4"):
-        planes = np.stack([scaled(GREY * 0 + (kind == "ones") * 7, dtype)] * 2 + [scaled(GREY, dtype), scaled(255 - GREY, dtype)])
+        planes = np.stack(
+            [scaled(GREY * 0 + (kind == "ones") * 7, dtype)] * 2 + [scaled(GREY, dtype), scaled(255 - GREY, dtype)]
+        )
         for options in ({"imagej": True}, {"ome": True}, {}):
             data = tiff(planes, **options, metadata={"axes": "ZYX"}, photometric="minisblack")
             assert difference(data, GREY) < 1, (dtype, options)
@@ -231,12 +244,27 @@ def test_orientation(orientation: int, dtype: str) -> None:
 
 YCBCR = {256: 64, 257: 48, 258: (8, 8, 8), 259: 1, 262: 6, 277: 3, 530: (1, 1), 532: (0, 255, 128, 255, 128, 255)}
 REFUSED: dict[str, tuple[bytes, str]] = {
-    "four channels": (tiff(np.dstack([RGB, GREY]).astype(np.uint16), photometric="minisblack", planarconfig="contig"), "4 channels of 16 bits"),
-    "five planes": (tiff(np.stack([GREY] * 5), photometric="minisblack", planarconfig="separate"), "5 channels of 8 bits"),
-    "two channels": (tiff(np.dstack([GREY, GREY]), photometric="minisblack", planarconfig="contig"), "2 channels of 8 bits"),
-    "six inks": (tiff(np.dstack([RGB, RGB]), photometric="separated", extratags=[(332, 3, 1, 2, True)]), "6 channels of 8 bits"),
+    "four channels": (
+        tiff(np.dstack([RGB, GREY]).astype(np.uint16), photometric="minisblack", planarconfig="contig"),
+        "4 channels of 16 bits",
+    ),
+    "five planes": (
+        tiff(np.stack([GREY] * 5), photometric="minisblack", planarconfig="separate"),
+        "5 channels of 8 bits",
+    ),
+    "two channels": (
+        tiff(np.dstack([GREY, GREY]), photometric="minisblack", planarconfig="contig"),
+        "2 channels of 8 bits",
+    ),
+    "six inks": (
+        tiff(np.dstack([RGB, RGB]), photometric="separated", extratags=[(332, 3, 1, 2, True)]),
+        "6 channels of 8 bits",
+    ),
     "complex": (tiff(GREY.astype(np.complex64), photometric="minisblack"), "samples of 64 bits complex"),
-    "unequal": (by_hand({256: 4, 257: 2, 258: (5, 6, 5), 259: 1, 262: 2, 277: 3}, bytes(16)), "samples of 5, 6, 5 bits"),
+    "unequal": (
+        by_hand({256: 4, 257: 2, 258: (5, 6, 5), 259: 1, 262: 2, 277: 3}, bytes(16)),
+        "samples of 5, 6, 5 bits",
+    ),
     "24 bits": (by_hand({256: 4, 257: 2, 258: 24, 259: 1, 262: 1}, bytes(24)), "samples of 24 bits"),
     "mosaic": (by_hand({256: 4, 257: 2, 258: 16, 259: 1, 262: 32803}, bytes(16)), "the raw mosaic of a camera"),
     "subsampled": (by_hand({**YCBCR, 530: (2, 2)}, bytes(64 * 48 * 3 // 2)), "subsampled YCbCr that is not compressed"),
@@ -259,5 +287,5 @@ def test_a_truncated_tiff_is_said_to_be_so() -> None:
     data = by_hand({256: 64, 257: 48, 258: 8, 259: 1, 262: 1, 273: 8}, GREY.tobytes())
     short = by_hand({256: 64, 257: 4800, 258: 8, 259: 1, 262: 1, 273: 8}, GREY.tobytes())
     assert difference(data, GREY) == 0
-    with pytest.raises(DecodeError, match="^truncated TIFF$"):
+    with pytest.raises(DecodeError, match=r"^truncated TIFF$"):
         decode(short)

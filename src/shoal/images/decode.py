@@ -11,8 +11,10 @@ from shoal.images import jpeg, pillow, pnm, tiff
 from shoal.images.colour import find_profile
 from shoal.images.formats import HEAD_BYTES, JPEG, PPM, TIFF, ImageFormat, sniff, why_not
 from shoal.images.layer import Rendered, to_srgb
+from shoal.images.levels import Range, find_range, to_levels
 from shoal.images.limits import check_size, memory_for
 from shoal.images.orientation import turned
+from shoal.images.reasons import imagecodecs, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,29 @@ def _jpeg_pixels(data: bytes, header: jpeg.JpegHeader, divisor: int) -> Rendered
     if image is None:
         mended = jpeg.mended(data, header)
         image = None if mended is None else jpeg.decode_turbo(mended, header, divisor)
+    if image is None and (header.precision != 8 or header.is_lossless):
+        return _by_imagecodecs(data, header)
     if image is None:
         return _by_pillow(data, header, divisor)
     if image.mode == "RGB" and (not header.profile or find_profile(header.profile) is None):
         return image, ()
     return to_srgb(image.getchannel("R") if header.components == 1 else image, header.profile)
+
+
+def _by_imagecodecs(data: bytes, header: jpeg.JpegHeader) -> Rendered:
+    """Kinds that cameras and doctors' machines write."""
+    kind = f"{'lossless ' if header.is_lossless else ''}JPEG of {header.precision} bits"
+    if header.components not in (1, 3):
+        raise DecodeError(f"{kind} with {header.components} channels is not read")
+    check_size(header.width, header.height, 5 * header.components + 8 + 2 * header.samples, kind)
+    decoder = imagecodecs(kind)
+    try:
+        values = decoder.jpeg_decode(data)
+    except Exception as error:  # it raises what it likes
+        raise reason(data, JPEG, error) from error
+    found = find_range(values, Range(0, 2**header.precision - 1) if header.precision < 16 else None)
+    image, notes = to_srgb(Image.fromarray(to_levels(values, found)), header.profile)
+    return image, notes if found.note is None else (found.note, *notes)
 
 
 def _by_pillow(data: bytes, header: jpeg.JpegHeader, divisor: int) -> Rendered:

@@ -43,6 +43,7 @@ class JpegHeader:
         orientation: as in EXIF, 1 to 8.
         whole: the decoder has to hold all coefficients, two bytes each, at any scale: progressive, or scan by scan.
         profile: the ICC profile, or empty.
+        is_lossless: kept by differences of pixels, not by waves.
         pixels_at: where in the bytes the frame header ends. What lies before may have a small JPEG of its own.
     """
 
@@ -54,6 +55,7 @@ class JpegHeader:
     orientation: int
     whole: bool
     profile: bytes
+    is_lossless: bool
     pixels_at: int
 
     def held(self, divisor: int) -> float:
@@ -92,14 +94,16 @@ def _frame(
     if body + 6 > len(data):
         return None
     precision, height, width, components = struct.unpack_from(">BHHB", data, body)
-    factors = [(byte >> 4) * (byte & 15) for byte in data[body + 7 : body + 6 + 3 * components : 3]]
-    samples = sum(factors) / max(factors) if factors and max(factors) else components
+    factors: list[int] = [(byte >> 4) * (byte & 15) for byte in data[body + 7 : body + 6 + 3 * components : 3]]
+    samples = sum(factors) / max(factors) if max(factors, default=0) else components
     # A component that is subsampled in one direction only, beside one in the other, counts as more: never as less.
     scan = data.find(_SCAN_MARKER, after)
     in_scan = data[scan + 4] if 0 <= scan < len(data) - 4 else components
     whole = marker not in _SEQUENTIAL or in_scan < components
     profile = b"".join(parts[number] for number in sorted(parts))
-    return JpegHeader(width, height, components, precision, samples, orientation, whole, profile, after)
+    return JpegHeader(
+        width, height, components, precision, samples, orientation, whole, profile, marker in _LOSSLESS, after
+    )
 
 
 def has_too_many_scans(data: bytes, header: JpegHeader) -> bool:

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from shoal.errors import DecodeError
 
-MOST_HELD: Final = 1_500_000_000  # bytes that decoding one image may hold besides the file: 2 GB with all that is round it
+MOST_HELD: Final = (
+    1_500_000_000  # bytes that decoding one image may hold besides the file: 2 GB with all that is round it
+)
 LARGE_HELD: Final = 200_000_000  # images that hold more are decoded one at a time, so that threads do not add up
 MOST_FRAMES: Final = 1_000  # frames or planes that are looked at for one that is not blank,
 MOST_LOOKED_AT: Final = 250_000_000  # and pixels of them all together

@@ -101,7 +101,9 @@ class PillowFile:
         return Image.fromarray(to_levels(values, found)), found.note
 
     def _profile(self) -> bytes | None:
-        return jpeg2000.read_header(self.data).profile if self.format is JPEG2000 else self.source.info.get("icc_profile")
+        return (
+            jpeg2000.read_header(self.data).profile if self.format is JPEG2000 else self.source.info.get("icc_profile")
+        )
 
 
 def open_file(data: bytes, found: ImageFormat) -> PillowFile:
@@ -124,4 +126,5 @@ def open_file(data: bytes, found: ImageFormat) -> PillowFile:
 
 def is_blank(image: Image.Image) -> bool:
     """Whether it has one value everywhere."""
-    return all(low == high for low, high in image.getextrema())
+    extremes: Any = image.getextrema()  # of each band
+    return all(low == high for low, high in extremes)

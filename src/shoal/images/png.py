@@ -68,8 +68,7 @@ def read_deep(data: bytes) -> tuple[Image.Image, str | None]:
         values, alpha = values[..., :-1], (values[..., -1] >> 8).astype(np.uint8)
     elif key is not None:
         alpha = np.where((values == np.array(key, np.uint16)).all(axis=-1), 0, 255).astype(np.uint8)
-    # An sBIT chunk says that the samples were scaled up to all 16 bits: PNG's own rule for fewer bits.
-    found = find_range(values, Range(0, 65535) if _has_bits(data) else None)
+    found = find_range(values, Range(0, 65535) if _says_bits(data) else None)
     levels = to_levels(values, found)
     if alpha is not None:
         levels = np.dstack([levels, alpha])
@@ -97,8 +96,10 @@ def _colour(data: bytes, kind: int) -> tuple[npt.NDArray[np.uint16], tuple[int, 
     return values, key
 
 
-def _has_bits(data: bytes) -> bool:
-    return data.find(b"sBIT", _SIGNATURE, data.find(b"IDAT")) >= 0
+def _says_bits(data: bytes) -> bool:
+    """Whether its samples go over all 16 bits: fewer, if it names them, have been scaled up; so a profile takes them."""
+    before = data.find(b"IDAT")
+    return data.find(b"sBIT", _SIGNATURE, before) >= 0 or data.find(b"iCCP", _SIGNATURE, before) >= 0
 
 
 def _key(image: ImageFile.ImageFile) -> tuple[int, ...] | None:

@@ -62,13 +62,15 @@ class Pnm:
 
     def _packed_bits(self) -> npt.NDArray[np.uint8]:
         row = -(-self.width // 8)
-        packed = self._samples(np.dtype(np.uint8), row * self.height).reshape(self.height, row)
+        packed: npt.NDArray[np.uint8] = self._samples(np.dtype(np.uint8), row * self.height).reshape(self.height, row)
         return np.unpackbits(packed, axis=1, count=self.width)
 
     def _plain_bits(self) -> npt.NDArray[np.uint8]:
         """Digits, which need no space between them."""
         digits = np.frombuffer(_COMMENT.sub(b"", self.data[self.start :]), np.uint8)
-        bits = (digits[(digits == ord("0")) | (digits == ord("1"))] - ord("0"))[: self.width * self.height]
+        bits: npt.NDArray[np.uint8] = (digits[(digits == ord("0")) | (digits == ord("1"))] - ord("0"))[
+            : self.width * self.height
+        ]
         if len(bits) < self.width * self.height:
             raise DecodeError("truncated PPM")
         return bits.reshape(self.height, self.width)

@@ -6,11 +6,8 @@ import io
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import tifffile
-from PIL import Image
 
-from shoal.errors import DecodeError
 from shoal.images import orientation, pillow
 from shoal.images.formats import TIFF
 from shoal.images.layer import Rendered, to_srgb
@@ -61,9 +58,11 @@ class TiffImage:
 
     def _not_blank(self) -> Rendered:
         first, is_blank = self._render(self.number)
-        page = self._page(self.number)
-        size, looked_at = (page.imagewidth, page.imagelength), 0
-        for number in range(self.number + 1, self.number + MOST_FRAMES if is_blank else 0):
+        if not is_blank:
+            return first
+        size = self.size
+        looked_at = size[0] * size[1]
+        for number in range(self.number + 1, self.number + MOST_FRAMES):
             looked_at += size[0] * size[1]
             try:
                 page = self._page(number)
@@ -83,13 +82,13 @@ class TiffImage:
         if _is_pillows(page):
             opened = pillow.open_file(self.data, TIFF)
             opened.source.seek(number)
-            rendered = opened.render_frame()
-            return rendered, pillow.is_blank(rendered[0])
+            shown = opened.render_frame()
+            return shown, pillow.is_blank(shown[0])
         samples = read_samples(page)
         image, notes = picture(page, samples)
-        turned = orientation.turned(image, page.tags.valueof(_ORIENTATION))
-        rendered, more = to_srgb(turned, page.tags.valueof(_PROFILE))
-        return (rendered, (*notes, *more)), _is_constant(samples)
+        upright = orientation.turned(image, page.tags.valueof(_ORIENTATION))
+        rgb, more = to_srgb(upright, page.tags.valueof(_PROFILE))
+        return (rgb, (*notes, *more)), _is_constant(samples)
 
     def _page(self, number: int) -> tifffile.TiffPage:
         page = self.file.pages[number]
@@ -114,6 +113,7 @@ def _first_whole(file: tifffile.TiffFile) -> int:
     for number in range(_MOST_SKIPPED):
         try:
             page = file.pages[number]
+            assert isinstance(page, tifffile.TiffPage)
         except IndexError:
             break
         if not (page.is_reduced or page.is_mask):

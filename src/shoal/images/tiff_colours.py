@@ -6,7 +6,6 @@ import re
 from typing import Any, Final
 
 import numpy as np
-import tifffile
 from PIL import Image
 
 from shoal.errors import DecodeError
@@ -15,15 +14,26 @@ from shoal.images.levels import Numbers, Range, find_range, to_levels
 Picture = tuple[Image.Image, tuple[str, ...]]
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, MASK, CMYK, YCBCR, CIELAB, ICCLAB = 0, 1, 2, 3, 4, 5, 6, 8, 9
-_NAMES: Final = {10: "ITU L*a*b*", 32803: "the raw mosaic of a camera", 34892: "raw camera colours", 32844: "LogL", 32845: "LogLuv"}
+_NAMES: Final = {
+    10: "ITU L*a*b*",
+    32803: "the raw mosaic of a camera",
+    34892: "raw camera colours",
+    32844: "LogL",
+    32845: "LogLuv",
+}
 _GREYS: Final = frozenset({WHITE_IS_ZERO, BLACK_IS_ZERO, MASK})
 _LEAST: Final = {RGB: 3, CMYK: 4, YCBCR: 3, CIELAB: 3, ICCLAB: 3}  # samples a pixel
 _READ: Final = _GREYS | {PALETTE, *_LEAST}
 _UNSIGNED, _SIGNED, _FLOAT, _UNTYPED = 1, 2, 3, 4  # sample formats
-_SIZES: Final = {_UNSIGNED: {*range(1, 17), 32, 64}, _UNTYPED: {*range(1, 17), 32, 64}, _SIGNED: {8, 16, 32, 64}, _FLOAT: {16, 32, 64}}
+_SIZES: Final = {
+    _UNSIGNED: {*range(1, 17), 32, 64},
+    _UNTYPED: {*range(1, 17), 32, 64},
+    _SIGNED: {8, 16, 32, 64},
+    _FLOAT: {16, 32, 64},
+}
 _SORTS: Final = {_SIGNED: " with sign", _FLOAT: " floating point", 5: " complex", 6: " complex"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # kinds of alpha
-_BITS, _MOST, _SIGNED_LEAST, _SIGNED_MOST, _INKS, _SUBSAMPLING = 258, 281, 340, 341, 332, 530
+_BITS, _MOST, _SIGNED_LEAST, _SIGNED_MOST, _INKS, _SUBSAMPLING, _PROFILE = 258, 281, 340, 341, 332, 530, 34675
 _SIGNIFICANT: Final = re.compile(r'SignificantBits="(\d{1,2})"')
 
 
@@ -114,9 +124,7 @@ def _said(page: Any) -> Range | None:
     if page.sampleformat in (_SIGNED, _FLOAT):
         least, most = (page.tags.valueof(tag) for tag in (_SIGNED_LEAST, _SIGNED_MOST))
         return None if least is None or most is None else Range(float(min(_all(least))), float(max(_all(most))))
-    if page.bitspersample <= 8:
-        return Range(0, 2**page.bitspersample - 1)
-    if page.bitspersample < 16:
+    if page.bitspersample < 16 or _PROFILE in page.tags:  # a profile is for the whole range
         return Range(0, 2**page.bitspersample - 1)
     most = page.tags.valueof(_MOST)
     if most is not None and max(_all(most)) < 2**page.bitspersample - 1:
@@ -128,13 +136,15 @@ def _said(page: Any) -> Range | None:
 def _is_subsampled(page: Any) -> bool:
     """Whether colours have fewer samples than brightness; by their bytes where a tag is missing."""
     factors = page.tags.valueof(_SUBSAMPLING)
-    return sum(page.databytecounts) < 3 * page.imagewidth * page.imagelength if factors is None else factors != (1, 1)
+    if factors is not None:
+        return tuple(factors) != (1, 1)
+    return bool(sum(page.databytecounts) < 3 * page.imagewidth * page.imagelength)
 
 
 def _grey_or_three(page: Any) -> bool:
     """Grey, or a palette, alone or with alpha; or three greys, which are taken as colours."""
-    extra = page.samplesperpixel - 1
-    return extra == 0 or (extra == 1 and _alpha(page) != 0) or (extra == 2 and _photometric(page) in _GREYS)
+    samples: int = page.samplesperpixel
+    return samples == 1 or (samples == 2 and _alpha(page) != 0) or (samples == 3 and _photometric(page) in _GREYS)
 
 
 def _alpha(page: Any) -> int:

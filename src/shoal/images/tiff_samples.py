@@ -15,7 +15,7 @@ from shoal.images.levels import Numbers
 from shoal.images.reasons import imagecodecs
 
 _NONE: Final = 1
-# Compressions of plain bytes, which the libtiff that Pillow brings undoes: LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
+# Of plain bytes, undone by the libtiff that Pillow brings: LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
 _OF_BYTES: Final = frozenset({5, 8, 32946, 32773, 34925, 50000})
 _WEBP: Final = 50001  # each strip or tile is a file of its own
 _HORIZONTAL, _FLOATING = 2, 3  # predictors
@@ -95,16 +95,20 @@ class _Segments:
         shape = (rows, self._width, self._samples)
         bits = self._page.bitspersample
         if bits != 8 * self._dtype.itemsize:
-            return _unpacked(data, bits, (rows, self._row_bytes)).astype(self._dtype)[:, : shape[1] * shape[2]].reshape(shape)
+            return (
+                _unpacked(data, bits, (rows, self._row_bytes))
+                .astype(self._dtype)[:, : shape[1] * shape[2]]
+                .reshape(shape)
+            )
         if self._page.predictor == _FLOATING:
             # Differences of the bytes, of which all first ones of a row come first, then all second ones, and so on.
-            summed = np.frombuffer(data, np.uint8).reshape(rows, -1, self._samples).cumsum(axis=1, dtype=np.uint8)
-            ordered = summed.reshape(rows, self._dtype.itemsize, -1).swapaxes(1, 2)
+            of_bytes = np.frombuffer(data, np.uint8).reshape(rows, -1, self._samples).cumsum(axis=1, dtype=np.uint8)
+            ordered = of_bytes.reshape(rows, self._dtype.itemsize, -1).swapaxes(1, 2)
             return np.ascontiguousarray(ordered).view(self._dtype.newbyteorder(">")).reshape(shape)
         values = np.frombuffer(data, self._dtype, rows * shape[1] * shape[2]).reshape(shape)
         if self._page.predictor == _HORIZONTAL:
             unsigned: Any = values.view(f"{self._dtype.byteorder}u{self._dtype.itemsize}")
-            summed = unsigned.cumsum(axis=1, dtype=unsigned.dtype.newbyteorder("="))
+            summed: Numbers = unsigned.cumsum(axis=1, dtype=unsigned.dtype.newbyteorder("="))
             return summed.view(self._dtype.newbyteorder("="))
         return values
 
@@ -124,7 +128,9 @@ def _undone(compression: int, data: bytes, row_bytes: int, rows: int) -> bytes:
     """Undo a compression of bytes by libtiff: it reads them as a small grey image of their own."""
     tags = ((256, row_bytes), (257, rows), (258, 8), (259, compression), (262, 1), (273, 122), (277, 1), (278, rows))
     entries = (*tags, (279, len(data)))
-    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    directory = struct.pack("<H", len(entries)) + b"".join(
+        struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries
+    )
     with TiffImagePlugin.TiffImageFile(io.BytesIO(b"II*\0\x08\0\0\0" + directory + bytes(4) + data)) as image:
         return image.tobytes()
 
