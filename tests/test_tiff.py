@@ -48,7 +48,7 @@ def test_every_type_of_number_keeps_its_shades(dtype: str, order: str, photometr
     if photometric == "planar":
         values, options = np.ascontiguousarray(values.transpose(2, 0, 1)), {"planarconfig": "separate"}
     if photometric in ("planar", "tiled"):
-        options = {"photometric": "rgb", "tile": (16, 32), **options}
+        options = {**options, "photometric": "rgb", "tile": (16, 32)}
     # Numbers with signs go from the least to the greatest: both are there.
     if np.dtype(dtype).kind == "i" or dtype == "u8":
         values.flat[0], values.flat[1] = np.iinfo(dtype).min, np.iinfo(dtype).max

@@ -152,9 +152,8 @@ def _jpeg_header(data: bytes) -> jpeg.JpegHeader:
 def _check_jpeg(header: jpeg.JpegHeader, divisor: int) -> None:
     pixels = header.width * header.height
     if pixels > jpeg.MOST_PIXELS:
-        raise DecodeError(
-            f"too many pixels ({header.width:,} x {header.height:,}; at most {jpeg.MOST_PIXELS:,} of a JPEG are decoded)"
-        )
+        size = f"{header.width:,} x {header.height:,}"
+        raise DecodeError(f"too many pixels ({size}; at most {jpeg.MOST_PIXELS:,} of a JPEG are decoded)")
     check_size(header.width, header.height, header.held(divisor) / max(1, pixels), "JPEG of this kind")
 
 

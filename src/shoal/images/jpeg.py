@@ -1,7 +1,7 @@
 """JPEG by libjpeg-turbo: the header in microseconds, pixels at full, half, quarter or eighth scale.
 
-Only what it decodes beyond doubt: baseline or progressive, 8 bits, grey, colour or four inks, with no warning on the way.
-Everything else is left to Pillow.
+Only what it decodes beyond doubt: 8 bits, grey, colour or four inks, with no warning on the way. Everything else is
+left to others.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _ENUMERATED, _INKS, _SYCC = 1, 12, 18
 
 @dataclass(frozen=True, slots=True)
 class Jpeg2000Header:
-    """Channels, bits of each, whether its numbers have signs, the enumerated colour space (0: none), the ICC profile."""
+    """Channels, bits of each, whether they have signs, the enumerated colour space (0: none), the ICC profile."""
 
     channels: int
     bits: int

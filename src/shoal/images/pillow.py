@@ -12,16 +12,17 @@ from PIL import Image, ImageFile
 
 from shoal.errors import DecodeError
 from shoal.images import jpeg2000, png
-from shoal.images.formats import JPEG, JPEG2000, PNG, ImageFormat
+from shoal.images.formats import JPEG, JPEG2000, PNG, QOI, ImageFormat
 from shoal.images.layer import Rendered, to_srgb
 from shoal.images.levels import Range, find_range, to_levels
 from shoal.images.limits import MOST_FRAMES, MOST_LOOKED_AT
 from shoal.images.orientation import orientation_of, turned, upright
 from shoal.images.quiet import quiet_pillow
-from shoal.images.reasons import reason
+from shoal.images.reasons import imagecodecs, reason
 
 _NUMBER_MODES: Final = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-_DEEP_HELD: Final = 24.0  # bytes a pixel of a PNG with 16 bits a sample
+_MOST_IN_PYTHON, _LARGE_QOI = 4_000_000, "QOI of more than 4 megapixels"
+_DEEP_HELD: Final = 29.0  # bytes a pixel of a PNG with 16 bits a sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class PillowFile:
         header = jpeg2000.read_header(self.data) if self.format is JPEG2000 else None
         if header is not None and header.is_deep:
             return jpeg2000.read_deep(self.data, header)
+        if _is_large_qoi(self.format, self.source):
+            return Image.fromarray(imagecodecs(_LARGE_QOI).qoi_decode(self.data)), None
         self.source.load()
         image = self.source if self.format is JPEG else upright(self.source)
         if image.mode not in _NUMBER_MODES:
@@ -119,9 +122,17 @@ def open_file(data: bytes, found: ImageFormat) -> PillowFile:
     content = png.sound_chunks(data) if found is PNG else data
     try:
         with quiet_pillow():
-            return PillowFile(content, found, plugin(io.BytesIO(content)))
+            opened = PillowFile(content, found, plugin(io.BytesIO(content)))
+            if _is_large_qoi(found, opened.source):
+                imagecodecs(_LARGE_QOI)
+            return opened
     except Exception as error:  # codecs raise what they like on broken data: SyntaxError, struct.error, KeyError, ...
         raise reason(data, found, error) from error
+
+
+def _is_large_qoi(found: ImageFormat, source: Image.Image) -> bool:
+    """Whether Pillow, which reads QOI in plain Python, would take seconds."""
+    return found is QOI and source.width * source.height > _MOST_IN_PYTHON
 
 
 def is_blank(image: Image.Image) -> bool:

@@ -97,7 +97,7 @@ def _colour(data: bytes, kind: int) -> tuple[npt.NDArray[np.uint16], tuple[int, 
 
 
 def _says_bits(data: bytes) -> bool:
-    """Whether its samples go over all 16 bits: fewer, if it names them, have been scaled up; so a profile takes them."""
+    """Whether its samples go over all 16 bits: if it names fewer, they were scaled up; a profile is for the whole."""
     before = data.find(b"IDAT")
     return data.find(b"sBIT", _SIGNATURE, before) >= 0 or data.find(b"iCCP", _SIGNATURE, before) >= 0
 

@@ -14,7 +14,7 @@ from shoal.errors import DecodeError
 from shoal.images.layer import Rendered
 from shoal.images.levels import Range, find_range, to_levels
 
-HELD: Final = 20.0  # bytes a pixel: three samples of 16 bits, three of 8, and the image twice
+HELD: Final = 13.0  # bytes a pixel: three levels, and the image twice
 _SPACE: Final = rb"(?:[ \t\r\n\v\f]|#[^\r\n]*[\r\n])"
 _HEADER: Final = re.compile(rb"P([1-6])" + (_SPACE + rb"+(\d{1,10})") * 2)
 _DEPTH: Final = re.compile(_SPACE + rb"+(\d{1,5})")
@@ -37,7 +37,7 @@ class Pnm:
     @property
     def held(self) -> float:
         """Bytes a pixel that reading holds: numbers in text take eight bytes each, and the text itself."""
-        return HELD + (48.0 if self.kind in (2, 3) else 0.0)
+        return HELD + (40.0 if self.kind in (2, 3) else 0.0)
 
     @property
     def size(self) -> tuple[int, int]:

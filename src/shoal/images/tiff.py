@@ -41,12 +41,13 @@ class TiffImage:
 
     @property
     def held(self) -> float:
-        """Bytes a pixel that `render` holds: the numbers twice, their levels, and the image twice."""
+        """Bytes a pixel that `render` holds: the numbers and a strip of them, their levels, and the image twice."""
         page = self._page(self.number)
         if _is_pillows(page):
             return TIFF.held
-        bits = max(8, page.bitspersample)
-        return page.samplesperpixel * (2 * bits / 8 + 1) + 8.0
+        size = max(8, page.bitspersample) // 8
+        levels = 0 if size == 1 else 1
+        return page.samplesperpixel * (size * (1 + 1 / max(1, len(page.dataoffsets))) + levels) + 9.0
 
     def render(self) -> Rendered:
         """The upright picture of the first page that is not blank. Raises DecodeError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ _NONE: Final = 1
 # Of plain bytes, undone by the libtiff that Pillow brings: LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
 _OF_BYTES: Final = frozenset({5, 8, 32946, 32773, 34925, 50000})
 _WEBP: Final = 50001  # each strip or tile is a file of its own
+_TOGETHER: Final = 1 << 22  # bytes that are unpacked at a time
 _HORIZONTAL, _FLOATING = 2, 3  # predictors
 _REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -57,41 +59,52 @@ class _Segments:
         across, down = -(-page.imagewidth // self._width), -(-page.imagelength // self._rows)
         if len(page.dataoffsets) < across * down * self._planes:
             raise DecodeError("truncated TIFF")
-        for number in range(across * down * self._planes):
-            plane, place = divmod(number, across * down)
-            top, left = place // across * self._rows, place % across * self._width
-            rows = self._rows if page.is_tiled else min(self._rows, page.imagelength - top)
-            values = self._values(self._bytes(number, rows), rows)
-            into = image[top : top + rows, left : left + self._width, plane * self._samples :][..., : self._samples]
-            into[...] = values[: into.shape[0], : into.shape[1]]
+        together = max(1, _TOGETHER // (self._rows * self._row_bytes))
+        for plane in range(self._planes):
+            for first in range(0, across * down, together):
+                places = range(first, min(first + together, across * down))
+                for place, values in zip(places, self._values(plane * across * down, places), strict=True):
+                    top, left = place // across * self._rows, place % across * self._width
+                    into = image[top : top + self._rows, left : left + self._width, plane * self._samples :]
+                    into = into[..., : self._samples]
+                    into[...] = values[: into.shape[0], : into.shape[1]]
         return image
 
-    def _bytes(self, number: int, rows: int) -> bytes:
-        """The bytes of a strip or tile, not compressed."""
+    def _values(self, before: int, places: range) -> list[Numbers]:
+        """The numbers of some strips or tiles of one plane; `before` it lie so many."""
         page = self._page
-        start = page.dataoffsets[number]
-        length = page.databytecounts[number] if number < len(page.databytecounts) else 0
-        handle = page.parent.filehandle
-        handle.seek(start)
-        wanted = rows * self._row_bytes
-        # Without a compression, files with wrong counts are common and do no harm.
-        data = handle.read(wanted if page.compression == _NONE else length)
-        if page.fillorder == 2:
-            data = data.translate(_REVERSED)
+        rows = [
+            self._rows if page.is_tiled else min(self._rows, page.imagelength - place * self._rows) for place in places
+        ]
+        stored = [
+            self._stored(before + place, count * self._row_bytes) for place, count in zip(places, rows, strict=True)
+        ]
         if page.compression == _WEBP:
-            with WebPImagePlugin.WebPImageFile(io.BytesIO(data)) as image:
-                data = image.convert("RGBA" if self._samples == 4 else "RGB").tobytes()
+            stored = [_picture(data, self._samples) for data in stored]
         elif page.compression != _NONE:
-            data = _undone(page.compression, data, self._row_bytes, rows)
-        if len(data) < wanted:
+            whole = _undone(page.compression, stored, self._row_bytes, self._rows, sum(rows))
+            ends = [count * self._row_bytes for count in itertools.accumulate(rows)]
+            stored = [whole[end - count * self._row_bytes : end] for end, count in zip(ends, rows, strict=True)]
+        if any(len(data) < count * self._row_bytes for data, count in zip(stored, rows, strict=True)):
             raise DecodeError("truncated TIFF")
-        return data
+        return [self._numbers(data, count) for data, count in zip(stored, rows, strict=True)]
+
+    def _stored(self, number: int, unpacked: int) -> bytes:
+        """The bytes of a strip or tile as they lie in the file; `unpacked` is how many it has once unpacked."""
+        page = self._page
+        handle = page.parent.filehandle
+        handle.seek(page.dataoffsets[number])
+        # Without a compression, files with wrong counts are common and do no harm.
+        counts = page.databytecounts
+        length = unpacked if page.compression == _NONE else counts[number] if number < len(counts) else 0
+        data: bytes = handle.read(length)
+        return data.translate(_REVERSED) if page.fillorder == 2 else data
 
     @property
     def _row_bytes(self) -> int:
         return -(-self._width * self._samples * self._page.bitspersample // 8)
 
-    def _values(self, data: bytes, rows: int) -> Numbers:
+    def _numbers(self, data: bytes, rows: int) -> Numbers:
         shape = (rows, self._width, self._samples)
         bits = self._page.bitspersample
         if bits != 8 * self._dtype.itemsize:
@@ -124,15 +137,25 @@ def _unpacked(data: bytes, bits: int, shape: tuple[int, int]) -> Numbers:
     return values
 
 
-def _undone(compression: int, data: bytes, row_bytes: int, rows: int) -> bytes:
-    """Undo a compression of bytes by libtiff: it reads them as a small grey image of their own."""
-    tags = ((256, row_bytes), (257, rows), (258, 8), (259, compression), (262, 1), (273, 122), (277, 1), (278, rows))
-    entries = (*tags, (279, len(data)))
-    directory = struct.pack("<H", len(entries)) + b"".join(
-        struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries
+def _undone(compression: int, strips: list[bytes], row_bytes: int, rows: int, all_rows: int) -> bytes:
+    """Undo a compression of bytes by libtiff: it reads the strips as a grey image of their own."""
+    places = list(itertools.accumulate((len(strip) for strip in strips), initial=8))
+    lists = struct.pack(f"<{2 * len(strips)}I", *places[:-1], *(len(strip) for strip in strips))
+    at = places[-1] + len(lists)
+    offsets, counts = (places[-1], places[-1] + 4 * len(strips)) if len(strips) > 1 else (8, len(strips[0]))
+    tags = (
+        *((256, 1, row_bytes), (257, 1, all_rows), (258, 1, 8), (259, 1, compression), (262, 1, 1)),
+        *((273, len(strips), offsets), (277, 1, 1), (278, 1, rows), (279, len(strips), counts)),
     )
-    with TiffImagePlugin.TiffImageFile(io.BytesIO(b"II*\0\x08\0\0\0" + directory + bytes(4) + data)) as image:
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, *rest) for tag, *rest in tags)
+    file = b"".join((b"II*\0", struct.pack("<I", at), *strips, lists, directory, bytes(4)))
+    with TiffImagePlugin.TiffImageFile(io.BytesIO(file)) as image:
         return image.tobytes()
+
+
+def _picture(data: bytes, samples: int) -> bytes:
+    with WebPImagePlugin.WebPImageFile(io.BytesIO(data)) as image:
+        return image.convert("RGBA" if samples == 4 else "RGB").tobytes()
 
 
 def _name(compression: int) -> str:
