@@ -1,8 +1,9 @@
 """Writing `embeddings/`: parts of fixed id ranges, each with a record of what is in it, so that a killed run goes on.
 
-Beside `part-00000.npy` lies `part-00000.json`: the encoder and, for each row that was tried, the content hash of
-its image and why it failed, if it did. A row is reused when its image's content and the encoder are the same, whether a
-killed run left it or the run has it from before; a part that needs nothing new is taken over as it is.
+Beside `part-00000.npy` lies `part-00000.json`: the encoder and, for each row that was tried, the content hash of its
+image and why it failed, if it did, or what decoding notes of it. A row is reused when its image's content and the
+encoder are the same, whether a killed run left it or the run has it from before; a part that needs nothing new is taken
+over as it is.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal import atomic
-from shoal.embed.batches import EmbeddedBatch, Failure
+from shoal.embed.batches import EmbeddedBatch, Failure, FailureKind
 from shoal.embed.spec import EncoderSpec
 from shoal.embeddings import PART_ROWS
+from shoal.images.decode import VERSION
 from shoal.rundir import RunDir, digest_of
 
 MANIFEST_FORMAT = 1
 FOLDER = "embeddings"
-Outcome = tuple[str, Failure | None]  # content hash, and why it has no features
+Outcome = tuple[str, Failure | None, str | None]  # content hash, why it has no features, what decoding notes of it
 
 
 @dataclass(slots=True)
@@ -35,14 +37,15 @@ class PartsWriter:
     spec: EncoderSpec
     encoder: str
     failures: dict[int, Failure] = field(default_factory=dict)  # by image id, of this run and of earlier ones
+    notes: dict[int, str] = field(default_factory=dict)  # likewise
     _wanted: list[dict[int, str]] = field(default_factory=list)  # for each part: content hash by image id
     _missing: list[int] = field(default_factory=list)  # for each part: how many images are still to come
     _open: _Part | None = None
 
     @classmethod
     def open(cls, run_dir: RunDir, rows: int, spec: EncoderSpec) -> PartsWriter:
-        """`rows`: one for each image id. Parts of another encoder count for nothing."""
-        return cls(run_dir, rows, spec, digest_of(spec.to_json()))
+        """`rows`: one for each image id. Parts of another encoder, or an earlier way to decode, count for nothing."""
+        return cls(run_dir, rows, spec, digest_of(spec.to_json(), VERSION))
 
     @property
     def dtype(self) -> str:
@@ -72,7 +75,7 @@ class PartsWriter:
         part = self._part(number)
         for row, image in enumerate(batch.ids):
             part.values[image - part.start] = batch.features[row]
-            part.outcomes[image] = (self._wanted[number][image], batch.failures.get(image))
+            part.outcomes[image] = (self._wanted[number][image], batch.failures.get(image), batch.notes.get(image))
         self._missing[number] -= len(batch.ids)
         if self._missing[number] == 0:
             self._close(part)
@@ -116,7 +119,7 @@ class PartsWriter:
     def _settle(self, number: int) -> str:
         """Have a part hold exactly the wanted images and rows; return the digest of its record."""
         found, wanted = self._find(number), self._wanted[number]
-        kept = {image for image, (_, failure) in found.outcomes.items() if image in wanted or failure is not None}
+        kept = {image for image, (_, failure, _) in found.outcomes.items() if image in wanted or failure is not None}
         rows = len(np.load(found.values, mmap_mode="r")) if found.outcomes else -1
         if kept != set(found.outcomes) or rows != min(PART_ROWS, self.rows - number * PART_ROWS):
             self._close(self._load(number))
@@ -127,15 +130,16 @@ class PartsWriter:
         else:
             for name in _file_names(number):
                 self.run_dir.new(f"{FOLDER}/{name}")  # a killed run left it, or this one wrote it
-        self.failures |= {image: failure for image, (_, failure) in found.outcomes.items() if failure is not None}
-        return digest_of(sorted((image, sha256) for image, (sha256, _) in found.outcomes.items()))
+        self.failures |= {image: failure for image, (_, failure, _) in found.outcomes.items() if failure is not None}
+        self.notes |= {image: note for image, (_, _, note) in found.outcomes.items() if note is not None}
+        return digest_of(sorted((image, sha256) for image, (sha256, *_) in found.outcomes.items()))
 
     def _close(self, part: _Part) -> None:
         """Write a part. Values first, and no record while they change: a record on disk always tells the truth."""
         self._open = None
         wanted = self._wanted[part.number]
         for image in [
-            image for image, (_, failure) in part.outcomes.items() if image not in wanted and failure is None
+            image for image, (_, failure, _) in part.outcomes.items() if image not in wanted and failure is None
         ]:
             part.values[image - part.start] = 0  # vanished, or a duplicate now: its row is empty
             del part.outcomes[image]
@@ -143,8 +147,8 @@ class PartsWriter:
         record.unlink(missing_ok=True)
         atomic.write_array(values, part.values)
         rows = [
-            [image, sha256, *((failure.kind, failure.reason) if failure else ())]
-            for image, (sha256, failure) in sorted(part.outcomes.items())
+            [image, sha256, *((failure.kind, failure.reason) if failure else (None, note) if note else ())]
+            for image, (sha256, failure, note) in sorted(part.outcomes.items())
         ]
         atomic.write_bytes(record, json.dumps({"encoder": self.encoder, "rows": rows}).encode())
 
@@ -162,7 +166,7 @@ class PartsWriter:
                 continue
             if told["encoder"] == self.encoder:
                 rows = told["rows"]
-                outcomes = {int(image): (sha256, Failure(*why) if why else None) for image, sha256, *why in rows}
+                outcomes = {int(image): _outcome(sha256, *why) for image, sha256, *why in rows}
                 return _Found(file, outcomes, is_earlier)
         return _Found(self.run_dir.unfinished(values), {}, False)
 
@@ -191,9 +195,14 @@ class _Part:
     outcomes: dict[int, Outcome]
 
 
+def _outcome(sha256: str, kind: FailureKind | None = None, text: str | None = None) -> Outcome:
+    """From a row of a record: of a failure its kind and reason, of anything else no kind and maybe a note."""
+    return (sha256, None, text) if kind is None else (sha256, Failure(kind, text or ""), None)
+
+
 def _is_settled(outcome: Outcome | None, sha256: str) -> bool:
     """Is there nothing left to do? A failure to read may pass, so it is tried again."""
     if outcome is None:
         return False
-    known, failure = outcome
+    known, failure, _ = outcome
     return known == sha256 and (failure is None or failure.kind == "decode")

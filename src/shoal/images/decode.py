@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from PIL import Image
 
@@ -15,6 +16,8 @@ from shoal.images.levels import Range, find_range, to_levels
 from shoal.images.limits import check_size, memory_for
 from shoal.images.orientation import turned
 from shoal.images.reasons import imagecodecs, reason
+
+VERSION: Final = 2  # to be raised when files show other pixels than before: they are embedded again
 
 
 @dataclass(frozen=True, slots=True)
