@@ -16,9 +16,9 @@ _NOTE: Final = "note"  # in place of the kind of a failure
 SCHEMA: Final = pa.schema([("id", pa.int64()), ("kind", pa.string()), ("reason", pa.string())])
 
 
-def write_failures(run_dir: RunDir, failures: Mapping[int, Failure], notes: Mapping[int, str] | None = None) -> None:
+def write_failures(run_dir: RunDir, failures: Mapping[int, Failure], notes: Mapping[int, str]) -> None:
     """Write the table, by rising id."""
-    told: list[tuple[int, str, str]] = [(image, _NOTE, note) for image, note in (notes or {}).items()]
+    told: list[tuple[int, str, str]] = [(image, _NOTE, note) for image, note in notes.items()]
     told += [(image, failure.kind, failure.reason) for image, failure in failures.items()]
     found = sorted(told)
     ids, kinds, reasons = zip(*found, strict=True) if found else ((), (), ())

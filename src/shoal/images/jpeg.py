@@ -82,7 +82,7 @@ def read_header(data: bytes) -> JpegHeader | None:
             return _frame(data, body, after, marker, orientation, parts)
         if marker == _APP1 and data[body : body + 6] == b"Exif\0\0":
             orientation = _exif_orientation(data[body + 6 : after])
-        elif marker == _APP2 and data[body : body + 12] == _ICC:
+        elif marker == _APP2 and data[body : body + 12] == _ICC and body + 12 < len(data):
             parts[data[body + 12]] = data[body + 14 : after]
         position = max(after, body)
     return None

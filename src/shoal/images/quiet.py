@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import logging
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from PIL import _imaging
 
 _lock = threading.Lock()
 _state: dict[str, Any] = {"depth": 0, "filter": None}
@@ -41,3 +45,15 @@ def quiet_pillow() -> Iterator[None]:
                 _log.removeFilter(_refuse)
                 with contextlib.suppress(ValueError, AttributeError):
                     warnings.filters.remove(_state["filter"])  # type: ignore[attr-defined]
+
+
+@functools.cache
+def quiet_libtiff() -> None:
+    """Have the libtiff that Pillow brings say nothing on standard error of broken files; its caller learns of them.
+
+    Where it cannot be reached, it goes on talking.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+        handler.restype = ctypes.c_void_p
+        handler(None)

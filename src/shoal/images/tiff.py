@@ -13,7 +13,7 @@ from shoal.images.formats import TIFF
 from shoal.images.layer import Rendered, to_srgb
 from shoal.images.levels import Numbers
 from shoal.images.limits import MOST_FRAMES, MOST_LOOKED_AT
-from shoal.images.quiet import quiet_pillow
+from shoal.images.quiet import quiet_libtiff, quiet_pillow
 from shoal.images.reasons import reason
 from shoal.images.tiff_colours import check_kind, picture
 from shoal.images.tiff_samples import read_samples
@@ -99,6 +99,7 @@ class TiffImage:
 
 def open_file(data: bytes) -> TiffImage:
     """Read the tags. Raises DecodeError."""
+    quiet_libtiff()
     try:
         with quiet_pillow():
             file = tifffile.TiffFile(io.BytesIO(data))

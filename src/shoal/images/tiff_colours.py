@@ -21,6 +21,10 @@ _NAMES: Final = {
     32844: "LogL",
     32845: "LogLuv",
 }
+_NUMBERS: Final = (  # of a page, that tifffile takes from its tags as they are
+    *("imagewidth", "imagelength", "imagedepth", "tilewidth", "tilelength", "rowsperstrip", "samplesperpixel"),
+    *("bitspersample", "sampleformat", "compression", "planarconfig", "fillorder", "photometric", "predictor"),
+)
 _GREYS: Final = frozenset({WHITE_IS_ZERO, BLACK_IS_ZERO, MASK})
 _LEAST: Final = {RGB: 3, CMYK: 4, YCBCR: 3, CIELAB: 3, ICCLAB: 3}  # samples a pixel
 _READ: Final = _GREYS | {PALETTE, *_LEAST}
@@ -40,11 +44,13 @@ _SIGNIFICANT: Final = re.compile(r'SignificantBits="(\d{1,2})"')
 def check_kind(page: Any) -> None:
     """Refuse by name what is not read. Raises DecodeError."""
     bits = _all(page.tags.valueof(_BITS, 1))
+    if min(bits) != max(bits):
+        raise DecodeError(f"TIFF with samples of {', '.join(map(str, bits[:4]))} bits is not read")
+    if not all(isinstance(getattr(page, name), int) for name in _NUMBERS):
+        raise DecodeError("corrupt TIFF")
     photometric, samples = _photometric(page), page.samplesperpixel
     if photometric not in _READ:
         raise DecodeError(f"TIFF with {_NAMES.get(photometric, f'photometric {photometric}')} is not read")
-    if min(bits) != max(bits):
-        raise DecodeError(f"TIFF with samples of {', '.join(map(str, bits[:4]))} bits is not read")
     size = f"{page.bitspersample} bits{_SORTS.get(page.sampleformat, '')}"
     if page.bitspersample not in _SIZES.get(page.sampleformat, ()):
         raise DecodeError(f"TIFF with samples of {size} is not read")
