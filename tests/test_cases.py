@@ -44,7 +44,7 @@ COLOURED: dict[str, Callable[[], bytes]] = {
     ),
     "reserved bytes": lambda: BMP[:6] + b"GR32" + BMP[10:],
     "no end marker": lambda: encode(PHOTO, "JPEG", quality=95)[:-2],
-    "200 megapixels": lambda: encode(PHOTO.resize((14132, 14132)), "JPEG", quality=60),
+    "200 megapixels": lambda: encode(PHOTO.resize((14132, 14132)), "JPEG", quality=95),
     "fades in": lambda: encode(BLANK, "GIF", save_all=True, append_images=[PHOTO]),
     "float colours": lambda: tiff(RGB.astype(np.float32) / 255, photometric="rgb"),
     "AdobeRGB": lambda: encode(_stored("AdobeRGB", 2.2), "JPEG", quality=98, icc_profile=rgb_profile("AdobeRGB", 2.2)),

@@ -350,6 +350,14 @@ def test_ico() -> None:
         assert difference(data, RGB) == 0, options
 
 
+def test_a_large_png_in_an_icon_is_refused_by_its_size() -> None:
+    bomb = png_file(20_000, 20_000, 8, 2, b"")
+    data = struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(bomb), 22) + bomb
+    for act in (probe, decode):
+        with pytest.raises(DecodeError, match="too many pixels"):
+            act(data)
+
+
 def psd(planes: np.ndarray, mode: int, bits: int = 8, palette: bytes = b"") -> bytes:
     """A file without layers, of [channels, height, width]."""
     header = b"8BPS" + struct.pack(">H6xHIIHH", 1, len(planes), planes.shape[1], planes.shape[2], bits, mode)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 
 from messy import encode, picture, pixels
@@ -215,16 +217,27 @@ def test_a_stack_shows_its_first_plane_that_is_not_blank(kind: str) -> None:
             assert (decode_scaled(data).note or "").startswith("plane 3, the first that is not blank")
 
 
+def test_pages_of_other_sizes_are_looked_at_too() -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(np.full((9, 7), 255, np.uint8), photometric="minisblack", metadata=None)
+        writer.write(GREY, photometric="minisblack", metadata=None)
+    assert difference(buffer.getvalue(), GREY) == 0
+
+
+def test_four_samples_without_more_being_said_are_colours_and_alpha() -> None:
+    layer = np.dstack([RGB, np.full(GREY.shape, 255, np.uint8)])
+    layer[:9, :, 3] = 0
+    tags = {256: 64, 257: 48, 258: (8,) * 4, 259: 1, 262: 2, 277: 4}
+    assert difference(by_hand(tags, layer.tobytes()), np.where(layer[..., 3:] == 0, 255, RGB)) == 0
+
+
 def test_a_blank_file_is_read_as_it_is() -> None:
     for planes in (GREY * 0, np.stack([GREY * 0] * 3)):
         assert difference(tiff(planes, photometric="minisblack"), GREY * 0) == 0
 
 
 def test_a_small_version_or_mask_before_the_picture_is_passed_over() -> None:
-    import io
-
-    import tifffile
-
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         writer.write(RGB[::4, ::4], photometric="rgb", subfiletype=1, metadata=None)

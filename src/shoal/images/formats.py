@@ -33,7 +33,7 @@ _WEBP = ImageFormat("WebP", "PIL.WebPImagePlugin", "WebPImageFile", held=21.0)
 _AVIF = ImageFormat("AVIF", "PIL.AvifImagePlugin", "AvifImageFile", held=18.0)
 _HEIF = ImageFormat("HEIF", "pillow_heif", "HeifImageFile", held=18.0)
 JPEG2000: Final = ImageFormat("JPEG 2000", "PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile", held=26.0)
-_ICO = ImageFormat("ICO", "PIL.IcoImagePlugin", "IcoImageFile")
+ICO: Final = ImageFormat("ICO", "PIL.IcoImagePlugin", "IcoImageFile")
 PPM: Final = ImageFormat("PPM", "PIL.PpmImagePlugin", "PpmImageFile")
 QOI: Final = ImageFormat("QOI", "PIL.QoiImagePlugin", "QoiImageFile")
 _PSD = ImageFormat("PSD", "PIL.PsdImagePlugin", "PsdImageFile")
@@ -49,7 +49,7 @@ _MAGIC: Final = (
     (b"MM\0+", TIFF),
     (b"\0\0\0\x0cjP  \r\n\x87\n", JPEG2000),
     (b"\xff\x4f\xff\x51", JPEG2000),
-    (b"\0\0\1\0", _ICO),
+    (b"\0\0\1\0", ICO),
     (b"qoif", QOI),
     (b"8BPS", _PSD),
 )

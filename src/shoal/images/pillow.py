@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import struct
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,10 +13,10 @@ from PIL import Image, ImageFile
 
 from shoal.errors import DecodeError
 from shoal.images import jpeg2000, png
-from shoal.images.formats import JPEG, JPEG2000, PNG, QOI, ImageFormat
+from shoal.images.formats import ICO, JPEG, JPEG2000, PNG, QOI, ImageFormat
 from shoal.images.layer import Rendered, to_srgb
 from shoal.images.levels import Range, find_range, to_levels
-from shoal.images.limits import MOST_FRAMES, MOST_LOOKED_AT
+from shoal.images.limits import MOST_FRAMES, MOST_LOOKED_AT, check_size
 from shoal.images.orientation import orientation_of, turned, upright
 from shoal.images.quiet import quiet_pillow
 from shoal.images.reasons import imagecodecs, reason
@@ -122,12 +123,24 @@ def open_file(data: bytes, found: ImageFormat) -> PillowFile:
     content = png.sound_chunks(data) if found is PNG else data
     try:
         with quiet_pillow():
+            if found is ICO:
+                _check_icons(content)
             opened = PillowFile(content, found, plugin(io.BytesIO(content)))
             if _is_large_qoi(found, opened.source):
                 imagecodecs(_LARGE_QOI)
             return opened
     except Exception as error:  # codecs raise what they like on broken data: SyntaxError, struct.error, KeyError, ...
         raise reason(data, found, error) from error
+
+
+def _check_icons(data: bytes) -> None:
+    """An icon of 256 pixels, says its directory, may be a PNG of any size. Raises DecodeError if it is too large."""
+    (count,) = struct.unpack_from("<H", data, 4)
+    for number in range(count):
+        (start,) = struct.unpack_from("<I", data, 6 + 16 * number + 12)
+        if data[start : start + 8] == png.SIGNATURE:
+            width, height = struct.unpack_from(">II", data, start + 16)
+            check_size(width, height, ICO.held, ICO.name)
 
 
 def _is_large_qoi(found: ImageFormat, source: Image.Image) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 
 from shoal.images.levels import Range, find_range, to_levels
 
-_SIGNATURE: Final = 8  # bytes before the first chunk
+SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _TEXT: Final = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _END: Final = b"\0\0\0\0IEND\xaeB`\x82"
 GREY, COLOUR, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 4, 6  # colour types
@@ -27,7 +27,7 @@ def sound_chunks(data: bytes) -> bytes:
     the decoder.
     """
     kept: list[slice] = []
-    position = _SIGNATURE
+    position = len(SIGNATURE)
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4], "big")
         kind = data[position + 4 : position + 8]
@@ -43,11 +43,11 @@ def sound_chunks(data: bytes) -> bytes:
         if kind == b"IEND":
             break
     ends = data[position - 8 : position - 4] == b"IEND"
-    if ends and len(kept) == 1 and kept[0].start == _SIGNATURE:
+    if ends and len(kept) == 1 and kept[0].start == len(SIGNATURE):
         return data
     cut_short = data[position + 4 : position + 8]  # a chunk of which only the beginning is there
     rest = b"" if ends else data[position:] if cut_short[:1].isupper() and cut_short != b"IEND" else _END
-    return b"".join((data[:_SIGNATURE], *(data[part] for part in kept), rest))
+    return b"".join((SIGNATURE, *(data[part] for part in kept), rest))
 
 
 def is_deep(data: bytes) -> bool:
@@ -99,7 +99,7 @@ def _colour(data: bytes, kind: int) -> tuple[npt.NDArray[np.uint16], tuple[int, 
 def _says_bits(data: bytes) -> bool:
     """Whether its samples go over all 16 bits: if it names fewer, they were scaled up; a profile is for the whole."""
     before = data.find(b"IDAT")
-    return data.find(b"sBIT", _SIGNATURE, before) >= 0 or data.find(b"iCCP", _SIGNATURE, before) >= 0
+    return data.find(b"sBIT", 0, before) >= 0 or data.find(b"iCCP", 0, before) >= 0
 
 
 def _key(image: ImageFile.ImageFile) -> tuple[int, ...] | None:

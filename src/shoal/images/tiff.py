@@ -12,7 +12,7 @@ from shoal.images import orientation, pillow
 from shoal.images.formats import TIFF
 from shoal.images.layer import Rendered, to_srgb
 from shoal.images.levels import Numbers
-from shoal.images.limits import MOST_FRAMES, MOST_LOOKED_AT
+from shoal.images.limits import MOST_FRAMES, MOST_LOOKED_AT, check_size
 from shoal.images.quiet import quiet_libtiff, quiet_pillow
 from shoal.images.reasons import reason
 from shoal.images.tiff_colours import check_kind, picture
@@ -41,13 +41,8 @@ class TiffImage:
 
     @property
     def held(self) -> float:
-        """Bytes a pixel that `render` holds: the numbers and a strip of them, their levels, and the image twice."""
-        page = self._page(self.number)
-        if _is_pillows(page):
-            return TIFF.held
-        size = max(8, page.bitspersample) // 8
-        levels = 0 if size == 1 else 1
-        return page.samplesperpixel * (size * (1 + 1 / max(1, len(page.dataoffsets))) + levels) + 9.0
+        """Bytes a pixel that `render` holds."""
+        return _held(self._page(self.number))
 
     def render(self) -> Rendered:
         """The upright picture of the first page that is not blank. Raises DecodeError."""
@@ -61,14 +56,14 @@ class TiffImage:
         first, is_blank = self._render(self.number)
         if not is_blank:
             return first
-        size = self.size
-        looked_at = size[0] * size[1]
+        looked_at = self.size[0] * self.size[1]
         for number in range(self.number + 1, self.number + MOST_FRAMES):
-            looked_at += size[0] * size[1]
             try:
                 page = self._page(number)
-                if (page.imagewidth, page.imagelength) != size or looked_at > MOST_LOOKED_AT:
+                looked_at += page.imagewidth * page.imagelength
+                if looked_at > MOST_LOOKED_AT:
                     break
+                check_size(page.imagewidth, page.imagelength, _held(page), TIFF.name)
                 (image, notes), is_blank = self._render(number)
             except Exception:  # no such page; or broken, which is no reason to lose the first
                 break
@@ -121,6 +116,15 @@ def _first_whole(file: tifffile.TiffFile) -> int:
         if not (page.is_reduced or page.is_mask):
             return number
     return 0
+
+
+def _held(page: tifffile.TiffPage) -> float:
+    """Bytes a pixel: the numbers and a strip of them, their levels, and the image twice."""
+    if _is_pillows(page):
+        return TIFF.held
+    size = max(8, page.bitspersample) // 8
+    levels = 0 if size == 1 else 1
+    return page.samplesperpixel * (size * (1 + 1 / max(1, len(page.dataoffsets))) + levels) + 9.0
 
 
 def _is_pillows(page: tifffile.TiffPage) -> bool:

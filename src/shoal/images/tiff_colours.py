@@ -37,7 +37,16 @@ _SIZES: Final = {
 }
 _SORTS: Final = {_SIGNED: " with sign", _FLOAT: " floating point", 5: " complex", 6: " complex"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # kinds of alpha
-_BITS, _MOST, _SIGNED_LEAST, _SIGNED_MOST, _INKS, _SUBSAMPLING, _PROFILE = 258, 281, 340, 341, 332, 530, 34675
+_BITS, _MOST, _SIGNED_LEAST, _SIGNED_MOST, _INKS, _SUBSAMPLING, _PROFILE, _EXTRA = (
+    258,
+    281,
+    340,
+    341,
+    332,
+    530,
+    34675,
+    338,
+)
 _SIGNIFICANT: Final = re.compile(r'SignificantBits="(\d{1,2})"')
 
 
@@ -155,6 +164,8 @@ def _grey_or_three(page: Any) -> bool:
 
 def _alpha(page: Any) -> int:
     """The kind of alpha that follows the colours; 0 if none does."""
+    if _EXTRA not in page.tags and _photometric(page) == RGB and page.samplesperpixel == 4:
+        return _UNASSOCIATED  # what programs mean that leave it unsaid
     kind = page.extrasamples[0] if page.extrasamples else 0
     return kind if kind in (_ASSOCIATED, _UNASSOCIATED) else 0
 
