@@ -21,7 +21,7 @@ class ImageFormat:
     name: str
     module: str
     plugin: str
-    held: float = 13.0  # bytes a pixel that decoding holds at once: bench/decoding.py measures it
+    held: float = 13.0  # bytes a pixel that decoding holds at once, as measured
 
 
 JPEG: Final = ImageFormat("JPEG", "PIL.JpegImagePlugin", "JpegImageFile")
