@@ -126,8 +126,10 @@ def test_limits_go_by_what_is_held() -> None:
 def test_more_scans_than_any_program_writes_are_refused() -> None:
     data = encode(picture(1), "JPEG", progressive=True)
     last = scans(data)[-1]
-    with pytest.raises(DecodeError, match="JPEG of more than 100 scans"):
+    with pytest.raises(DecodeError, match="JPEG of too many scans"):
         decode(data[:-2] + data[last:-2] * 200 + data[-2:])
+    with pytest.raises(DecodeError, match="JPEG of too many scans"):
+        decode(enlarged(data[:-2] + data[last:-2] * 80 + data[-2:], 20_000, 20_000), least_size=256)
 
 
 _MEASURE = """

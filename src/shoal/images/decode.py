@@ -99,7 +99,7 @@ def _decode_jpeg(data: bytes, least_size: int | None) -> Decoded:
     divisor = jpeg.divisor(header, least_size)
     _check_jpeg(header, divisor)
     if header.whole and jpeg.has_too_many_scans(data, header):
-        raise DecodeError(f"JPEG of more than {jpeg.MOST_SCANS} scans")
+        raise DecodeError("JPEG of too many scans")
     with memory_for(header.held(divisor)):
         image, notes = _jpeg_pixels(data, header, divisor)
     size = (header.width, header.height) if header.orientation < 5 else (header.height, header.width)

@@ -20,6 +20,7 @@ _KINDS: Final = {1: ("RGBX", "RGB", "RGBX"), 3: ("RGBX", "RGB", "RGBX"), 4: ("CM
 DIVISORS: Final = (8, 4, 2)
 MOST_PIXELS: Final = 1 << 29  # as stored: what an eighth of the scale decodes in some seconds
 MOST_SCANS: Final = 100  # each goes over the whole picture again, however few bytes it has
+MOST_SCANNED: Final = 20_000_000_000  # pixels of all scans together
 
 _START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL: Final = frozenset({0xC0, 0xC1, 0xC9})
@@ -107,8 +108,9 @@ def _frame(
 
 
 def has_too_many_scans(data: bytes, header: JpegHeader) -> bool:
-    """Whether its scans are more than any program writes."""
-    return data.count(_SCAN_MARKER, header.pixels_at) > MOST_SCANS
+    """Whether its scans are more than any program writes, or would take many seconds."""
+    scans = data.count(_SCAN_MARKER, header.pixels_at)
+    return scans > MOST_SCANS or scans * header.width * header.height > MOST_SCANNED
 
 
 def mended(data: bytes, header: JpegHeader) -> bytes | None:

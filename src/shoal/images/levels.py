@@ -11,6 +11,8 @@ import numpy.typing as npt
 INFERRED_BITS: Final = (10, 12, 14, 16, 24, 32)
 ROWS_BYTES: Final = 1 << 24  # of the numbers that are worked on at a time
 
+_TABLE: Final = 1 << 16  # numbers of 16 bits: for more of them than that, each is looked up
+
 Numbers = npt.NDArray[Any]
 
 
@@ -53,6 +55,9 @@ def to_levels(values: Numbers, found: Range) -> npt.NDArray[np.uint8]:
     """Grey levels 0..255 of the same shape, rounded; what is not finite becomes black."""
     if values.dtype == np.uint8 and (found.black, found.white) == (0, 255):
         return values
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2 and values.size > _TABLE:
+        every = np.arange(_TABLE >> 16 - 8 * values.dtype.itemsize, dtype=values.dtype.newbyteorder("="))
+        return to_levels(every, found)[values]
     levels = np.empty(values.shape, np.uint8)
     scale = 255.0 / (found.white - found.black) if found.white > found.black else 0.0
     step = max(1, ROWS_BYTES // max(1, values[:1].size * 8))
