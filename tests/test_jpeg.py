@@ -181,6 +181,11 @@ def test_inks_are_reduced_too() -> None:
     assert np.abs(np.asarray(decoded.image.resize((64, 48))).astype(int) - pixels(1)).mean() < 6
 
 
+def test_jpeg_ls_is_named() -> None:
+    with pytest.raises(DecodeError, match=r"^JPEG-LS is not read$"):
+        decode(bytes(imagecodecs.jpegls_encode(pixels(1))))
+
+
 @pytest.mark.parametrize(("bits", "is_lossless"), [(12, False), (8, True), (12, True), (16, True)])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_jpegs_of_other_kinds_need_a_package(

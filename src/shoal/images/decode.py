@@ -147,6 +147,8 @@ def _by_pillow(data: bytes, header: jpeg.JpegHeader, divisor: int) -> Rendered:
 
 def _jpeg_header(data: bytes) -> jpeg.JpegHeader:
     header = jpeg.read_header(data)
+    if header is None and jpeg.is_jpeg_ls(data):
+        raise DecodeError("JPEG-LS is not read")
     if header is None:
         raise DecodeError("truncated or corrupt JPEG (no frame header)")
     return header

@@ -58,6 +58,9 @@ _OTHER_MAGIC: Final = (
     (b"%PDF-", "not an image (PDF document)"),
     (b"\x1a\x45\xdf\xa3", "not an image (video)"),
     (b"\xff\x0a", "JPEG XL is not read"),
+    (b"P7\n", "PAM is not read"),
+    (b"PF\n", "PFM is not read"),
+    (b"Pf\n", "PFM is not read"),
     (b"\0\0\0\x0cJXL ", "JPEG XL is not read"),
 )
 _AVIF_BRANDS = {b"avif", b"avis"}

@@ -107,6 +107,11 @@ def _frame(
     )
 
 
+def is_jpeg_ls(data: bytes) -> bool:
+    """Whether it begins as a JPEG-LS, which has a frame header of its own."""
+    return data.find(b"\xff\xf7", 2, MOST_BETWEEN) >= 0
+
+
 def has_too_many_scans(data: bytes, header: JpegHeader) -> bool:
     """Whether its scans are more than any program writes, or would take many seconds."""
     scans = data.count(_SCAN_MARKER, header.pixels_at)

@@ -54,6 +54,9 @@ class TiffImage:
 
     def _not_blank(self) -> Rendered:
         first, is_blank = self._render(self.number)
+        planes = self._planes()
+        if planes > 1:
+            first = first[0], (f"plane {self.number + 1} of {planes}", *first[1])
         if not is_blank:
             return first
         looked_at = self.size[0] * self.size[1]
@@ -68,7 +71,7 @@ class TiffImage:
             except Exception:  # no such page; or broken, which is no reason to lose the first
                 break
             if not is_blank:
-                return image, (f"plane {number + 1}, the first that is not blank", *notes)
+                return image, (f"plane {number + 1} of {planes}, the first that is not blank", *notes)
         return first
 
     def _render(self, number: int) -> tuple[Rendered, bool]:
@@ -85,6 +88,14 @@ class TiffImage:
         upright = orientation.turned(image, page.tags.valueof(_ORIENTATION))
         rgb, more = to_srgb(upright, page.tags.valueof(_PROFILE))
         return (rgb, (*notes, *more)), _is_constant(samples)
+
+    def _planes(self) -> int:
+        """How many pages there are; one where the others are small versions or masks of it."""
+        count = len(self.file.pages)
+        if count == self.number + 1:
+            return 1
+        after = self._page(self.number + 1)
+        return 1 if after.is_reduced or after.is_mask else count
 
     def _page(self, number: int) -> tifffile.TiffPage:
         page = self.file.pages[number]

@@ -36,17 +36,10 @@ _SIZES: Final = {
     _FLOAT: {16, 32, 64},
 }
 _SORTS: Final = {_SIGNED: " with sign", _FLOAT: " floating point", 5: " complex", 6: " complex"}
+_JPEG: Final = 7  # whose decoder gives RGB
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # kinds of alpha
-_BITS, _MOST, _SIGNED_LEAST, _SIGNED_MOST, _INKS, _SUBSAMPLING, _PROFILE, _EXTRA = (
-    258,
-    281,
-    340,
-    341,
-    332,
-    530,
-    34675,
-    338,
-)
+_BITS, _MOST, _SIGNED_LEAST, _SIGNED_MOST = 258, 281, 340, 341  # tags
+_INKS, _EXTRA, _SUBSAMPLING, _PROFILE, _NO_DATA = 332, 338, 530, 34675, 42113
 _SIGNIFICANT: Final = re.compile(r'SignificantBits="(\d{1,2})"')
 
 
@@ -65,7 +58,7 @@ def check_kind(page: Any) -> None:
         raise DecodeError(f"TIFF with samples of {size} is not read")
     if page.imagedepth != 1:
         raise DecodeError(f"TIFF with a depth of {page.imagedepth} is not read")
-    if photometric == YCBCR and page.bitspersample != 8:
+    if photometric == YCBCR and page.bitspersample != 8 and page.compression != _JPEG:
         raise DecodeError(f"TIFF with YCbCr of {size} is not read")
     if photometric == YCBCR and page.compression == 1 and _is_subsampled(page):
         raise DecodeError("TIFF with subsampled YCbCr that is not compressed is not read")
@@ -85,6 +78,7 @@ def picture(page: Any, samples: Numbers) -> Picture:
         return _lab(samples, photometric), ()
     if photometric == PALETTE:
         return _painted(page, samples), ()
+    samples = _without_gaps(page, samples)
     channels = _LEAST.get(photometric, 3 if page.samplesperpixel == 3 else 1)
     found = find_range(samples[..., :channels], _said(page))
     levels = to_levels(samples[..., :channels], found)
@@ -98,6 +92,19 @@ def picture(page: Any, samples: Numbers) -> Picture:
     if photometric == CMYK:
         return Image.fromarray(np.ascontiguousarray(levels), "CMYK"), tuple(notes)
     return _with_alpha(page, levels, samples, channels, found), tuple(notes)
+
+
+def _without_gaps(page: Any, samples: Numbers) -> Numbers:
+    """The numbers, with those that stand for no data, as maps have them, turned into what is no number."""
+    if page.sampleformat not in (_SIGNED, _FLOAT):
+        return samples  # there it is zero, as a rule
+    try:
+        gap = float(page.tags.valueof(_NO_DATA, "").strip(" \0"))
+    except (ValueError, AttributeError):
+        return samples
+    kind = samples.dtype if samples.dtype.kind == "f" else np.dtype(np.float64)
+    gaps = samples == kind.type(gap)
+    return np.where(gaps, kind.type(np.nan), samples) if gaps.any() else samples
 
 
 def _with_alpha(page: Any, levels: Numbers, samples: Numbers, channels: int, found: Range) -> Image.Image:
