@@ -278,10 +278,11 @@ def test_deep_colours_in_jpeg2000_need_a_package(channels: int, monkeypatch: pyt
     values = np.dstack([GREY] * channels).astype(np.uint16) * 16
     data = bytes(imagecodecs.jpeg2k_encode(values, level=0, codecformat="j2k", bitspersample=12, reversible=True))
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    with pytest.raises(
-        DecodeError, match=rf"^JPEG 2000 with {channels} channels of 12 bits needs the package imagecodecs"
-    ):
-        decode(data)
+    for act in (probe, decode):
+        with pytest.raises(
+            DecodeError, match=rf"^JPEG 2000 with {channels} channels of 12 bits needs the package imagecodecs"
+        ):
+            act(data)
 
 
 def test_jpeg2000_with_alpha() -> None:

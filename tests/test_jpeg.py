@@ -200,5 +200,6 @@ def test_jpegs_of_other_kinds_need_a_package(
         return  # libjpeg-turbo reads some of these itself
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     named = f"^{'lossless ' if is_lossless else ''}JPEG of {bits} bits needs the package imagecodecs"
-    with pytest.raises(DecodeError, match=named):
-        decode(data)
+    for act in (probe, decode):
+        with pytest.raises(DecodeError, match=named):
+            act(data)

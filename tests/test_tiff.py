@@ -93,10 +93,11 @@ def test_compressions_of_images(compression: str) -> None:
 def test_what_a_package_is_missing_for_is_said(compression: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tiff(scaled(RGB, "u2") if compression == "png" else RGB, photometric="rgb", compression=compression)
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    with pytest.raises(
-        DecodeError, match=rf"^TIFF with the compression .*{name}.* needs the package imagecodecs \(pip"
-    ):
-        decode(data)
+    for act in (probe, decode):
+        with pytest.raises(
+            DecodeError, match=rf"^TIFF with the compression .*{name}.* needs the package imagecodecs \(pip"
+        ):
+            act(data)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])

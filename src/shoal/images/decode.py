@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Final
 
 from PIL import Image
@@ -47,13 +48,15 @@ def probe(data: bytes) -> Header:
     """Read a file's header without decoding pixels.
 
     Raises:
-        DecodeError: it is no image that Shoal reads, its header is broken, or it has too many pixels, those of a JPEG
-            counted at the least scale.
+        DecodeError: it is no image that Shoal reads, by what is installed; its header is broken; or it has too many
+            pixels, those of a JPEG counted at the least scale.
     """
     found = _format(data)
     if found is JPEG:
         header = _jpeg_header(data)
         _check_jpeg(header, max(jpeg.DIVISORS))
+        if header.precision != 8:
+            _other_decoder(header)
         return Header(header.width, header.height, found.name)
     width, height = _opened(data, found).size
     return Header(width, height, found.name)
@@ -123,11 +126,7 @@ def _jpeg_pixels(data: bytes, header: jpeg.JpegHeader, divisor: int) -> Rendered
 
 def _by_imagecodecs(data: bytes, header: jpeg.JpegHeader) -> Rendered:
     """Kinds that cameras and doctors' machines write."""
-    kind = f"{'lossless ' if header.is_lossless else ''}JPEG of {header.precision} bits"
-    if header.components not in (1, 3):
-        raise DecodeError(f"{kind} with {header.components} channels is not read")
-    check_size(header.width, header.height, 5 * header.components + 8 + 2 * header.samples, kind)
-    decoder = imagecodecs(kind)
+    decoder = _other_decoder(header)
     try:
         values = decoder.jpeg_decode(data)
     except Exception as error:  # it raises what it likes
@@ -135,6 +134,14 @@ def _by_imagecodecs(data: bytes, header: jpeg.JpegHeader) -> Rendered:
     found = find_range(values, Range(0, 2**header.precision - 1) if header.precision < 16 else None)
     image, notes = to_srgb(Image.fromarray(to_levels(values, found)), header.profile)
     return image, notes if found.note is None else (found.note, *notes)
+
+
+def _other_decoder(header: jpeg.JpegHeader) -> ModuleType:
+    kind = f"{'lossless ' if header.is_lossless else ''}JPEG of {header.precision} bits"
+    if header.components not in (1, 3):
+        raise DecodeError(f"{kind} with {header.components} channels is not read")
+    check_size(header.width, header.height, 5 * header.components + 8 + 2 * header.samples, kind)
+    return imagecodecs(kind)
 
 
 def _by_pillow(data: bytes, header: jpeg.JpegHeader, divisor: int) -> Rendered:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from shoal.errors import DecodeError
 from shoal.images.levels import Range, find_range, to_levels
 from shoal.images.reasons import imagecodecs
 
+DEEP_HELD: Final = 45.0  # bytes a pixel of deep colours: OpenJPEG has four bytes for each number
 _CODESTREAM: Final = b"\xff\x4f\xff\x51"
 _RESTRICTED, _ANY = 2, 3  # ways in which a profile may be given
 _ENUMERATED, _INKS, _SYCC = 1, 12, 18
@@ -55,17 +57,22 @@ def read_header(data: bytes) -> Jpeg2000Header:
     return Jpeg2000Header(channels, (depth & 0x7F) + 1, depth >= 0x80, space, profile)
 
 
+def deep_decoder(header: Jpeg2000Header) -> ModuleType:
+    """Raises DecodeError: it needs a package that is not installed, or has channels that are not read."""
+    kind = f"JPEG 2000 with {header.channels} channels of {header.bits} bits"
+    if header.channels > 4 or header.space == _SYCC:
+        raise DecodeError(f"{kind}{', YCbCr,' if header.space == _SYCC else ''} is not read")
+    return imagecodecs(kind)
+
+
 def read_deep(data: bytes, header: Jpeg2000Header) -> tuple[Image.Image, str | None]:
     """The 8-bit image, LA, RGB, RGBA or CMYK, and a note where bits had to be inferred.
 
     Raises:
-        DecodeError: it needs a package that is not installed, or has channels that are not read.
+        DecodeError: as `deep_decoder` does.
         Exception: whatever imagecodecs raises for a broken file.
     """
-    kind = f"JPEG 2000 with {header.channels} channels of {header.bits} bits"
-    if header.channels > 4 or header.space == _SYCC:
-        raise DecodeError(f"{kind}{', YCbCr,' if header.space == _SYCC else ''} is not read")
-    values = imagecodecs(kind).jpeg2k_decode(data)
+    values = deep_decoder(header).jpeg2k_decode(data)
     if header.is_signed:
         values = (values.astype(np.int32) + (1 << header.bits - 1)).astype(np.uint16)
     colours = header.channels if header.space == _INKS or header.channels % 2 else header.channels - 1

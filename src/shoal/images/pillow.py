@@ -42,8 +42,10 @@ class PillowFile:
     @property
     def held(self) -> float:
         """Bytes a pixel that `render` holds."""
-        is_deep = self.format is PNG and png.is_deep(self.data)
-        return _DEEP_HELD if is_deep else self.format.held
+        if self.format is PNG and png.is_deep(self.data):
+            return _DEEP_HELD
+        is_deep = self.format is JPEG2000 and jpeg2000.read_header(self.data).is_deep
+        return jpeg2000.DEEP_HELD if is_deep else self.format.held
 
     def render(self) -> Rendered:
         """The upright picture, but of a JPEG as stored. Raises DecodeError."""
@@ -128,6 +130,8 @@ def open_file(data: bytes, found: ImageFormat) -> PillowFile:
             opened = PillowFile(content, found, plugin(io.BytesIO(content)))
             if _is_large_qoi(found, opened.source):
                 imagecodecs(_LARGE_QOI)
+            if found is JPEG2000 and (header := jpeg2000.read_header(data)).is_deep:
+                jpeg2000.deep_decoder(header)
             return opened
     except Exception as error:  # codecs raise what they like on broken data: SyntaxError, struct.error, KeyError, ...
         raise reason(data, found, error) from error

@@ -16,7 +16,7 @@ from shoal.images.limits import MOST_FRAMES, MOST_LOOKED_AT, check_size
 from shoal.images.quiet import quiet_libtiff, quiet_pillow
 from shoal.images.reasons import reason
 from shoal.images.tiff_colours import check_kind, picture
-from shoal.images.tiff_samples import read_samples
+from shoal.images.tiff_samples import check_compression, read_samples
 
 _MOST_SKIPPED: Final = 16  # pages that are small versions or masks of a later one
 _ORIENTATION, _PROFILE = 274, 34675
@@ -34,15 +34,18 @@ class TiffImage:
     number: int
 
     @property
+    def page(self) -> tifffile.TiffPage:
+        return self._page(self.number)
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height as stored."""
-        page = self._page(self.number)
-        return page.imagewidth, page.imagelength
+        return self.page.imagewidth, self.page.imagelength
 
     @property
     def held(self) -> float:
         """Bytes a pixel that `render` holds."""
-        return _held(self._page(self.number))
+        return _held(self.page)
 
     def render(self) -> Rendered:
         """The upright picture of the first page that is not blank. Raises DecodeError."""
@@ -77,7 +80,7 @@ class TiffImage:
     def _render(self, number: int) -> tuple[Rendered, bool]:
         """The picture of one page, and whether it has one value everywhere."""
         page = self._page(number)
-        check_kind(page)
+        _check(page)
         if _is_pillows(page):
             opened = pillow.open_file(self.data, TIFF)
             opened.source.seek(number)
@@ -110,7 +113,7 @@ def open_file(data: bytes) -> TiffImage:
         with quiet_pillow():
             file = tifffile.TiffFile(io.BytesIO(data))
             image = TiffImage(data, file, _first_whole(file))
-            check_kind(image.file.pages[image.number])
+            _check(image.page)
             return image
     except Exception as error:  # as in `render`
         raise reason(data, TIFF, error) from error
@@ -127,6 +130,13 @@ def _first_whole(file: tifffile.TiffFile) -> int:
         if not (page.is_reduced or page.is_mask):
             return number
     return 0
+
+
+def _check(page: tifffile.TiffPage) -> None:
+    """Refuse by name what is not read. Raises DecodeError."""
+    check_kind(page)
+    if not _is_pillows(page):
+        check_compression(page)
 
 
 def _held(page: tifffile.TiffPage) -> float:

@@ -24,18 +24,25 @@ _HORIZONTAL, _FLOATING = 2, 3  # predictors
 _REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def read_samples(page: tifffile.TiffPage) -> Numbers:
-    """All samples, [height, width, samples a pixel], as they are stored, in their own type.
-
-    Raises:
-        DecodeError: the page is cut off, or needs a package that is not installed.
-    """
+def check_compression(page: tifffile.TiffPage) -> None:
+    """Raises DecodeError: nothing that is installed undoes its compression."""
     if page.compression in (_NONE, _WEBP) or page.compression in _OF_BYTES:
-        return _Segments(page).read()
+        return
     kind = f"TIFF with the compression {_name(page.compression)}"
     imagecodecs(kind)
     if page.compression not in tifffile.TIFF.DECOMPRESSORS:
         raise DecodeError(f"{kind} is not read")
+
+
+def read_samples(page: tifffile.TiffPage) -> Numbers:
+    """All samples, [height, width, samples a pixel], as they are stored, in their own type.
+
+    Raises:
+        DecodeError: the page is cut off.
+        Exception: whatever imagecodecs raises for a broken one.
+    """
+    if page.compression in (_NONE, _WEBP) or page.compression in _OF_BYTES:
+        return _Segments(page).read()
     values = page.asarray(squeeze=False, maxworkers=1)  # [planes, depth, height, width, samples]
     return np.moveaxis(values[:, 0], 0, -2).reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
 
