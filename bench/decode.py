@@ -32,7 +32,7 @@ Way = Callable[[bytes], Pixels]
 
 
 def shoal_view(data: bytes) -> Pixels:
-    return model_input(data, size=SIZE, crop_fraction=SIZE / SHORTER, interpolation="bicubic", resize="crop")
+    return model_input(data, size=SIZE, crop_fraction=SIZE / SHORTER, interpolation="bicubic", resize="crop").pixels
 
 
 def plain(data: bytes) -> Pixels:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,13 +30,39 @@ from messy import (
     rotated_jpeg,
     transparent_palette,
 )
+from profiles import rgb_profile
 from shoal.errors import DecodeError
 from shoal.images.decode import Header, decode, probe
+from shoal.images.limits import MOST_HELD
+from tiffs import tiff
 
 
 def difference(image: Image.Image, wanted: np.ndarray) -> float:
     """Mean absolute difference in grey levels."""
     return float(np.abs(np.asarray(image).astype(float) - wanted).mean())
+
+
+KINDS = (
+    *("JPEG", "progressive", "PNG", "PNG16", "GIF", "BMP", "TIFF", "LZW", "floats", "stack", "WEBP", "AVIF", "HEIC"),
+    *("PPM", "PPM16", "JPEG2000", "J2K16", "ICO", "QOI"),
+)
+
+
+@functools.cache
+def whole(kind: str) -> bytes:
+    """A sound file of each kind."""
+    image, deep = picture(12), pixels(12).astype(np.uint16) * 257
+    made: dict[str, Callable[[], bytes]] = {
+        "progressive": lambda: encode(image, "JPEG", progressive=True, icc_profile=rgb_profile("AdobeRGB", 2.2)),
+        "PNG16": lambda: deep_png(12),
+        "LZW": lambda: tiff(deep, photometric="rgb", compression="lzw", predictor=2, rowsperstrip=5),
+        "floats": lambda: tiff(deep / 65535, photometric="rgb", compression="zlib", predictor=3, tile=(16, 16)),
+        "stack": lambda: tiff(np.stack([deep[..., 0] * 0, deep[..., 0]]), photometric="minisblack"),
+        "HEIC": lambda: encode_heic(image),
+        "PPM16": lambda: b"P6 64 48 4095\n" + (deep >> 4).astype(">u2").tobytes(),
+        "J2K16": lambda: bytes(imagecodecs.jpeg2k_encode(deep, level=0, codecformat="jp2", reversible=True)),
+    }
+    return made[kind]() if kind in made else encode(image, kind)
 
 
 @pytest.fixture(scope="module")
@@ -213,9 +242,9 @@ def test_no_truncated_jpeg_passes(progressive: bool, least_size: int | None) -> 
             decode(data[:length], least_size=least_size)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM", "JPEG2000", "ICO"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_truncated_file_raises_anything_else(kind: str) -> None:
-    data = encode(picture(11), kind)
+    data = whole(kind)
     for length in range(0, len(data), max(1, len(data) // 150)):
         try:
             decode(data[:length])
@@ -225,11 +254,11 @@ def test_no_truncated_file_raises_anything_else(kind: str) -> None:
 
 @settings(max_examples=250)
 @given(
-    kind=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "ICO", "PPM"]),
+    kind=st.sampled_from(KINDS),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=12),
 )
 def test_no_corruption_raises_anything_but_decode_error(kind: str, changes: list[tuple[float, int]]) -> None:
-    data = bytearray(encode(picture(12), kind))
+    data = bytearray(whole(kind))
     for place, value in changes:
         data[int(place * len(data))] = value
     for act in (probe, decode, lambda content: decode(content, least_size=10)):
@@ -258,9 +287,18 @@ def test_bombs_are_refused_by_their_header() -> None:
 
 
 def test_the_most_pixels_allowed_pass_the_probe() -> None:
-    assert probe(png(178_956_970 // 10, 10, 8, 0, b"")).width == 17_895_697
-    with pytest.raises(DecodeError, match="at most 178,956,970"):
-        probe(png(178_956_971, 1, 8, 0, b""))
+    most = int(MOST_HELD // 13)
+    assert probe(png(most // 10, 10, 8, 0, b"")).width == most // 10
+    with pytest.raises(DecodeError, match=f"at most {most:,} of a PNG are decoded"):
+        probe(png(most + 1, 1, 8, 0, b""))
+
+
+def test_what_cannot_be_scaled_is_limited_by_what_it_holds() -> None:
+    deep, plain = (png(10_000, 9_000, depth, 2, b"") for depth in (16, 8))
+    assert probe(plain).width == 10_000
+    for act in (probe, decode):
+        with pytest.raises(DecodeError, match="too many pixels"):
+            act(deep)
 
 
 def test_probe_reads_sizes_before_rotation() -> None:

@@ -255,7 +255,7 @@ def test_what_embedding_found_out_is_joined_and_is_no_news_to_the_index(photos: 
         row = found[path]
         assert (row["status"], row["reason"], row["duplicate_of"]) == ("skipped", "truncated JPEG", None)
     assert (found["2.jpg"]["status"], found["2.jpg"]["reason"]) == ("vanished", "gone")
-    assert found["1.jpg"]["status"] == records.OK
+    assert (found["1.jpg"]["status"], found["1.jpg"]["reason"]) == (records.OK, "frame 2")
     again = run(photos, out)
     assert again.digest == first.digest
     assert again.facts == first.facts
@@ -264,7 +264,7 @@ def test_what_embedding_found_out_is_joined_and_is_no_news_to_the_index(photos: 
 
 def _join(out: Path, failures: dict[int, Failure]) -> StageResult:
     def both(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
-        write_failures(run_dir, failures)
+        write_failures(run_dir, failures, {1: "frame 2", **dict.fromkeys(failures, "frame 3")})
         return join.run(config, run_dir, progress)
 
     return run_stage(out, "images", both, ClusterConfig(source=("photos",)))

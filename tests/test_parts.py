@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from shoal import draft as drafts
+from shoal.embed import parts
 from shoal.embed.batches import EmbeddedBatch, Failure
 from shoal.embed.parts import PartsWriter
 from shoal.embed.spec import EncoderSpec
@@ -36,6 +37,9 @@ def spec(**changes: object) -> EncoderSpec:
     return EncoderSpec(**{**values, **changes})  # type: ignore[arg-type]
 
 
+NOTE = "12 bits in 16, told by the brightest value"
+
+
 def features_of(image: int, sha256: str) -> list[float]:
     return [float(image % 100), float(len(sha256)), 1.0]
 
@@ -55,7 +59,8 @@ def fill(writer: PartsWriter, wanted: dict[int, str], failures: dict[int, Failur
             return None, done
         ids = start
         values = np.array([features_of(i, wanted[i]) if i not in failures else [0.0] * DIM for i in ids], np.float32)
-        writer.add(EmbeddedBatch(ids, values, {i: failures[i] for i in ids if i in failures}))
+        failed = {i: failures[i] for i in ids if i in failures}
+        writer.add(EmbeddedBatch(ids, values, failed, {i: NOTE for i in ids if i == 4}))
         done += ids
     return writer.finish(), done
 
@@ -137,6 +142,21 @@ def test_a_failure_is_remembered_after_its_image_left_the_wanted(tmp_path: Path)
     before = content(tmp_path)
     embed(tmp_path, {image: sha for image, sha in WANTED.items() if image != 2}, 2500)
     assert content(tmp_path) == before
+
+
+def test_notes_are_kept_beside_the_rows(tmp_path: Path) -> None:
+    embed(tmp_path, WANTED, 2500, bad={2: Failure("decode", "truncated")})
+    again = PartsWriter.open(RunDir(tmp_path), 2500, spec())
+    assert again.plan(WANTED) == []
+    again.finish()
+    assert again.notes == {4: NOTE}
+    assert set(again.failures) == {2}
+
+
+def test_an_earlier_way_to_decode_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed(tmp_path, WANTED, 2500)
+    monkeypatch.setattr(parts, "VERSION", parts.VERSION + 1)
+    assert PartsWriter.open(RunDir(tmp_path), 2500, spec()).plan(WANTED) == sorted(WANTED)
 
 
 def test_another_encoder_counts_for_nothing(tmp_path: Path) -> None:

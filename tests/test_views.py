@@ -39,7 +39,7 @@ def resize_then_crop(data: bytes, size: int, shorter: int, method: Image.Resampl
 def view(
     data: bytes, size: int = 96, crop_fraction: float = 0.875, interpolation: str = "bicubic", resize: str = "crop"
 ):
-    return model_input(data, size=size, crop_fraction=crop_fraction, interpolation=interpolation, resize=resize)
+    return model_input(data, size=size, crop_fraction=crop_fraction, interpolation=interpolation, resize=resize).pixels
 
 
 @settings(max_examples=40)

@@ -29,7 +29,10 @@ IMAGES: Final = pa.schema(
         ("width", pa.int32()),  # pixels as stored, before EXIF rotation
         ("height", pa.int32()),
         ("status", pa.string()),
-        ("reason", pa.string()),  # why it was skipped or vanished; null otherwise
+        (
+            "reason",
+            pa.string(),
+        ),  # why it was skipped or vanished; of an ok one what decoding had to infer or choose, or null
         ("duplicate_of", pa.int64()),  # id of the original; null otherwise
     ]
 )

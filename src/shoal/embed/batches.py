@@ -43,6 +43,7 @@ class EmbeddedBatch:
     ids: Sequence[int]
     features: npt.NDArray[np.float32]
     failures: dict[int, Failure]  # by image id
+    notes: dict[int, str]  # by image id: what decoding had to infer or choose
 
 
 def embed_batches(
@@ -72,6 +73,7 @@ def _embed(
 ) -> EmbeddedBatch:
     pixels = np.zeros((engine.batch_size, spec.size, spec.size, 3), dtype=np.uint8)
     failures: dict[int, Failure] = {}
+    notes: dict[int, str] = {}
     for row, (image, uri) in enumerate(zip(ids, uris, strict=True)):
         try:
             data = reader.read(uri)
@@ -79,7 +81,7 @@ def _embed(
             failures[image] = Failure("read", str(error))
             continue
         try:
-            pixels[row] = model_input(
+            view = model_input(
                 data,
                 size=spec.size,
                 crop_fraction=spec.crop_fraction,
@@ -88,6 +90,10 @@ def _embed(
             )
         except DecodeError as error:
             failures[image] = Failure("decode", str(error))
+            continue
+        pixels[row] = view.pixels
+        if view.note is not None:
+            notes[image] = view.note
     features = engine.infer(pixels)[: len(ids)]
     for row, image in enumerate(ids):
         if image in failures:
@@ -95,4 +101,4 @@ def _embed(
         elif not np.isfinite(features[row]).all():
             features[row] = 0.0
             failures[image] = Failure("decode", "the backbone gives no finite features for it")
-    return EmbeddedBatch(ids, features, failures)
+    return EmbeddedBatch(ids, features, failures, notes)

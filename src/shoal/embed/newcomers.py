@@ -67,7 +67,7 @@ def embed_picture(engine: Engine, spec: EncoderSpec, data: bytes) -> npt.NDArray
         crop_fraction=spec.crop_fraction,
         interpolation=spec.interpolation,
         resize=spec.resize,
-    )
+    ).pixels
     features = engine.infer(pixels)[:1]
     if not np.isfinite(features).all():
         raise DecodeError("the backbone gives no finite features for it")

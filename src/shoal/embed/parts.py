@@ -1,8 +1,9 @@
 """Writing `embeddings/`: parts of fixed id ranges, each with a record of what is in it, so that a killed run goes on.
 
-Beside `part-00000.npy` lies `part-00000.json`: the encoder and, for each row that was tried, the content hash of
-its image and why it failed, if it did. A row is reused when its image's content and the encoder are the same, whether a
-killed run left it or the run has it from before; a part that needs nothing new is taken over as it is.
+Beside `part-00000.npy` lies `part-00000.json`: the encoder and, for each row that was tried, the content hash of its
+image and why it failed, if it did, or what decoding notes of it. A row is reused when its image's content and the
+encoder are the same, whether a killed run left it or the run has it from before; a part that needs nothing new is taken
+over as it is.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from shoal import atomic, foreign
 from shoal.embed.batches import EmbeddedBatch, Failure
 from shoal.embed.spec import EncoderSpec
 from shoal.embeddings import PART_ROWS, read_array
+from shoal.images.decode import VERSION
 from shoal.rundir import RunDir, digest_of
 from shoal.typed import unfit
 
 MANIFEST_FORMAT = 1
 FOLDER = "embeddings"
-Outcome = tuple[str, Failure | None]  # content hash, and why it has no features
+Outcome = tuple[str, Failure | None, str | None]  # content hash, why it has no features, what decoding notes of it
 
 
 @dataclass(slots=True)
@@ -36,14 +38,15 @@ class PartsWriter:
     spec: EncoderSpec
     encoder: str
     failures: dict[int, Failure] = field(default_factory=dict)  # by image id, of this run and of earlier ones
+    notes: dict[int, str] = field(default_factory=dict)  # likewise
     _wanted: list[dict[int, str]] = field(default_factory=list)  # for each part: content hash by image id
     _missing: list[int] = field(default_factory=list)  # for each part: how many images are still to come
     _open: _Part | None = None
 
     @classmethod
     def open(cls, run_dir: RunDir, rows: int, spec: EncoderSpec) -> PartsWriter:
-        """`rows`: one for each image id. Parts of another encoder count for nothing."""
-        return cls(run_dir, rows, spec, digest_of(spec.to_json()))
+        """`rows`: one for each image id. Parts of another encoder, or an earlier way to decode, count for nothing."""
+        return cls(run_dir, rows, spec, digest_of(spec.to_json(), VERSION))
 
     @property
     def dtype(self) -> str:
@@ -73,7 +76,7 @@ class PartsWriter:
         part = self._part(number)
         for row, image in enumerate(batch.ids):
             part.values[image - part.start] = batch.features[row]
-            part.outcomes[image] = (self._wanted[number][image], batch.failures.get(image))
+            part.outcomes[image] = (self._wanted[number][image], batch.failures.get(image), batch.notes.get(image))
         self._missing[number] -= len(batch.ids)
         if self._missing[number] == 0:
             self._close(part)
@@ -117,7 +120,7 @@ class PartsWriter:
     def _settle(self, number: int) -> str:
         """Have a part hold exactly the wanted images and rows; return the digest of its record."""
         found, wanted = self._find(number), self._wanted[number]
-        kept = {image for image, (_, failure) in found.outcomes.items() if image in wanted or failure is not None}
+        kept = {image for image, (_, failure, _) in found.outcomes.items() if image in wanted or failure is not None}
         rows = len(self._values(found)) if found.outcomes else -1
         if kept != set(found.outcomes) or rows != min(PART_ROWS, self.rows - number * PART_ROWS):
             self._close(self._load(number))
@@ -128,15 +131,16 @@ class PartsWriter:
         else:
             for name in _file_names(number):
                 self.run_dir.new(f"{FOLDER}/{name}")  # a killed run left it, or this one wrote it
-        self.failures |= {image: failure for image, (_, failure) in found.outcomes.items() if failure is not None}
-        return digest_of(sorted((image, sha256) for image, (sha256, _) in found.outcomes.items()))
+        self.failures |= {image: failure for image, (_, failure, _) in found.outcomes.items() if failure is not None}
+        self.notes |= {image: note for image, (_, _, note) in found.outcomes.items() if note is not None}
+        return digest_of(sorted((image, sha256) for image, (sha256, *_) in found.outcomes.items()))
 
     def _close(self, part: _Part) -> None:
         """Write a part. Values first, and no record while they change: a record on disk always tells the truth."""
         self._open = None
         wanted = self._wanted[part.number]
         for image in [
-            image for image, (_, failure) in part.outcomes.items() if image not in wanted and failure is None
+            image for image, (_, failure, _) in part.outcomes.items() if image not in wanted and failure is None
         ]:
             part.values[image - part.start] = 0  # vanished, or a duplicate now: its row is empty
             del part.outcomes[image]
@@ -144,8 +148,8 @@ class PartsWriter:
         record.unlink(missing_ok=True)
         atomic.write_array(values, part.values)
         rows = [
-            [image, sha256, *((failure.kind, failure.reason) if failure else ())]
-            for image, (sha256, failure) in sorted(part.outcomes.items())
+            [image, sha256, *((failure.kind, failure.reason) if failure else (None, note) if note else ())]
+            for image, (sha256, failure, note) in sorted(part.outcomes.items())
         ]
         atomic.write_bytes(record, json.dumps({"encoder": self.encoder, "rows": rows}).encode())
 
@@ -172,7 +176,10 @@ class PartsWriter:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """Beside a part: its encoder and, of each image that was tried, id, content hash and, if it failed, how and why."""
+    """Beside a part: its encoder and, of each image that was tried, id, content hash, and how and why it failed.
+
+    Of one that did not fail there may be a note of how it was decoded.
+    """
 
     encoder: str
     rows: Any  # as many as there are images: `outcomes` looks at them
@@ -187,10 +194,12 @@ class _Record:
 def _outcome(row: Any) -> tuple[int, Outcome]:
     match row:
         case [int(image), str(sha256)] if image >= 0:
-            return image, (sha256, None)
+            return image, (sha256, None, None)
+        case [int(image), str(sha256), None, str(note)] if image >= 0:
+            return image, (sha256, None, note)
         case [int(image), str(sha256), "read" | "decode" as kind, str(reason)] if image >= 0:
-            return image, (sha256, Failure(kind, reason))
-    raise unfit("a row", row, "id, content hash and, of a failure, how and why")
+            return image, (sha256, Failure(kind, reason), None)
+    raise unfit("a row", row, "id, content hash and, of a failure, how and why, or a note")
 
 
 def _file_names(number: int) -> tuple[str, str]:
@@ -221,5 +230,5 @@ def _is_settled(outcome: Outcome | None, sha256: str) -> bool:
     """Is there nothing left to do? A failure to read may pass, so it is tried again."""
     if outcome is None:
         return False
-    known, failure = outcome
+    known, failure, _ = outcome
     return known == sha256 and (failure is None or failure.kind == "decode")

@@ -67,7 +67,8 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
                 task.advance(len(batch.ids))
     digest = writer.finish()
     failures = {image: failure for image, failure in writer.failures.items() if image in wanted}
-    write_failures(run_dir, failures)
+    notes = {image: note for image, note in writer.notes.items() if image in wanted}
+    write_failures(run_dir, failures, notes)
     if len(failures) == len(wanted):
         reasons = sorted({failure.reason for failure in failures.values()})
         raise NoImagesError(f"no usable image in {' '.join(config.source)}: {'; '.join(reasons[:3])}")

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
-import io
-import threading
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final
+from types import ModuleType
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageFile
+from PIL import Image
 
 from shoal.errors import DecodeError
-from shoal.images import jpeg
-from shoal.images.formats import HEAD_BYTES, JPEG, ImageFormat, sniff, why_not
-from shoal.images.quiet import quiet_pillow
+from shoal.images import jpeg, pillow, pnm, tiff
+from shoal.images.colour import find_profile
+from shoal.images.formats import HEAD_BYTES, JPEG, PPM, TIFF, ImageFormat, sniff, why_not
+from shoal.images.layer import Rendered, to_srgb
+from shoal.images.levels import Range, find_range, to_levels
+from shoal.images.limits import check_size, memory_for
+from shoal.images.orientation import turned
+from shoal.images.reasons import imagecodecs, reason
 
-MOST_PIXELS: Final = 178_956_970  # where Pillow sees a decompression bomb: 2 GiB at 12 bytes a pixel
-LARGE_PIXELS: Final = 24_000_000  # images above this are decoded one at a time, so that threads do not add up
-
-_large = threading.Lock()
-_TRANSPOSE: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_NUMBER_MODES: Final = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258  # EXIF and TIFF tags
+VERSION: Final = 2  # to be raised when files show other pixels than before: they are embedded again
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,31 +32,38 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An upright RGB image, maybe at reduced scale, and its full size, upright too."""
+    """An upright RGB image in sRGB, maybe at reduced scale, and its full size, upright too.
+
+    `note` says in a few words what had to be inferred or chosen (how many bits its numbers have, which frame is shown,
+    what lies behind transparency); None if nothing had to.
+    """
 
     image: Image.Image
     full_width: int
     full_height: int
+    note: str | None = None
 
 
 def probe(data: bytes) -> Header:
     """Read a file's header without decoding pixels.
 
     Raises:
-        DecodeError: it is no image that Shoal reads, its header is broken, or it has more than MOST_PIXELS.
+        DecodeError: it is no image that Shoal reads, by what is installed; its header is broken; or it has too many
+            pixels, those of a JPEG counted at the least scale.
     """
     found = _format(data)
-    header = jpeg.read_header(data) if found is JPEG else None
-    if header is not None:
-        width, height = header.width, header.height
-    else:
-        width, height = _open(data, found).size
-    _check_size(width, height)
+    if found is JPEG:
+        header = _jpeg_header(data)
+        _check_jpeg(header, max(jpeg.DIVISORS))
+        if header.precision != 8:
+            _other_decoder(header)
+        return Header(header.width, header.height, found.name)
+    width, height = _opened(data, found).size
     return Header(width, height, found.name)
 
 
 def decode(data: bytes, *, least_size: int | None = None) -> Image.Image:
-    """Decode the first frame to upright RGB, transparency on white.
+    """Decode the first frame that is not blank to upright RGB; docs/formats.md says how each kind is read.
 
     Args:
         data: a whole file.
@@ -83,35 +76,97 @@ def decode(data: bytes, *, least_size: int | None = None) -> Image.Image:
 
 
 def decode_scaled(data: bytes, least_size: int | None = None) -> Decoded:
-    """As `decode`, with the size that the image has at full scale."""
+    """As `decode`, with the size that the image has at full scale, and notes."""
     found = _format(data)
     if found is JPEG:
         return _decode_jpeg(data, least_size)
-    source = _open(data, found)
-    _check_size(*source.size)
-    with _memory_for(source.width * source.height):
-        image = _render(source, found)
-    return Decoded(image, image.width, image.height)
+    source = _opened(data, found)
+    width, height = source.size
+    with memory_for(width * height * source.held):
+        image, notes = source.render()
+    return Decoded(image, image.width, image.height, "; ".join(notes) or None)
+
+
+def _opened(data: bytes, found: ImageFormat) -> pillow.PillowFile | pnm.Pnm | tiff.TiffImage:
+    """The file with its header read, and not too large."""
+    if found is TIFF:
+        source: pillow.PillowFile | pnm.Pnm | tiff.TiffImage = tiff.open_file(data)
+    else:
+        source = pnm.read_header(data) if found is PPM else pillow.open_file(data, found)
+    check_size(*source.size, source.held, found.name)
+    return source
 
 
 def _decode_jpeg(data: bytes, least_size: int | None) -> Decoded:
-    header = jpeg.read_header(data)
-    if header is None or 0 in (header.width, header.height):
-        source = _open(data, JPEG)
-        header = jpeg.JpegHeader(source.width, source.height, 0, 0, 1)
-    _check_size(header.width, header.height)
+    header = _jpeg_header(data)
     divisor = jpeg.divisor(header, least_size)
-    with _memory_for(header.width * header.height // divisor**2):
-        image = jpeg.decode_turbo(data, header, divisor)
-    if image is None:
-        source = _open(data, JPEG)
-        _check_size(*source.size)  # should the two readers of the header disagree
-        with _memory_for(source.width * source.height):
-            image = _render(source, JPEG)
-    if header.orientation not in _TRANSPOSE:
-        return Decoded(image, header.width, header.height)
+    _check_jpeg(header, divisor)
+    if header.whole and jpeg.has_too_many_scans(data, header):
+        raise DecodeError("JPEG of too many scans")
+    with memory_for(header.held(divisor)):
+        image, notes = _jpeg_pixels(data, header, divisor)
     size = (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
-    return Decoded(image.transpose(_TRANSPOSE[header.orientation]), *size)
+    return Decoded(turned(image, header.orientation), *size, "; ".join(notes) or None)
+
+
+def _jpeg_pixels(data: bytes, header: jpeg.JpegHeader, divisor: int) -> Rendered:
+    """As stored, in sRGB."""
+    image = jpeg.decode_turbo(data, header, divisor)
+    if image is None:
+        mended = jpeg.mended(data, header)
+        image = None if mended is None else jpeg.decode_turbo(mended, header, divisor)
+    if image is None and (header.precision != 8 or header.is_lossless):
+        return _by_imagecodecs(data, header)
+    if image is None:
+        return _by_pillow(data, header, divisor)
+    if image.mode == "RGB" and (not header.profile or find_profile(header.profile) is None):
+        return image, ()
+    return to_srgb(image.getchannel("R") if header.components == 1 else image, header.profile)
+
+
+def _by_imagecodecs(data: bytes, header: jpeg.JpegHeader) -> Rendered:
+    """Kinds that cameras and doctors' machines write."""
+    decoder = _other_decoder(header)
+    try:
+        values = decoder.jpeg_decode(data)
+    except Exception as error:  # it raises what it likes
+        raise reason(data, JPEG, error) from error
+    found = find_range(values, Range(0, 2**header.precision - 1) if header.precision < 16 else None)
+    image, notes = to_srgb(Image.fromarray(to_levels(values, found)), header.profile)
+    return image, notes if found.note is None else (found.note, *notes)
+
+
+def _other_decoder(header: jpeg.JpegHeader) -> ModuleType:
+    kind = f"{'lossless ' if header.is_lossless else ''}JPEG of {header.precision} bits"
+    if header.components not in (1, 3):
+        raise DecodeError(f"{kind} with {header.components} channels is not read")
+    check_size(header.width, header.height, 5 * header.components + 8 + 2 * header.samples, kind)
+    return imagecodecs(kind)
+
+
+def _by_pillow(data: bytes, header: jpeg.JpegHeader, divisor: int) -> Rendered:
+    source = pillow.open_file(data, JPEG)
+    if source.size != (header.width, header.height):
+        raise DecodeError("corrupt JPEG")  # the two readers of the header disagree
+    source.reduce(divisor)
+    return source.render()
+
+
+def _jpeg_header(data: bytes) -> jpeg.JpegHeader:
+    header = jpeg.read_header(data)
+    if header is None and jpeg.is_jpeg_ls(data):
+        raise DecodeError("JPEG-LS is not read")
+    if header is None:
+        raise DecodeError("truncated or corrupt JPEG (no frame header)")
+    return header
+
+
+def _check_jpeg(header: jpeg.JpegHeader, divisor: int) -> None:
+    pixels = header.width * header.height
+    if pixels > jpeg.MOST_PIXELS:
+        size = f"{header.width:,} x {header.height:,}"
+        raise DecodeError(f"too many pixels ({size}; at most {jpeg.MOST_PIXELS:,} of a JPEG are decoded)")
+    check_size(header.width, header.height, header.held(divisor) / max(1, pixels), "JPEG of this kind")
 
 
 def _format(data: bytes) -> ImageFormat:
@@ -120,101 +175,3 @@ def _format(data: bytes) -> ImageFormat:
     if found is None:
         raise DecodeError(why_not(head))
     return found
-
-
-def _open(data: bytes, found: ImageFormat) -> ImageFile.ImageFile:
-    """Let the format's plugin read the header. Not by `Image.open`: it would try, and import, every plugin there is."""
-    try:
-        plugin: Any = getattr(importlib.import_module(found.module), found.plugin)
-    except ImportError as error:
-        raise DecodeError(f"{found.name} is not supported by what is installed here ({error})") from error
-    try:
-        with quiet_pillow():
-            opened: ImageFile.ImageFile = plugin(io.BytesIO(data))
-            return opened
-    except Exception as error:  # codecs raise what they like on broken data: SyntaxError, struct.error, KeyError, ...
-        raise _reason(found, error) from error
-
-
-def _render(source: ImageFile.ImageFile, found: ImageFormat) -> Image.Image:
-    try:
-        with quiet_pillow():
-            source.load()
-            upright = source if found is JPEG else _upright(source)
-            return _to_rgb(upright)
-    except Exception as error:  # see _open
-        raise _reason(found, error) from error
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        turn = _TRANSPOSE.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # broken EXIF is no reason to lose the image
-        return image
-    return image if turn is None else image.transpose(turn)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _NUMBER_MODES:
-        return Image.fromarray(_grey_levels(image)).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        page = Image.new("RGB", image.size, "white")
-        page.paste(layer, mask=layer.getchannel("A"))
-        return page
-    if image.mode == "LAB":
-        from PIL import ImageCms  # noqa: PLC0415  (loads a colour library for a rare mode)
-
-        to_rgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-        return ImageCms.applyTransform(image, to_rgb) or image
-    # An image with several frames keeps its file's bytes alive; what `convert` gives does not.
-    return image.convert("RGB")
-
-
-def _grey_levels(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Grey values deeper than 8 bits, [height, width], brought to 0..255 by their range, not clipped.
-
-    Whole numbers of 16 bits go by their full range, so that dark images stay dark. Floats go by the usual ranges 0..1
-    and 0..255 where they fit; any other numbers from their least to their greatest. What is not finite becomes black.
-    """
-    values = np.asarray(image).astype(np.float32)
-    finite = np.isfinite(values)
-    values[~finite] = 0.0
-    least, most = (float(values[finite].min()), float(values[finite].max())) if finite.any() else (0.0, 0.0)
-    low, high = _value_range(image, least, most)
-    scaled = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)
-    scaled[~finite] = 0.0
-    return (np.clip(scaled, 0.0, 255.0) + 0.5).astype(np.uint8)
-
-
-def _value_range(image: Image.Image, least: float, most: float) -> tuple[float, float]:
-    if image.mode == "F":
-        if least >= 0 and most <= 255:
-            return 0.0, 1.0 if most <= 1 else 255.0
-        return least, most
-    if least >= 0 and most <= 65535:
-        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
-        return 0.0, 4095.0 if bits == 12 else 65535.0
-    return least, most
-
-
-def _check_size(width: int, height: int) -> None:
-    if width < 1 or height < 1:
-        raise DecodeError(f"no pixels ({width} x {height})")
-    if width * height > MOST_PIXELS:
-        raise DecodeError(f"too many pixels ({width:,} x {height:,}; at most {MOST_PIXELS:,} are decoded)")
-
-
-def _memory_for(pixels: int) -> AbstractContextManager[Any]:
-    return _large if pixels > LARGE_PIXELS else nullcontext()
-
-
-def _reason(found: ImageFormat, error: Exception) -> DecodeError:
-    text = " ".join(str(error).split())
-    lowered = text.lower()
-    if isinstance(error, MemoryError):
-        return DecodeError(f"too little memory to decode this {found.name}")
-    if isinstance(error, EOFError) or any(word in lowered for word in ("truncated", "premature", "unexpected end")):
-        return DecodeError(f"truncated {found.name}")
-    detail = f" ({text[:120]})" if text else ""
-    return DecodeError(f"corrupt {found.name}{detail}")

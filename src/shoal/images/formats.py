@@ -21,41 +21,46 @@ class ImageFormat:
     name: str
     module: str
     plugin: str
+    held: float = 13.0  # bytes a pixel that decoding holds at once, as measured
 
 
 JPEG: Final = ImageFormat("JPEG", "PIL.JpegImagePlugin", "JpegImageFile")
-_PNG = ImageFormat("PNG", "PIL.PngImagePlugin", "PngImageFile")
+PNG: Final = ImageFormat("PNG", "PIL.PngImagePlugin", "PngImageFile")
 _GIF = ImageFormat("GIF", "PIL.GifImagePlugin", "GifImageFile")
 _BMP = ImageFormat("BMP", "PIL.BmpImagePlugin", "BmpImageFile")
-_TIFF = ImageFormat("TIFF", "PIL.TiffImagePlugin", "TiffImageFile")
-_WEBP = ImageFormat("WebP", "PIL.WebPImagePlugin", "WebPImageFile")
-_AVIF = ImageFormat("AVIF", "PIL.AvifImagePlugin", "AvifImageFile")
-_HEIF = ImageFormat("HEIF", "pillow_heif", "HeifImageFile")
-_JPEG2000 = ImageFormat("JPEG 2000", "PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile")
-_ICO = ImageFormat("ICO", "PIL.IcoImagePlugin", "IcoImageFile")
-_PPM = ImageFormat("PPM", "PIL.PpmImagePlugin", "PpmImageFile")
-_QOI = ImageFormat("QOI", "PIL.QoiImagePlugin", "QoiImageFile")
+TIFF: Final = ImageFormat("TIFF", "PIL.TiffImagePlugin", "TiffImageFile")
+_WEBP = ImageFormat("WebP", "PIL.WebPImagePlugin", "WebPImageFile", held=21.0)
+_AVIF = ImageFormat("AVIF", "PIL.AvifImagePlugin", "AvifImageFile", held=18.0)
+_HEIF = ImageFormat("HEIF", "pillow_heif", "HeifImageFile", held=18.0)
+JPEG2000: Final = ImageFormat("JPEG 2000", "PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile", held=26.0)
+ICO: Final = ImageFormat("ICO", "PIL.IcoImagePlugin", "IcoImageFile")
+PPM: Final = ImageFormat("PPM", "PIL.PpmImagePlugin", "PpmImageFile")
+QOI: Final = ImageFormat("QOI", "PIL.QoiImagePlugin", "QoiImageFile")
 _PSD = ImageFormat("PSD", "PIL.PsdImagePlugin", "PsdImageFile")
 
 _MAGIC: Final = (
     (b"\xff\xd8\xff", JPEG),
-    (b"\x89PNG\r\n\x1a\n", _PNG),
+    (b"\x89PNG\r\n\x1a\n", PNG),
     (b"GIF87a", _GIF),
     (b"GIF89a", _GIF),
-    (b"II*\0", _TIFF),
-    (b"MM\0*", _TIFF),
-    (b"II+\0", _TIFF),
-    (b"MM\0+", _TIFF),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", _JPEG2000),
-    (b"\xff\x4f\xff\x51", _JPEG2000),
-    (b"\0\0\1\0", _ICO),
-    (b"qoif", _QOI),
+    (b"II*\0", TIFF),
+    (b"MM\0*", TIFF),
+    (b"II+\0", TIFF),
+    (b"MM\0+", TIFF),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", JPEG2000),
+    (b"\xff\x4f\xff\x51", JPEG2000),
+    (b"\0\0\1\0", ICO),
+    (b"qoif", QOI),
     (b"8BPS", _PSD),
 )
+_BMP_HEADERS: Final = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
 _OTHER_MAGIC: Final = (
     (b"%PDF-", "not an image (PDF document)"),
     (b"\x1a\x45\xdf\xa3", "not an image (video)"),
     (b"\xff\x0a", "JPEG XL is not read"),
+    (b"P7\n", "PAM is not read"),
+    (b"PF\n", "PFM is not read"),
+    (b"Pf\n", "PFM is not read"),
     (b"\0\0\0\x0cJXL ", "JPEG XL is not read"),
 )
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -71,10 +76,10 @@ def sniff(head: bytes) -> ImageFormat | None:
         return _WEBP
     if head[4:8] == b"ftyp":
         return _isobmff(head)
-    if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0":  # the two reserved words; "BM" alone starts many a text
+    if head[:2] == b"BM" and head[14:18] in _BMP_HEADERS:  # "BM" alone starts many a text
         return _BMP
     if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in (b" ", b"\t", b"\r", b"\n"):
-        return _PPM
+        return PPM
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
@@ -19,6 +20,14 @@ SPARE: Final = 9 / 8
 _FILTERS: Final = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """Pixels for a backbone: uint8 [size, size, 3], RGB; and what decoding had to infer or choose, or None."""
+
+    pixels: npt.NDArray[np.uint8]
+    note: str | None
+
+
 def model_input(
     image_bytes: bytes,
     *,
@@ -26,8 +35,8 @@ def model_input(
     crop_fraction: float,
     interpolation: str,
     resize: Literal["crop", "squash"] | str,
-) -> npt.NDArray[np.uint8]:
-    """Decode, resize and crop an image for a backbone: uint8 [size, size, 3], RGB.
+) -> ModelInput:
+    """Decode, resize and crop an image for a backbone.
 
     `crop`: the shorter side becomes floor(size / crop_fraction) pixels and the centre size × size is taken, as timm
     prepares images for evaluation. `squash`: the whole image becomes size × size.
@@ -40,7 +49,7 @@ def model_input(
     box = _centre(decoded, shorter, size) if resize == "crop" else None
     # Resizing the centre equals resizing the whole and then cropping, to rounding: the filter sees around the box.
     view = decoded.image.resize((size, size), _FILTERS[interpolation], box=box, reducing_gap=3.0)
-    return np.asarray(view)
+    return ModelInput(np.asarray(view), decoded.note)
 
 
 def thumbnail(data: bytes, size: int) -> Image.Image:

@@ -145,7 +145,7 @@ def _decoded(reader: ImageReader, uri: str, config: DataConfig) -> Pictures | No
     try:
         return model_input(
             reader.read(uri), size=config.stored_size, crop_fraction=1.0, interpolation="bicubic", resize=config.resize
-        )
+        ).pixels
     except DecodeError:
         return None
 
