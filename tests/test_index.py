@@ -208,6 +208,20 @@ def test_failed_files_are_not_read_again_until_they_change(photos: Path, tmp_pat
     assert rows(tmp_path / "run")["bad.png"]["status"] == records.OK
 
 
+def test_what_an_earlier_decoder_refused_is_looked_at_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "note.txt").write_text("text")
+    (photos / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(index, "VERSION", index.VERSION - 1)
+        run(photos, tmp_path / "run")
+    for count in (2, 0):
+        watched = Watched()
+        run(photos, tmp_path / "run", watched)
+        assert watched.read == count
+
+
 def test_files_that_could_not_be_read_are_tried_again(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "run")
     listing = RunDir.open(tmp_path / "run").listing

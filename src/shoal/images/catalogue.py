@@ -58,11 +58,14 @@ class Catalogue:
     labels: dict[int, str]
 
 
-def match(earlier: Sequence[Row], items: Iterable[Item], selected: set[str] | None) -> Catalogue:
+def match(
+    earlier: Sequence[Row], items: Iterable[Item], selected: set[str] | None, is_same_decoder: bool = True
+) -> Catalogue:
     """Bring the rows of an earlier listing together with the items of a new one.
 
     A path keeps its id for ever; new paths get the next ids in the order of `items`. `selected` are the paths that
-    --limit lets in, None if all; others get no row, and one that has a row is skipped.
+    --limit lets in, None if all; others get no row, and one that has a row is skipped. What another decoder has skipped is
+    looked at again.
     """
     known = {row.path: row for row in earlier}
     next_id = max((row.id for row in earlier), default=-1) + 1
@@ -78,7 +81,12 @@ def match(earlier: Sequence[Row], items: Iterable[Item], selected: set[str] | No
             row = Row(next_id, item.path, item.uri)
             next_id += 1
             _renew(row, item, catalogue)
-        elif item.problem is None and row.describes(item) and row.is_settled:
+        elif (
+            item.problem is None
+            and row.describes(item)
+            and row.is_settled
+            and (is_same_decoder or row.status != records.SKIPPED)
+        ):
             _keep(row)
         else:
             _renew(row, item, catalogue)

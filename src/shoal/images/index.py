@@ -17,7 +17,7 @@ from shoal.config import ClusterConfig
 from shoal.errors import DecodeError, NoImagesError
 from shoal.images import catalogue
 from shoal.images.catalogue import Catalogue, Row
-from shoal.images.decode import Header, probe
+from shoal.images.decode import VERSION, Header, probe
 from shoal.images.folder import is_image_name
 from shoal.images.item import Item, Source
 from shoal.images.left_out import FACT, LeftOut, counted, told
@@ -31,6 +31,7 @@ from shoal.runfiles import LABELS, LISTING
 
 LOCAL_READERS: Final = min(4, os.cpu_count() or 1)
 REMOTE_READERS: Final = 16  # waiting for a network is not work
+DECODER: Final = "decoder"  # the fact that tells its version
 CHUNK: Final = 32  # images that a reader takes at a time
 
 
@@ -45,7 +46,7 @@ def run(source: Source, config: ClusterConfig, run_dir: RunDir, progress: Progre
     left_out: LeftOut = {}
     items = _listed(source, run_dir, left_out)
     selected = catalogue.select(_likely(items), config.limit) if config.limit is not None else None
-    found = catalogue.match(earlier, items, selected)
+    found = catalogue.match(earlier, items, selected, _is_same_decoder(run_dir.earlier))
     unread = catalogue.look_up(found, _rows(run_dir.unfinished(LISTING)))
     _read_contents(unread, ImageReader(run_dir.spool), progress)
     catalogue.find_duplicates(found.rows)
@@ -59,6 +60,12 @@ def run(source: Source, config: ClusterConfig, run_dir: RunDir, progress: Progre
 
 def _rows(listing: Path) -> list[Row]:
     return catalogue.read_rows(records.read_table(listing)) if listing.is_file() else []
+
+
+def _is_same_decoder(earlier: RunDir) -> bool:
+    """Was the earlier listing made by the decoder of today? What another one refused may be read by now."""
+    record = earlier.stage("index")
+    return record is not None and record["facts"].get(DECODER) == VERSION
 
 
 def _listed(source: Source, run_dir: RunDir, left_out: LeftOut) -> list[Item]:
@@ -162,7 +169,8 @@ def _facts(found: Catalogue, source: Source) -> dict[str, Any]:
     statuses = [row.status for row in found.rows]
     kinds = (records.OK, records.SKIPPED, records.DUPLICATE, records.VANISHED)
     counts = {kind: statuses.count(kind) for kind in kinds}
-    return {"source": source.name, "images": len(statuses), **counts, "reasons": catalogue.reasons(found.rows)}
+    told_of = {"source": source.name, "images": len(statuses), DECODER: VERSION}
+    return {**told_of, **counts, "reasons": catalogue.reasons(found.rows)}
 
 
 def _nothing_usable(source: Source, rows: Sequence[Row], left_out: dict[str, int]) -> str:

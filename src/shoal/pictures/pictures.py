@@ -6,6 +6,7 @@ taken. A picture that is kept was made from the image itself, at its size, so it
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 from contextlib import suppress
@@ -16,7 +17,7 @@ from PIL import Image
 
 from shoal.cores import core_count
 from shoal.errors import DecodeError
-from shoal.images.decode import decode, probe
+from shoal.images.decode import VERSION, decode, probe
 from shoal.images.views import thumbnail
 from shoal.pictures.originals import Original, Originals
 from shoal.pictures.store import PictureStore
@@ -56,7 +57,7 @@ class Pictures:
             DecodeError: none is kept, and the image cannot be read; the text says why.
         """
         step = _step(original, size)
-        kept = self._store.get(original.sha256, step)
+        kept = self._store.get(_key(original), step)
         if kept is not None:
             return SmallPicture(kept, True)
         try:
@@ -85,13 +86,13 @@ class Pictures:
         data = self._originals.read(original)
         with self._decoding:
             made = _jpeg(_fitted(data, step), SMALL_QUALITY)
-        self._store.put(original.sha256, step, made)
+        self._store.put(_key(original), step, made)
         return made
 
     def _larger(self, original: Original, step: int) -> SmallPicture | None:
         """The smallest that is kept and large enough, at the size asked for."""
         for size in SIZES[SIZES.index(step) :]:
-            kept = self._store.get(original.sha256, size)
+            kept = self._store.get(_key(original), size)
             if kept is not None:
                 with suppress(DecodeError):  # damaged on disk
                     return SmallPicture(kept if size == step else self._reduced(kept, step), True)
@@ -99,7 +100,7 @@ class Pictures:
 
     def _smaller(self, original: Original, step: int) -> SmallPicture | None:
         for size in reversed(SIZES[: SIZES.index(step)]):
-            kept = self._store.get(original.sha256, size)
+            kept = self._store.get(_key(original), size)
             if kept is not None:
                 return SmallPicture(kept, False)
         return None
@@ -107,6 +108,11 @@ class Pictures:
     def _reduced(self, jpeg: bytes, step: int) -> bytes:
         with self._decoding:
             return _jpeg(_fitted(jpeg, step), SMALL_QUALITY)
+
+
+def _key(original: Original) -> str | None:
+    """What its pictures are kept under: the image, and the way in which it is decoded."""
+    return None if original.sha256 is None else hashlib.sha256(f"{VERSION} {original.sha256}".encode()).hexdigest()
 
 
 def _step(original: Original, size: int) -> int:
