@@ -23,6 +23,7 @@ from shoal.embed.newcomers import embed_picture
 from shoal.embed.prepared import prepare
 from shoal.embed.spec import EncoderSpec
 from shoal.evaluate.metrics import clustering_accuracy
+from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir
 from tiffs import tiff
@@ -79,7 +80,7 @@ def test_kinds_of_white_icons_are_told_apart(tmp_path: Path) -> None:
     source.mkdir()
     kinds = white_icons(source)
     config = ClusterConfig((str(source),), clusters="3")
-    pipeline.run(config, RunDir(tmp_path / "run"), pipeline.clustering_stages(), Progress())
+    pipeline.run(config, RunDir(tmp_path / "run"), pipeline.clustering_stages(open_source(config.source)), Progress())
     found = RunDir.open(tmp_path / "run").read_clusters(["path", "cluster"]).to_pydict()
     assert clustering_accuracy(np.array([kinds[path] for path in found["path"]]), np.array(found["cluster"])) >= 0.95
 

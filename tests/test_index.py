@@ -24,7 +24,7 @@ from shoal.embed import join
 from shoal.embed.batches import Failure
 from shoal.embed.failures import write_failures
 from shoal.errors import NoImagesError, SourceError
-from shoal.images import catalogue
+from shoal.images import catalogue, index
 from shoal.images.catalogue import Row
 from shoal.images.item import Item
 from shoal.progress import Progress, Task

@@ -64,8 +64,8 @@ def match(
     """Bring the rows of an earlier listing together with the items of a new one.
 
     A path keeps its id for ever; new paths get the next ids in the order of `items`. `selected` are the paths that
-    --limit lets in, None if all; others get no row, and one that has a row is skipped. What another decoder has skipped is
-    looked at again.
+    --limit lets in, None if all; others get no row, and one that has a row is skipped. What another decoder has skipped
+    is looked at again.
     """
     known = {row.path: row for row in earlier}
     next_id = max((row.id for row in earlier), default=-1) + 1
