@@ -110,10 +110,11 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
             "3",
             "4 files, all copies of 2 images; --clusters asks for",
         ),
-        (("ok", "skipped"), "auto", "the source has 1 usable image; clusters need at least 2"),
+        (("ok", "skipped"), "auto", "1 usable image of 2 files, 1 skipped (1 cannot identify image file); clusters need at least 2"),
+        (("ok",), "auto", "the source has 1 usable image; clusters need at least 2"),
     ],
 )
-def test_copies_are_told_where_they_are_why_there_are_too_few(
+def test_what_makes_images_too_few_is_told(
     tmp_path: Path, statuses: tuple[str, ...], clusters: str, message: str
 ) -> None:
     run = write_small_run(tmp_path, vectors()[: len(statuses)], statuses)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from shoal.errors import ConfigError, TooFewImagesError
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult
 
+MOST_REASONS: Final = 3  # told where too few images are usable
+
 
 def key(config: ClusterConfig) -> dict[str, Any]:
     """The options that make the clusters stale. Raises ConfigError if the method does not suit the other options."""
@@ -42,9 +45,9 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     Raises:
         TooFewImagesError: fewer usable images than clusters, or fewer than two.
     """
-    images = run_dir.read_images(["id", "path", "status", "duplicate_of"])
+    images = run_dir.read_images(["id", "path", "status", "reason", "duplicate_of"])
     ids = images.filter(pc.equal(images["status"], records.OK))["id"].to_numpy()
-    _require_images(config.counts, images["status"].to_pylist())
+    _require_images(config.counts, images["status"].to_pylist(), images["reason"].to_pylist())
     store = EmbeddingStore.open(run_dir.embeddings)
     space = fit_space(store, ids, config.metric, np.random.default_rng([config.seed, 3]))
     points, lengths = cluster_points(space, store, ids)
@@ -88,11 +91,21 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     )
 
 
-def _require_images(counts: ClusterCounts, statuses: list[str]) -> None:
-    """Where copies are why there are too few images, say so; `choose` says the rest."""
+def _require_images(counts: ClusterCounts, statuses: list[str], reasons: list[str | None]) -> None:
+    """Where copies, or files that are skipped, are why there are too few images, say so; `choose` says the rest."""
     usable, copies = statuses.count(records.OK), statuses.count(records.DUPLICATE)
     least = max(2, min(counts.values, default=2))
-    if not 1 <= usable < least or not copies:
+    if not 1 <= usable < least:
+        return
+    told = Counter(reason for reason, status in zip(reasons, statuses, strict=True) if status == records.SKIPPED)
+    if told and not copies:
+        why = ", ".join(f"{count:,} {reason}" for reason, count in told.most_common(MOST_REASONS))
+        only = "" if usable == 1 else "s"
+        raise TooFewImagesError(
+            f"{usable:,} usable image{only} of {len(statuses):,} files, {told.total():,} skipped ({why}); "
+            f"clusters need at least {least}"
+        )
+    if not copies:
         return
     files = len(statuses) - statuses.count(records.VANISHED)
     what = f"{files:,} files" if files == usable + copies else f"{usable + copies:,} usable files of {files:,}"
