@@ -159,6 +159,8 @@ def _bad_files() -> dict[str, tuple[str, Build]]:
         "table.csv": ("not an image (.csv)", lambda: b"a,b\n1,2\n"),
         "drawing.svg": ("SVG drawing", lambda: b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>'),
         "paper.pdf": ("PDF document", lambda: b"%PDF-1.7\n"),
+        "film.avi": ("not an image (video)", lambda: b"RIFF\0\0\0\0AVI LIST"),
+        "more.zip": ("not an image (zip file)", lambda: b"PK\x03\x04 and so on"),
         "clip.mp4": ("video", lambda: b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"),
         "picture.jxl": ("JPEG XL", lambda: b"\xff\x0a" + bytes(range(50))),
     }

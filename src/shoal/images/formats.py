@@ -57,6 +57,7 @@ _BMP_HEADERS: Final = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 5
 _OTHER_MAGIC: Final = (
     (b"%PDF-", "not an image (PDF document)"),
     (b"\x1a\x45\xdf\xa3", "not an image (video)"),
+    (b"PK\x03\x04", "not an image (zip file)"),
     (b"\xff\x0a", "JPEG XL is not read"),
     (b"P7\n", "PAM is not read"),
     (b"PF\n", "PFM is not read"),
@@ -90,7 +91,7 @@ def why_not(head: bytes) -> str:
         return "SVG drawing: vector images are not read"
     if text.startswith((b"<!doctype html", b"<html")):
         return "not an image (HTML page)"
-    if head[4:8] == b"ftyp":
+    if head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return "not an image (video)"
     if not head.strip(b"\0"):
         return "not an image (zero bytes only)" if head else "empty file"
