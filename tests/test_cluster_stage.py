@@ -110,7 +110,11 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
             "3",
             "4 files, all copies of 2 images; --clusters asks for",
         ),
-        (("ok", "skipped"), "auto", "1 usable image of 2 files, 1 skipped (1 cannot identify image file); clusters need at least 2"),
+        (
+            ("ok", "skipped"),
+            "auto",
+            "1 usable image of 2 files, 1 skipped (1 cannot identify image file); clusters need at least 2",
+        ),
         (("ok",), "auto", "the source has 1 usable image; clusters need at least 2"),
     ],
 )

@@ -385,4 +385,4 @@ def test_nothing_is_left_of_a_spool(tmp_path: Path) -> None:
 def _clustered(uri: str, root: Path) -> RunDir:
     config = ClusterConfig((uri,), clusters="2")
     stages = pipeline.clustering_stages(open_source(config.source))
-    return pipeline.run(config, RunDir(root), stages, Progress(), pipeline.report_stages())
+    return pipeline.run(config, RunDir(root), stages, Progress(), pipeline.report_stages)

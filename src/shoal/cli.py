@@ -76,7 +76,7 @@ def cluster(out: Path | None, no_report: bool, **options: Any) -> None:
     config = ClusterConfig(**options)
     source = open_source(config.source)
     run_dir = RunDir(out or Path(pipeline.default_name(source)))
-    report = [] if no_report else pipeline.report_stages()
+    report = None if no_report else pipeline.report_stages
     run_dir = pipeline.run(config, run_dir, pipeline.clustering_stages(source), TerminalProgress(), report)
     click.echo(cluster_summary(run_dir))
 

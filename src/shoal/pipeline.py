@@ -122,14 +122,18 @@ def default_name(source: Source) -> str:
 
 
 def run(
-    config: ClusterConfig, run_dir: RunDir, stages: Sequence[Stage], progress: Progress, then: Sequence[Stage] = ()
+    config: ClusterConfig,
+    run_dir: RunDir,
+    stages: Sequence[Stage],
+    progress: Progress,
+    then: Callable[[], Sequence[Stage]] | None = None,
 ) -> RunDir:
     """Run the stages that are stale, in order, holding the run's lock, and return the run as it is then.
 
     Whatever was there before stays current until all of them are done.
 
     Args:
-        then: stages after whose start what the others made is current already.
+        then: gives stages that come when what the others made is current already; asked then, for they load libraries.
 
     Raises:
         RunError: the run belongs to another source, or is of a newer format; the folder is somebody else's.
@@ -139,8 +143,8 @@ def run(
     with writing(config, run_dir.root, stages, progress) as draft:
         advance(draft, config, stages, progress)
         made = draft.commit()
-        if then:
-            advance(draft, config, then, progress)
+        if then is not None:
+            advance(draft, config, then(), progress)
             made = draft.commit()
         return made
 
