@@ -18,6 +18,7 @@ from messy import encode, picture, pixels
 from messy import png as png_file
 from shoal.errors import DecodeError
 from shoal.images.decode import decode, decode_scaled, probe
+from shoal.images.levels import find_range, to_levels
 from tiffs import packed
 
 RGB = pixels(1)
@@ -393,3 +394,12 @@ def test_no_reason_has_text_of_a_library() -> None:
                 decode(bytes(broken))
             except DecodeError as error:
                 assert not any(mark in str(error) for mark in ("Error", "'", "index", "NoneType", "object", "0x"))  # noqa: PT017
+
+
+def test_numbers_at_the_ends_of_what_floats_hold_are_levels_too() -> None:
+    ends = np.array([[-1e308, 0.0, 1e308]])
+    assert to_levels(ends, find_range(ends)).tolist() == [[0, 128, 255]]
+    tiny = np.array([[0.0, 5e-324]])
+    assert to_levels(tiny, find_range(tiny)).shape == (1, 2)
+    signalling = np.array([[0x7FA00000, 0x3F800000, 0x7F800000]], np.uint32).view(np.float32)
+    assert to_levels(signalling, find_range(signalling)).tolist() == [[0, 255, 0]]

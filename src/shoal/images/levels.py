@@ -59,12 +59,14 @@ def to_levels(values: Numbers, found: Range) -> npt.NDArray[np.uint8]:
         every = np.arange(_TABLE >> 16 - 8 * values.dtype.itemsize, dtype=values.dtype.newbyteorder("="))
         return to_levels(every, found)[values]
     levels = np.empty(values.shape, np.uint8)
-    scale = 255.0 / (found.white - found.black) if found.white > found.black else 0.0
+    black, half = found.black / 2, found.white / 2 - found.black / 2  # halves: the whole may be more than a float holds
     step = max(1, ROWS_BYTES // max(1, values[:1].size * 8))
     for start in range(0, len(values), step):
-        rows = values[start : start + step].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a NaN that signals
+            rows = values[start : start + step].astype(np.float64)
         rows[~np.isfinite(rows)] = found.black
-        levels[start : start + step] = np.clip((rows - found.black) * scale, 0.0, 255.0) + 0.5
+        part = np.clip((rows / 2 - black) / half, 0.0, 1.0) if half > 0 else np.zeros_like(rows)
+        levels[start : start + step] = part * 255.0 + 0.5
     return levels
 
 
