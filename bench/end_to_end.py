@@ -117,14 +117,10 @@ def _tasnif_python() -> Path:
 
 def _timm_weights() -> Path:
     """The embedded backbone's weights under timm's names, the classifier with them, as timm reads them from a file."""
-    from safetensors.torch import save_file  # noqa: PLC0415  (imports torch, which this process must not hold)
-
-    from shoal.config import DEFAULT_BACKBONE  # noqa: PLC0415
-    from shoal.embed import backbones, weights  # noqa: PLC0415
+    from shoal.encoder import embedded  # noqa: PLC0415
 
     target = WORK / "tf_efficientnet_lite0.safetensors"
-    encoder, _ = backbones.build(DEFAULT_BACKBONE, "logits", "crop", weights.embedded_file())
-    save_file({name: tensor.contiguous() for name, tensor in encoder.model.state_dict().items()}, target)
+    embedded.find("logits", "crop", None).save(target)
     return target
 
 

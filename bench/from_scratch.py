@@ -31,8 +31,8 @@ import pyarrow.parquet as pq
 import machine
 from shoal import pipeline
 from shoal.config import ClusterConfig
-from shoal.embed.architectures import full_name
 from shoal.embeddings import EmbeddingStore, Float32
+from shoal.encoder.architectures import full_name
 from shoal.evaluate import metrics
 from shoal.images.sources import open_source
 from shoal.model import Model

@@ -421,7 +421,7 @@ class Models(Section):
         from shoal import atomic
         from shoal.cluster.model import ClusterModel
         from shoal.cluster.space import ClusterSpace
-        from shoal.embed import backbones
+        from shoal.encoder import backbones
         from shoal.publication import Manifest
 
         torch.manual_seed(0)
@@ -464,8 +464,8 @@ class Models(Section):
             import numpy as np
 
             from shoal.corrections.model import load_model
-            from shoal.embed import backbones
-            from shoal.embed.spec import ModelConfig
+            from shoal.encoder import backbones
+            from shoal.encoder.spec import ModelConfig
             from shoal.model import is_model_folder
             from shoal.publication import read_whole
 

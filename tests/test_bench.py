@@ -179,7 +179,7 @@ def test_a_package_that_is_not_installed_is_a_line_with_the_reason(
     tally = bench.run(asked(folder, out, methods=("evoc",)), Progress())
     assert tally.results == 0
     assert [absence.why for absence in tally.absences] == [
-        "package no_such_package_at_all is not installed (pip install 'shoal[bench]')"
+        "package no_such_package_at_all is not installed (pip install no_such_package_at_all)"
     ]
     assert "evoc: *not run here*: package no_such_package_at_all" in table.write(out)
 

@@ -10,7 +10,7 @@ from patience import PATIENCE
 
 SILENT = """
 import sys
-from shoal.embed.bindings import load_openvino
+from shoal.encoder.bindings import load_openvino
 openvino = load_openvino()
 assert callable(openvino.convert_model)
 assert "openvino_telemetry" not in sys.modules
@@ -21,7 +21,7 @@ assert "openvino_telemetry" not in sys.modules
 TWO_THREADS = """
 import sys, threading
 import numpy as np
-from shoal.embed.bindings import load_openvino
+from shoal.encoder.bindings import load_openvino
 
 openvino = load_openvino()
 pixels = openvino.opset13.parameter([1, 4], openvino.Type.u8)

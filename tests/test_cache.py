@@ -13,13 +13,11 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from torch import nn
 
 from pictures import paint
 from shoal import cache
-from shoal.embed import convert
-from shoal.embed.prepared import prepare
-from shoal.embed.spec import EncoderSpec
+from shoal.encoder.convert import TorchMakeable
+from shoal.encoder.prepared import prepare
 from shoal.errors import CacheError
 from shoal.progress import Progress
 from shoal.rundir import RunDir
@@ -153,12 +151,12 @@ def test_a_model_that_openvino_could_not_write_is_not_taken_for_one_that_it_cann
 ) -> None:
     full = False
 
-    def write_half(encoder: nn.Module, spec: EncoderSpec, target: Path) -> None:
+    def write_half(made: TorchMakeable, target: Path) -> None:
         nonlocal full
         full = True
         raise RuntimeError("basic_ios::clear: iostream error")
 
-    monkeypatch.setattr(convert, "convert", write_half)
+    monkeypatch.setattr(TorchMakeable, "convert", write_half)
     monkeypatch.setattr(cache, "why_unwritable", lambda place: "No space left on device" if full else None)
     monkeypatch.setenv("SHOAL_CACHE", str(tmp_path / "cache"))
     with pytest.raises(CacheError, match="No space left on device"):

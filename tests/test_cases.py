@@ -18,10 +18,10 @@ from messy import encode
 from profiles import rgb_profile
 from shoal import pipeline
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig
-from shoal.embed.engines import Engine
 from shoal.embed.newcomers import embed_picture
-from shoal.embed.prepared import prepare
-from shoal.embed.spec import EncoderSpec
+from shoal.encoder.engines import Engine
+from shoal.encoder.prepared import prepare
+from shoal.encoder.spec import EncoderSpec
 from shoal.evaluate.metrics import clustering_accuracy
 from shoal.images.sources import open_source
 from shoal.progress import Progress

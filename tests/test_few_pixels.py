@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from shoal.embed import architectures
+from shoal.encoder import architectures
 from shoal.train import dead_taps, few_pixels
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file as save_tensors
 from shoal import atomic
 from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import ClusterSpace
-from shoal.embed import backbones, hub_models
+from shoal.encoder import backbones, hub_models
 from shoal.errors import RunError, ShoalError, WeightsError
 from shoal.model import Model
 from shoal.rundir import RunDir

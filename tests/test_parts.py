@@ -11,8 +11,8 @@ from shoal import draft as drafts
 from shoal.embed import parts
 from shoal.embed.batches import EmbeddedBatch, Failure
 from shoal.embed.parts import PartsWriter
-from shoal.embed.spec import EncoderSpec
 from shoal.embeddings import PART_ROWS, EmbeddingStore
+from shoal.encoder.spec import EncoderSpec
 from shoal.rundir import RunDir, StageResult
 
 DIM = 3

@@ -23,13 +23,13 @@ from shoal.cli import main
 from shoal.corrections import changes
 from shoal.corrections.corrected import read_corrected
 from shoal.corrections.log import append
-from shoal.embed import architectures
-from shoal.embed.spec import EncoderSpec
+from shoal.encoder import architectures
+from shoal.encoder.parts import parts_of
+from shoal.encoder.spec import EncoderSpec
 from shoal.errors import RequestError, RunError
 from shoal.model import Model
 from shoal.progress import Progress
 from shoal.publish import licences
-from shoal.publish.architecture import encoder_parts
 from shoal.publish.card import plain, recipe_of
 from shoal.publish.placing import put
 from shoal.publish.publish import publish
@@ -480,7 +480,7 @@ def test_every_parameter_of_an_encoder_is_in_a_part(name: str, tmp_path: Path) -
     spec = EncoderSpec(
         name, name, "default", "0" * 64, "file", "unknown", dim, size, 1.0, "bicubic", "crop", (0.5,) * 3, (0.5,) * 3
     )
-    parts = encoder_parts(spec, tmp_path / "w.safetensors")
+    parts = parts_of(spec, tmp_path / "w.safetensors")
     loose = sum(tensor.numel() for tensor in model.parameters(recurse=False))  # a ViT's class token and positions
     assert sum(part.parameters for part in parts) + loose == sum(tensor.numel() for tensor in model.parameters())
     assert all(part.shape for part in parts)

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from shoal.embed import architectures
+from shoal.encoder import architectures
+from shoal.encoder.names import full_name
 from shoal.errors import ConfigError, WeightsError
 from shoal.train import encoders
 from shoal.train.config import EncoderConfig, HeadConfig
@@ -85,7 +86,7 @@ def test_features_are_whitened_by_half() -> None:
 
 def test_a_whitened_encoder_is_the_one_inside_until_it_is_fitted(tmp_path: Path) -> None:
     encoder = architectures.build("shoal:whitened/timm/test_resnet").eval()
-    assert architectures.full_name("whitened/test_resnet") == "shoal:whitened/timm/test_resnet"
+    assert full_name("whitened/test_resnet") == "shoal:whitened/timm/test_resnet"
     images = torch.rand(40, 3, 32, 32)
     with torch.no_grad():
         raw = encoder.inner(images)

@@ -33,6 +33,7 @@ from shoal.train.processes import is_launched
 from shoal.train.run import TrainRequest, train
 from shoal.train.run import show_views as show_views_of
 from small_run import write_small_run
+from torch_twin import torch_twin
 
 RECIPE = """
 encoder: {name: test_resnet}
@@ -531,12 +532,11 @@ def test_clusters_may_be_learned_from_some_of_the_images(
 
 
 def test_the_embedded_backbone_is_where_training_may_start() -> None:
-    from shoal.embed import backbones, weights
     from shoal.train import encoders
     from shoal.train.config import EncoderConfig
 
     started = encoders.encoder(EncoderConfig("tf_efficientnet_lite0", "embedded")).eval()
-    borrowed, _ = backbones.build("efficientnet_lite0", "default", "crop", weights.embedded_file())
+    borrowed, _ = torch_twin("default")
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(started(images), borrowed(images), atol=1e-3, rtol=1e-3)

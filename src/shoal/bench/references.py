@@ -36,7 +36,7 @@ class Reference:
     """A method of another package.
 
     Attributes:
-        package: what has to be importable; all come with `pip install 'shoal[bench]'`.
+        package: what has to be importable, by the name that pip installs it by.
         fit: from rows of unit length float32 [n, d], number of clusters (None: it finds one), seed.
         with_count, without_count: whether it can be told how many clusters, and can do without.
         is_random: whether the seed changes anything.

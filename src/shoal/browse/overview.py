@@ -14,7 +14,7 @@ from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, COARSE, FINE, Rows, Snapshot
 from shoal.cluster.model import ClusterFacts
 from shoal.corrections.log import in_force
-from shoal.embed.spec import ModelConfig
+from shoal.encoder.spec import ModelConfig
 from shoal.publication import read_whole
 from shoal.runfiles import Folder
 

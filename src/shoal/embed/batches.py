@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cores import core_count
-from shoal.embed.engines import Engine
-from shoal.embed.spec import EncoderSpec
+from shoal.encoder.engines import Engine
+from shoal.encoder.spec import EncoderSpec
 from shoal.errors import DecodeError
 from shoal.images.reading import ImageReader
 from shoal.images.views import model_input

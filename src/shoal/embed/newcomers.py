@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.embed.batches import embed_batches
-from shoal.embed.engines import Engine
-from shoal.embed.spec import EncoderSpec
+from shoal.encoder.engines import Engine
+from shoal.encoder.spec import EncoderSpec
 from shoal.errors import DecodeError
 from shoal.images.reading import ImageReader
 from shoal.images.sources import Item

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from shoal import atomic, foreign
 from shoal.embed.batches import EmbeddedBatch, Failure
-from shoal.embed.spec import EncoderSpec
 from shoal.embeddings import PART_ROWS, read_array
+from shoal.encoder.spec import EncoderSpec
 from shoal.images.decode import VERSION
 from shoal.rundir import RunDir, digest_of
 from shoal.typed import unfit

@@ -11,15 +11,15 @@ import pyarrow.compute as pc
 from shoal import atomic, records
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig
 from shoal.disk import require_free
-from shoal.embed import weights as weight_files
 from shoal.embed.batches import embed_batches
-from shoal.embed.engines import resolve_device
 from shoal.embed.failures import write_failures
-from shoal.embed.making import ENCODER_WEIGHTS
 from shoal.embed.parts import PartsWriter
-from shoal.embed.prepared import PreparedEncoder, prepare
-from shoal.embed.spec import MODEL_FORMAT
 from shoal.embeddings import PART_ROWS
+from shoal.encoder import weights as weight_files
+from shoal.encoder.engines import resolve_device
+from shoal.encoder.making import ENCODER_WEIGHTS
+from shoal.encoder.prepared import PreparedEncoder, prepare
+from shoal.encoder.spec import MODEL_FORMAT
 from shoal.errors import NoImagesError
 from shoal.images.reading import ImageReader
 from shoal.progress import Progress

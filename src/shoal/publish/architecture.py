@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Final
-
-import torch
-from torch import nn
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from shoal.cluster.kmeans import COSINE
 from shoal.corrections.model import CorrectedModel
-from shoal.embed.architectures import Whitened
-from shoal.embed.backbones import rebuild
-from shoal.embed.spec import EncoderSpec
+from shoal.encoder.parts import Part
+from shoal.encoder.spec import EncoderSpec
 from shoal.report import figures
 from shoal.report.figures import ACCENT, INK, PAPER, RULE, SOFT
 from shoal.report.plotting import Axes, FancyBboxPatch
@@ -32,46 +27,12 @@ LONGEST: Final = 64  # letters of a row's middle
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A part of the encoder: what it is called, what it consists of, the shape it gives, the numbers it has learned."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]  # of one image
-    parameters: int
-
-
-@dataclass(frozen=True, slots=True)
 class Frame:
     """A titled box of the picture: rows of (name, what, shape)."""
 
     title: str
     below: str
     rows: list[tuple[str, str, str]]
-
-
-def encoder_parts(spec: EncoderSpec, weights: Path) -> list[Part]:
-    """The parts of an encoder in the order in which an image meets them, by sending one through."""
-    encoder, _ = rebuild(spec, weights)
-    met: dict[str, Part] = {}
-    network = encoder.model.inner if isinstance(encoder.model, Whitened) else encoder.model
-    is_last = getattr(network, "output_fmt", "NCHW") == "NHWC"  # channels, in what the parts give
-
-    def listener(name: str, module: nn.Module) -> Any:
-        def listen(_: nn.Module, __: Any, out: Any) -> None:
-            first = out if isinstance(out, torch.Tensor) else next((one for one in out if torch.is_tensor(one)), None)
-            if first is not None and name not in met:
-                parameters = sum(one.numel() for one in module.parameters())
-                met[name] = Part(name, _kind(module), _shape(first, is_last), parameters)
-
-        return module.register_forward_hook(listen)
-
-    hooks = [listener(name, module) for name, module in _pieces(encoder.model)]
-    with torch.inference_mode():
-        encoder(torch.zeros(1, 3, spec.size, spec.size))
-    for hook in hooks:
-        hook.remove()
-    return _joined(list(met.values()))
 
 
 def draw(spec: EncoderSpec, parts: Sequence[Part], model: CorrectedModel, origin: str, is_head: bool) -> bytes:
@@ -123,63 +84,6 @@ def words_of_space(spec: EncoderSpec, model: CorrectedModel) -> list[tuple[str, 
 
 def number_of_clusters(model: CorrectedModel) -> int:
     return len(set(model.numbers.tolist()))
-
-
-# -- the encoder's parts -----------------------------------------------------------------------------------------------
-
-
-def _pieces(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Top-level modules; sequences of blocks are opened, and an encoder that is whitened."""
-    if isinstance(model, Whitened):
-        yield from ((f"inner.{name}", one) for name, one in _pieces(model.inner))
-        yield "whitening", model.whitening
-        return
-    for name, child in model.named_children():
-        opened = isinstance(child, nn.Sequential) and any(list(one.children()) for one in child)
-        if opened:
-            yield from ((f"{name}.{inner}", one) for inner, one in child.named_children())
-        else:
-            yield name, child
-
-
-def _kind(module: nn.Module) -> str:
-    if isinstance(module, nn.Sequential) and len(module):
-        names = [type(one).__name__ for one in module]
-        if len(set(names)) > 1:
-            return " + ".join(names)
-        return f"{len(names)} × {names[0]}" if len(names) > 1 else names[0]
-    return type(module).__name__
-
-
-def _shape(out: torch.Tensor, is_last: bool) -> tuple[int, ...]:
-    one = tuple(out.shape[1:])
-    return (*one[1:], one[0]) if len(one) == 3 and not is_last else one
-
-
-def _joined(parts: Sequence[Part]) -> list[Part]:
-    """Norms go with what they follow, equal neighbours of one sequence become one, what does nothing is left out."""
-    found: list[tuple[Part, int, str]] = []  # the part, how many it stands for, the name of the last of them
-    for part in parts:
-        before = found[-1][0] if found else None
-        changes = before is None or before.shape != part.shape
-        if not part.parameters and not changes:
-            continue
-        same_place = before is not None and before.name.rpartition(".")[0] == part.name.rpartition(".")[0]
-        if before is not None and "Norm" in part.kind and not changes and same_place:
-            more = replace(before, kind=f"{before.kind} + {part.kind}", parameters=before.parameters + part.parameters)
-            found[-1] = (more, *found[-1][1:])
-        elif before is not None and "." in part.name and same_place and not changes and before.kind == part.kind:
-            more = replace(before, parameters=before.parameters + part.parameters)
-            found[-1] = (more, found[-1][1] + 1, part.name)
-        else:
-            found.append((part, 1, part.name))
-    return [_named(*one) for one in found]
-
-
-def _named(part: Part, count: int, last: str) -> Part:
-    if count == 1:
-        return part
-    return replace(part, name=f"{part.name}–{last.rpartition('.')[2]}", kind=f"{count} × {part.kind}")
 
 
 # -- the frames --------------------------------------------------------------------------------------------------------

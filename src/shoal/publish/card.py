@@ -22,9 +22,9 @@ from shoal.config import DEFAULT_BACKBONE
 from shoal.corrections.log import in_force, read_log
 from shoal.corrections.model import CorrectedModel
 from shoal.demo import demo_images
-from shoal.embed.architectures import PREFIX
-from shoal.embed.spec import EncoderSpec
-from shoal.embed.weights import EMBEDDED_LICENCE
+from shoal.encoder.names import PREFIX
+from shoal.encoder.spec import EncoderSpec
+from shoal.encoder.weights import EMBEDDED_LICENCE
 from shoal.publish import licences
 from shoal.publish.architecture import words_of_space
 from shoal.report.findings import Findings

@@ -11,9 +11,10 @@ from shoal import atomic
 from shoal.cluster.model import NAMES
 from shoal.corrections.corrected import Corrected, corrected_digest, read_corrected
 from shoal.corrections.model import corrected_model
-from shoal.embed.architectures import full_name
-from shoal.embed.making import ENCODER_WEIGHTS
-from shoal.embed.spec import MODEL_FORMAT, EncoderSpec, ModelConfig
+from shoal.encoder.making import ENCODER_WEIGHTS
+from shoal.encoder.names import full_name
+from shoal.encoder.parts import parts_of
+from shoal.encoder.spec import MODEL_FORMAT, EncoderSpec, ModelConfig
 from shoal.errors import WorkError
 from shoal.pictures.pictures import Pictures
 from shoal.progress import Progress
@@ -100,7 +101,7 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
             with_images=wanted.with_images,
             files={name: what for name, what in FILES.items() if name in written},
         )
-        parts = architecture.encoder_parts(spec, folder / ENCODER_WEIGHTS)
+        parts = parts_of(spec, folder / ENCODER_WEIGHTS)
         is_head = findings.facts.get("method") in HEADS and "made_as" not in findings.facts
         (folder / ARCHITECTURE).write_bytes(architecture.draw(spec, parts, card.model, card.origin, is_head))
         (folder / CARD).write_text(card.render(), encoding="utf-8")

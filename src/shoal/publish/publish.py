@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shoal import hub
 from shoal.disk import require_free
-from shoal.embed.making import ENCODER_WEIGHTS
+from shoal.encoder.making import ENCODER_WEIGHTS
 from shoal.errors import RequestError
 from shoal.progress import Progress
 from shoal.publish import push

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from shoal.config import MOST_CLUSTERS, RESIZES
-from shoal.embed.spec import LARGEST_SIDE, Channels, Deviations
+from shoal.encoder.spec import LARGEST_SIDE, Channels, Deviations
 from shoal.errors import ConfigError
 from shoal.typed import Between, Most, OneOf
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shoal.embed import architectures, backbones
-from shoal.embed import weights as weight_files
+from shoal.encoder import architectures, backbones, lite
+from shoal.encoder import weights as weight_files
 from shoal.errors import ConfigError, WeightsError
 from shoal.train import few_pixels
 from shoal.train.config import EncoderConfig, HeadConfig
@@ -54,9 +55,11 @@ def load(model: nn.Module, file: Path) -> None:
     Raises:
         WeightsError: tensors are missing or have other shapes.
     """
-    state = weight_files.encoder_tensors(weight_files.read_state_dict(file))
     if file.name == weight_files.EMBEDDED.file:
-        state = backbones.in_order(state)
+        own = lite.named(weight_files.read_tensors(file), weight_files.EMBEDDED.architecture, "default")
+        state = {name: torch.from_numpy(np.array(tensor)) for name, tensor in own.items()}
+    else:
+        state = weight_files.encoder_tensors(backbones.read_state_dict(file))
     if any(name.startswith("inner.") for name in state):  # whitened for other images
         state = {name.removeprefix("inner."): tensor for name, tensor in state.items() if name.startswith("inner.")}
     if isinstance(model, architectures.Whitened):

@@ -17,7 +17,7 @@ class Log:
 
     Args:
         silent: write nothing, as all processes but the first do.
-        tensorboard: also write TensorBoard's event files, if the extra `shoal[tensorboard]` is installed.
+        tensorboard: also write TensorBoard's event files, if the package tensorboard is installed.
     """
 
     def __init__(self, folder: Path, phase: str, epoch: int, tensorboard: bool = True, silent: bool = False) -> None:

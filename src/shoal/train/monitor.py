@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from shoal import atomic
-from shoal.embed.architectures import Whitened, whitening
 from shoal.embeddings import Float32, Ids
+from shoal.encoder.architectures import Whitened, whitening
 from shoal.evaluate.knn import knn_accuracy
 from shoal.evaluate.labels import read_labels
 from shoal.rundir import RunDir

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from shoal import atomic, foreign
-from shoal.embed.architectures import full_name
-from shoal.embed.backbones import TRAINED
+from shoal.encoder.backbones import TRAINED
+from shoal.encoder.names import full_name
 from shoal.errors import RunError
 from shoal.train.config import TrainConfig
 from shoal.train.encoders import Head

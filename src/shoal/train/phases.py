@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from shoal.cluster.choose_k import choose
 from shoal.config import ClusterCounts
-from shoal.embed.architectures import Whitened
+from shoal.encoder.architectures import Whitened
 from shoal.errors import ConfigError, TooFewImagesError
 from shoal.progress import Progress
 from shoal.rundir import RunDir, digest_file, digest_of

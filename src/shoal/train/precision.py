@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from shoal.embed.engines import cpu_precision
+from shoal.encoder.engines import cpu_precision
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

@@ -12,7 +12,7 @@ from importlib import import_module
 import torch
 from torch import distributed
 
-from shoal.embed.engines import resolve_device
+from shoal.encoder.engines import resolve_device
 from shoal.train.gather import rank, world_size
 
 PATIENCE = timedelta(hours=24)  # while one process lists the images or makes the report, the others wait

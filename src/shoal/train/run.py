@@ -15,7 +15,7 @@ from shoal import atomic, pipeline
 from shoal import draft as drafts
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig, ClusterCounts
 from shoal.draft import Draft
-from shoal.embed.architectures import full_name
+from shoal.encoder.names import full_name
 from shoal.images.sources import Source, open_source
 from shoal.pipeline import Stage
 from shoal.progress import Progress

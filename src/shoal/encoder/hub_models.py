@@ -13,7 +13,7 @@ import huggingface_hub
 import timm
 
 from shoal import foreign, hub
-from shoal.embed.spec import INTERPOLATIONS, Channels, Deviations, Part, Side, Words
+from shoal.encoder.spec import INTERPOLATIONS, Channels, Deviations, Part, Side, Words
 from shoal.errors import RunError, WeightsError
 from shoal.typed import Between, OneOf
 

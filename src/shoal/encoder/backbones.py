@@ -9,33 +9,32 @@ import difflib
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import huggingface_hub.constants
+import numpy as np
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shoal import hub
 from shoal.config import DEFAULT_BACKBONE
-from shoal.embed import architectures, hub_models
-from shoal.embed import weights as weight_files
-from shoal.embed.spec import CONFIG, EncoderSpec
+from shoal.encoder import architectures, hub_models, lite, names
+from shoal.encoder import weights as weight_files
+from shoal.encoder.spec import CONFIG, EncoderSpec
 from shoal.errors import ConfigError, RunError, WeightsError
 from shoal.foreign import Tensors
 from shoal.rundir import digest_file
 
 TRAINED = "shoal"  # key of the metadata in a file that `shoal train` made
 TRAINED_FEATURES = ("default", "best")
-TOP_FEATURES = ("logits", "probabilities")
 HUB_SECONDS = 5.0  # until a hub that says nothing counts as not there
-JOINED = "+"  # between the architectures of networks that are used together
-EMBEDDED_CROP_FRACTION = 1.0  # the whole of the shorter side; see docs/decisions.md for the comparison
 
 
 class Encoder(nn.Module):
@@ -91,52 +90,39 @@ def build(backbone: str, features: str, resize: str, weights: Path | None) -> tu
     """Build an encoder in eval mode and describe it.
 
     Args:
-        backbone: the embedded backbone's name or any timm model's.
+        backbone: any timm model's name, or an encoder of `shoal train`.
         features: see `Encoder`.
         resize: `crop` (the model's own preprocessing) or `squash`.
-        weights: file to read; None takes the embedded backbone's own, and the hub's of others.
+        weights: file to read; None takes the hub's.
 
     Raises:
         ConfigError: timm knows no such model, or it has no such features.
         WeightsError: the weights are missing, unreachable, or do not fit.
     """
-    if backbone.startswith(architectures.PREFIX):
+    if backbone.startswith(names.PREFIX):
         return _trained(backbone, features, resize, weights)
-    if backbone == DEFAULT_BACKBONE and weights is None:
-        files = weight_files.embedded_files(features)
-        if len(files) > 1:
-            return _together(files, resize)
-        weights = files[0][1]
-    architecture = weight_files.EMBEDDED.architecture if backbone == DEFAULT_BACKBONE else backbone
-    _check_known(architecture, backbone)
+    architecture = backbone
+    _check_known(backbone)
     from_hub = weights is None
     if weights is None:
-        model, architecture = _fetch(architecture, features)
+        model, architecture = _fetch(backbone, features)
     else:
         model = _create(architecture, features)
-        state = weight_files.read_state_dict(weights)
-        if weights.name == weight_files.EMBEDDED.file:
-            state = in_order(state)
+        state = read_state_dict(weights)
         _load(model, _without_unused_top(weight_files.encoder_tensors(state), model, features), backbone)
     model.eval().requires_grad_(False)
     encoder = Encoder(model, features).eval()
     return encoder, _describe(encoder, backbone, architecture, resize, weights, from_hub)
 
 
-def _together(files: Sequence[tuple[weight_files.Embedded, Path]], resize: str) -> tuple[Encoder, EncoderSpec]:
-    """The embedded networks side by side, prepared for as the last of them."""
-    members = []
-    for network, path in files:
-        member = _create(network.architecture, "best")
-        state = in_order(weight_files.read_state_dict(path), network.architecture)
-        _load(member, _without_unused_top(state, member, "best"), network.architecture)
-        members.append(member)
-    model = Together(members)
-    model.eval().requires_grad_(False)
-    architecture = JOINED.join(network.architecture for network, _ in files)
-    described = _describe(Encoder(members[-1], "best"), DEFAULT_BACKBONE, architecture, resize, files[0][1], False)
-    spec = replace(described, weights_sha256=weight_files.embedded_digest("best"), dim=model.dim)
-    return Encoder(model, "best").eval(), spec
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by name: see `weights.read_tensors`. Raises WeightsError as it does."""
+    if path.suffix == ".safetensors":  # whose bfloat16 numpy does not have
+        try:
+            return {name.removeprefix("module."): tensor for name, tensor in load_file(path).items()}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise WeightsError(f"--weights file {path} cannot be read: {str(error).splitlines()[0][:200]}") from error
+    return {name: torch.from_numpy(np.array(tensor)) for name, tensor in weight_files.read_tensors(path).items()}
 
 
 def _trained(backbone: str, features: str, resize: str, weights: Path | None) -> tuple[Encoder, EncoderSpec]:
@@ -148,9 +134,9 @@ def _trained(backbone: str, features: str, resize: str, weights: Path | None) ->
             f"--features has value {features!r}, but {backbone} has only {' and '.join(TRAINED_FEATURES)}"
         )
     model = architectures.build(backbone)
-    state = weight_files.encoder_tensors(weight_files.read_state_dict(weights))
+    state = weight_files.encoder_tensors(read_state_dict(weights))
     made = weight_files.trained_input(weights, TRAINED)
-    if made.encoder != architectures.full_name(backbone):
+    if made.encoder != names.full_name(backbone):
         raise WeightsError(
             f"--weights file {weights} holds {made.encoder!r}: give that as --backbone; got {backbone!r}"
         )
@@ -159,7 +145,7 @@ def _trained(backbone: str, features: str, resize: str, weights: Path | None) ->
     encoder = Encoder(model, features).eval()
     return encoder, EncoderSpec(
         backbone=backbone,
-        architecture=architectures.full_name(backbone),
+        architecture=names.full_name(backbone),
         features=features,
         weights_sha256=digest_file(weights),
         weights_source="trained here",
@@ -174,8 +160,8 @@ def _trained(backbone: str, features: str, resize: str, weights: Path | None) ->
     )
 
 
-def _check_known(architecture: str, backbone: str) -> None:
-    base = architecture.split(".", 1)[0]
+def _check_known(backbone: str) -> None:
+    base = backbone.split(".", 1)[0]
     if hub_models.is_on_hub(backbone) or timm.is_model(base):
         return
     near = difflib.get_close_matches(base, [DEFAULT_BACKBONE, *timm.list_models()], n=3)
@@ -191,7 +177,7 @@ def _create(architecture: str, features: str, dim: int | None = None) -> nn.Modu
     Args:
         dim: of the features, where it is known: a classifier may have other classes than its name says.
     """
-    classes = {"num_classes": 0} if features not in TOP_FEATURES else {} if dim is None else {"num_classes": dim}
+    classes = {"num_classes": 0} if features not in lite.TOP else {} if dim is None else {"num_classes": dim}
     model: nn.Module = timm.create_model(architecture, pretrained=False, **classes)
     _check_has(model, features, architecture)
     return model
@@ -199,7 +185,7 @@ def _create(architecture: str, features: str, dim: int | None = None) -> nn.Modu
 
 def _fetch(backbone: str, features: str) -> tuple[nn.Module, str]:
     """A timm model with the weights that a hub has for it, and the name of its architecture."""
-    classes = {} if features in TOP_FEATURES else {"num_classes": 0}
+    classes = {} if features in lite.TOP else {"num_classes": 0}
     try:
         with _hub_that_answers():
             found = hub_models.read(backbone) if hub_models.is_on_hub(backbone) else hub_models.HubModel(backbone, {})
@@ -217,7 +203,7 @@ def _fetch(backbone: str, features: str) -> tuple[nn.Module, str]:
 
 
 def _check_has(model: nn.Module, features: str, architecture: str) -> None:
-    if features in TOP_FEATURES and int(getattr(model, "num_classes", 0)) == 0:
+    if features in lite.TOP and int(getattr(model, "num_classes", 0)) == 0:
         raise ConfigError(
             f"--features has value {features!r}, but {architecture} has no classifier; expected default or map"
         )
@@ -237,17 +223,9 @@ def _hub_that_answers() -> Iterator[None]:
         huggingface_hub.constants.HF_HUB_OFFLINE = offline
 
 
-def in_order(tensors: dict[str, Tensor], architecture: str = weight_files.EMBEDDED.architecture) -> dict[str, Tensor]:
-    """Give an embedded file's tensors timm's names: both list the same tensors in the same order, the top last."""
-    names = list(timm.create_model(architecture).state_dict())
-    if len(names) != len(tensors):
-        raise WeightsError(f"the embedded weights hold {len(tensors)} tensors; expected {len(names)}")
-    return dict(zip(names, tensors.values(), strict=True))
-
-
 def _without_unused_top(state: dict[str, Tensor], model: nn.Module, features: str) -> dict[str, Tensor]:
     """Drop the classifier's tensors when the features do not use it."""
-    if features in TOP_FEATURES:
+    if features in lite.TOP:
         return state
     wanted = model.state_dict()
     top = model.pretrained_cfg.get("classifier", "")  # type: ignore[union-attr, operator]
@@ -281,19 +259,17 @@ def _describe(
     if weights is None:
         digest, source = _tensor_digest(model), "hub"
     else:
-        digest = digest_file(weights)
-        source = "package" if weights.name == weight_files.EMBEDDED.file else f"file {weights.name}"
-    licence = weight_files.EMBEDDED_LICENCE if source == "package" else _hub_licence(model, from_hub)
+        digest, source = digest_file(weights), f"file {weights.name}"
     return EncoderSpec(
         backbone=backbone,
         architecture=architecture,
         features=encoder.features,
         weights_sha256=digest,
         weights_source=source,
-        licence=licence,
+        licence=_hub_licence(model, from_hub),
         dim=int(dim),
         size=size,
-        crop_fraction=EMBEDDED_CROP_FRACTION if backbone == DEFAULT_BACKBONE else float(data["crop_pct"]),
+        crop_fraction=float(data["crop_pct"]),
         interpolation=data["interpolation"] if data["interpolation"] in ("bicubic", "bilinear") else "bicubic",
         resize="squash" if resize == "squash" or data.get("crop_mode") == "squash" else "crop",
         mean=_three(data["mean"]),
@@ -329,7 +305,7 @@ def rebuild(spec: EncoderSpec, weights: Path) -> tuple[Encoder, EncoderSpec]:
     with torch.device("meta"):  # shapes alone: no memory is taken before the file is known to be what it should be
         _check_tensors(_skeleton(spec, weights), weights, spec)
     model = _skeleton(spec, weights)
-    _load(model, weight_files.read_state_dict(weights), spec.backbone)
+    _load(model, read_state_dict(weights), spec.backbone)
     model.eval().requires_grad_(False)
     encoder = Encoder(model, spec.features).eval()
     try:
@@ -349,14 +325,13 @@ def rebuild(spec: EncoderSpec, weights: Path) -> tuple[Encoder, EncoderSpec]:
 
 def _skeleton(spec: EncoderSpec, weights: Path) -> nn.Module:
     """The network that `spec` names, as it is before any weights."""
-    if spec.architecture.startswith(architectures.PREFIX):
+    if spec.architecture.startswith(names.PREFIX):
         try:
             return architectures.build(spec.architecture)
         except ConfigError:
             raise _unknown(spec, weights) from None
-    parts = spec.architecture.split(JOINED)
-    known = [network.architecture for network in (weight_files.EMBEDDED, *weight_files.SIBLINGS)]
-    if len(parts) > 1 and set(parts) <= set(known):
+    parts = lite.networks(spec.architecture)
+    if len(parts) > 1 and lite.knows(spec.architecture):
         return Together([_create(name, spec.features) for name in parts])
     if len(parts) > 1 or not timm.is_model(spec.architecture.split(".", 1)[0]):
         raise _unknown(spec, weights)

@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cores import core_count
-from shoal.embed.bindings import load_openvino
+from shoal.encoder import needs
+from shoal.encoder.bindings import load_openvino
 from shoal.errors import ConfigError
 
 if TYPE_CHECKING:
-    from shoal.embed.backbones import Encoder
-    from shoal.embed.spec import EncoderSpec
+    from shoal.encoder.backbones import Encoder
+    from shoal.encoder.spec import EncoderSpec
 
 # Images in one inference; short batches are padded, so every image meets the same arithmetic. On a CPU four images'
 # activations stay in the cache of a core: 217 images/s of the embedded backbone on 2 cores, against 150 with sixteen.
@@ -51,6 +52,7 @@ class OpenVinoEngine:
     def __init__(self, model: Path, precision: str) -> None:
         openvino = load_openvino()
         cores = core_count()
+        self.precision = precision
         self.name = f"openvino {precision}"
         self.batch_size = CPU_BATCH
         compiled = openvino.Core().compile_model(
@@ -110,8 +112,9 @@ def resolve_device(device: str) -> str:
     Raises:
         ConfigError: the device asked for is not on this machine.
     """
-    if device == "cpu" or (device == "auto" and not _may_have_gpu()):
+    if device == "cpu" or (device == "auto" and (needs.missing() or not _may_have_gpu())):
         return "cpu"
+    needs.require_torch(f"--device {device}")
     import torch  # noqa: PLC0415
 
     found = [

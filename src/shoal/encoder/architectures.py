@@ -15,11 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shoal.encoder.names import PREFIX, TIMM, WHITENED
 from shoal.errors import ConfigError
 
-PREFIX: Final = "shoal:"
-TIMM: Final = "timm/"  # shoal:timm/resnet50 is timm's resnet50, trained here
-WHITENED: Final = "whitened/"  # before the name of another encoder: its features, whitened by half
 RIDGE: Final = 1e-3  # of the mean variance, added to each: directions that hold nothing stay small
 ROWS: Final = 8192  # of features worked on at once, at double precision
 TINY: Final = 1e-24  # where all features are equal
@@ -45,14 +43,6 @@ def build(name: str) -> nn.Module:
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     known = f"{', '.join(ENCODERS)}, or a timm model, after {WHITENED} or not"
     raise ConfigError(f"encoder has value {name!r}; expected one of {known}{hint}")
-
-
-def full_name(name: str) -> str:
-    """What a trained encoder is called: `cpu-small` is `shoal:cpu-small`, `resnet50` is `shoal:timm/resnet50`."""
-    plain = name.removeprefix(PREFIX)
-    if plain.startswith(WHITENED):
-        return PREFIX + WHITENED + full_name(plain.removeprefix(WHITENED)).removeprefix(PREFIX)
-    return PREFIX + (plain if plain in ENCODERS else TIMM + plain.removeprefix(TIMM))
 
 
 def from_timm(architecture: str) -> nn.Module:

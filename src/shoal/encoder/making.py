@@ -1,6 +1,7 @@
 """Making prepared encoders: built, converted for this machine, checked, and put into the user's cache.
 
-In a process of its own, since torch and a conversion take a gigabyte that the work after it would have to live beside.
+What needs torch is made in a process of its own, since torch and a conversion take a gigabyte that the work after it
+would have to live beside. The embedded networks need neither.
 """
 
 from __future__ import annotations
@@ -17,23 +18,43 @@ import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from shoal import atomic, cache, errors
-from shoal.embed.engines import OpenVinoEngine, cpu_precision
-from shoal.embed.spec import CONFIG, EncoderSpec
+from shoal.config import DEFAULT_BACKBONE
+from shoal.encoder import embedded, lite, needs
+from shoal.encoder.engines import OpenVinoEngine, cpu_precision
+from shoal.encoder.probes import is_faithful
+from shoal.encoder.spec import CONFIG, EncoderSpec
 from shoal.rundir import digest_file, digest_of
 
-if TYPE_CHECKING:
-    from shoal.embed.backbones import Encoder
-
-CACHE_FORMAT = 4
+CACHE_FORMAT = 5
 ENCODER_WEIGHTS = "encoder.safetensors"
+
+
+class Makeable(Protocol):
+    """An encoder, built and not yet made ready."""
+
+    @property
+    def spec(self) -> EncoderSpec: ...
+
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors."""
+
+    def save(self, target: Path) -> None:
+        """Write its tensors as safetensors."""
+
+    def convert(self, target: Path) -> None:
+        """Write it as an OpenVINO model that takes uint8 [CPU_BATCH, size, size, 3]. RuntimeError if it cannot."""
+
+    def similarity(self, engine: OpenVinoEngine, model: Path) -> tuple[float, float]:
+        """Mean and least cosine similarity of the engine's features on made images to the encoder's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An encoder as `backbones.build` takes it or, with `spec`, as `backbones.rebuild` does."""
+    """An encoder as `prepared.prepare` is asked for it or, with `spec`, of a finished run or a model folder."""
 
     backbone: str
     features: str
@@ -46,14 +67,25 @@ class Wanted:
         """The encoder of a finished run or a model folder."""
         return cls(spec.backbone, spec.features, spec.resize, str(weights), spec.to_json())
 
-    def build(self) -> tuple[Encoder, EncoderSpec]:
-        from shoal.embed import backbones  # noqa: PLC0415  (imports torch; cold start only)
+    @property
+    def is_embedded(self) -> bool:
+        return self.backbone == DEFAULT_BACKBONE if self.spec is None else lite.knows(self.spec["architecture"])
 
+    def build(self) -> Makeable:
         weights = Path(self.weights) if self.weights else None
-        if self.spec is None:
-            return backbones.build(self.backbone, self.features, self.resize, weights)
-        assert weights is not None
-        return backbones.rebuild(EncoderSpec.from_json(self.spec, weights.parent / CONFIG), weights)
+        spec = (
+            None if self.spec is None or weights is None else EncoderSpec.from_json(self.spec, weights.parent / CONFIG)
+        )
+        if self.is_embedded:
+            if spec is None or weights is None:
+                return embedded.find(self.features, self.resize, weights)
+            return embedded.saved(spec, weights)
+        from shoal.encoder import backbones  # noqa: PLC0415  (imports torch; cold start only)
+        from shoal.encoder.convert import TorchMakeable  # noqa: PLC0415
+
+        if spec is None or weights is None:
+            return TorchMakeable(*backbones.build(self.backbone, self.features, self.resize, weights))
+        return TorchMakeable(*backbones.rebuild(spec, weights))
 
 
 def key(*parts: str) -> str:
@@ -73,12 +105,15 @@ def make(wanted: Wanted, cache_folder: Path) -> Path:
         CacheError: `cache_folder` cannot be written.
         Whatever else `backbones.build` raises.
     """
+    if wanted.is_embedded:
+        return _make(wanted, cache_folder)
+    needs.require_torch(f"the backbone {wanted.backbone}")
     if "torch" in sys.modules:  # its memory is taken already
         return _make(wanted, cache_folder)
     # Not by multiprocessing: a script of the user's that lacks a main guard would be run once more.
     asked = {"wanted": dataclasses.asdict(wanted), "folder": str(cache_folder), "told": cache.is_told()}
     child = subprocess.run(
-        [sys.executable, "-m", "shoal.embed.making"],
+        [sys.executable, "-m", "shoal.encoder.making"],
         input=json.dumps(asked).encode(),
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -108,30 +143,24 @@ def main() -> None:
 
 
 def _make(wanted: Wanted, cache_folder: Path) -> Path:
-    encoder, spec = wanted.build()
+    built = wanted.build()
     with cache.writing():
-        return _write(encoder, spec, cache_folder)
+        return _write(built, cache_folder)
 
 
-def _write(encoder: Encoder, spec: EncoderSpec, cache_folder: Path) -> Path:
+def _write(built: Makeable, cache_folder: Path) -> Path:
     """Write a prepared folder under a temporary name, then give it its own in one step; return it."""
-    from safetensors.torch import save_file  # noqa: PLC0415
-
-    from shoal.embed import convert  # noqa: PLC0415
-
-    tensors = {name: tensor.contiguous() for name, tensor in encoder.model.state_dict().items()}
     cache_folder.mkdir(parents=True, exist_ok=True)
-    size = sum(tensor.nbytes for tensor in tensors.values())
-    if shutil.disk_usage(cache_folder).free < 2 * size:  # as torch and as OpenVINO want it
+    if shutil.disk_usage(cache_folder).free < 2 * built.nbytes:  # the tensors, and the model
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(cache_folder))
     made = Path(tempfile.mkdtemp(prefix=".making-", dir=cache_folder))
     try:
-        save_file(tensors, made / ENCODER_WEIGHTS)
+        built.save(made / ENCODER_WEIGHTS)
         facts: dict[str, Any] = {"cpu_engine": "torch", "precision": "fp32"}
         for precision in dict.fromkeys((cpu_precision(), "fp32")):
             try:
-                convert.convert(encoder, spec, made / "model.xml")
-                mean, least = convert.similarity(encoder, spec, OpenVinoEngine(made / "model.xml", precision))
+                built.convert(made / "model.xml")
+                mean, least = built.similarity(OpenVinoEngine(made / "model.xml", precision), made / "model.xml")
             except RuntimeError as error:
                 why = cache.why_unwritable(made)
                 if why is not None:  # OpenVINO wrote half a model, and does not say so
@@ -139,11 +168,11 @@ def _write(encoder: Encoder, spec: EncoderSpec, cache_folder: Path) -> Path:
                 # It lacks an operation: torch runs the model as it is.
                 facts["why_torch"] = str(error).splitlines()[0][:300]
                 break
-            if convert.is_faithful(mean, least):
+            if is_faithful(mean, least):
                 facts = {"cpu_engine": "openvino", "precision": precision, "similarity": {"mean": mean, "least": least}}
                 break
-        atomic.write_json(made / "spec.json", {"spec": spec.to_json(), **facts})
-        folder = cache_folder / encoder_name(spec, made / ENCODER_WEIGHTS)
+        atomic.write_json(made / "spec.json", {"spec": built.spec.to_json(), **facts})
+        folder = cache_folder / encoder_name(built.spec, made / ENCODER_WEIGHTS)
         try:
             made.rename(folder)
         except OSError:  # another process was quicker; its folder is as good as ours
