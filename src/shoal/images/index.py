@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from shoal import records
 from shoal.config import ClusterConfig
+from shoal.cores import core_count
 from shoal.errors import DecodeError, NoImagesError
 from shoal.images import catalogue
 from shoal.images.catalogue import Catalogue, Row
@@ -29,7 +29,7 @@ from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult
 from shoal.runfiles import LABELS, LISTING
 
-LOCAL_READERS: Final = min(4, os.cpu_count() or 1)
+MOST_LOCAL_READERS: Final = 4
 REMOTE_READERS: Final = 16  # waiting for a network is not work
 DECODER: Final = "decoder"  # the fact that tells its version
 CHUNK: Final = 32  # images that a reader takes at a time
@@ -102,11 +102,12 @@ def _read_contents(rows: Sequence[Row], reader: ImageReader, progress: Progress)
         return [_look(reader, row) for row in chunk]
 
     local = all(is_local(row.uri) for row in rows)
+    readers = min(MOST_LOCAL_READERS, core_count()) if local else REMOTE_READERS
     size = CHUNK if local else 1
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
     with (
         progress.task("Reading", len(rows)) as task,
-        ThreadPoolExecutor(LOCAL_READERS if local else REMOTE_READERS, thread_name_prefix="index") as pool,
+        ThreadPoolExecutor(readers, thread_name_prefix="index") as pool,
     ):
         for chunk, contents in zip(chunks, _results(pool, look, chunks), strict=True):
             for row, content in zip(chunk, contents, strict=True):

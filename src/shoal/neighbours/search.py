@@ -8,7 +8,6 @@ Threads share out blocks and change no result.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import threadpoolctl
 
+from shoal.cores import core_count
 from shoal.embeddings import Float32, products
 from shoal.neighbours.candidates import Candidates, NeighbourIds, RowNumbers
 from shoal.progress import Progress, Task
@@ -52,7 +52,7 @@ def search(
     # Each thread multiplies, compares and sorts on its own: no core waits while another picks candidates.
     with (
         threadpoolctl.threadpool_limits(1, user_api="blas"),
-        ThreadPoolExecutor(threads or min(os.cpu_count() or 1, MOST_THREADS)) as pool,
+        ThreadPoolExecutor(threads or min(core_count(), MOST_THREADS)) as pool,
         progress.task("Neighbours", len(pairs) + 2 * len(blocks), unit="blocks") as task,
     ):
         found.run(pool, pairs, task)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from shoal.cores import core_count
 from shoal.errors import DecodeError
 from shoal.images.decode import decode
 from shoal.images.storage import is_local
@@ -24,7 +24,7 @@ from shoal.progress import Progress
 TILE: Final = 44  # pixels of a square on the map's sheet
 SQUARE_UP_TO: Final = 1.4  # images up to this much longer than wide are cut square; longer ones are shown whole
 LEAST_KEPT: Final = 192  # what `shoal browse` shows of an image: it has what the report had, and the next report too
-LOCAL_READERS: Final = min(8, os.cpu_count() or 1)
+MOST_LOCAL_READERS: Final = 8
 REMOTE_READERS: Final = 16  # waiting for a network is not work
 MOST_REASONS: Final = 3
 
@@ -91,7 +91,8 @@ def take(
             return str(error)
 
     taken = Taken({}, {})
-    readers = LOCAL_READERS if all(is_local(original.uri) for original in originals) else REMOTE_READERS
+    is_near = all(is_local(original.uri) for original in originals)
+    readers = min(MOST_LOCAL_READERS, core_count()) if is_near else REMOTE_READERS
     with ThreadPoolExecutor(readers, "thumbnails") as pool, progress.task("Pictures", len(wanted)) as task:
         for number, found in zip(wanted, pool.map(one, wanted, originals), strict=True):
             task.advance()
