@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -332,3 +333,13 @@ def write_label_file(file: Path, pairs: list[tuple[str, str]]) -> None:
     delimiter = "," if file.suffix == ".csv" else "\t"
     lines = [delimiter.join(pair) for pair in (("path", "label"), *pairs)]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes among files")
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_labels_come_from_files_alone(run: RunDir, tmp_path: Path, suffix: str) -> None:
+    os.mkfifo(tmp_path / f"pipe.{suffix}")
+    (tmp_path / f"zero.{suffix}").symlink_to("/dev/zero")
+    for name, why in (("pipe", "FIFO"), ("zero", "device")):
+        with pytest.raises(RequestError, match=rf"cannot be read: not a regular file \({why}\)"):
+            read_labels(run, str(tmp_path / f"{name}.{suffix}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shoal import records
-from shoal.errors import RequestError
+from shoal.errors import DecodeError, RequestError
 from shoal.images import manifest
-from shoal.images.location import valid_text
+from shoal.images.gate import Gate
+from shoal.images.location import file_uri, valid_text
 from shoal.images.written import comparable, decoded
 from shoal.rundir import RunDir
 
@@ -122,23 +124,24 @@ def _read_pairs(file: Path) -> list[tuple[str, str]]:
     suffix = file.suffix.lower()
     if suffix not in TEXTS and suffix != ".parquet":
         raise RequestError(f"--labels has value {str(file)!r}; expected 'folders' or a .csv, .tsv or .parquet file")
+    if not os.path.lexists(file):
+        raise RequestError(f"--labels names {file}, which is not there")
     try:
         return _of_parquet(file) if suffix == ".parquet" else _of_text(file)
-    except FileNotFoundError as error:
-        raise RequestError(f"--labels names {file}, which is not there") from error
-    except (OSError, csv.Error, pa.ArrowException) as error:
+    except (DecodeError, OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         raise RequestError(f"--labels names {file}, which cannot be read: {error}") from error
 
 
 def _of_text(file: Path) -> list[tuple[str, str]]:
-    names, *rows = manifest.table_rows(file.read_bytes()) or [[]]
+    names, *rows = manifest.table_rows(Gate().read(file_uri(str(file)))) or [[]]
     places = _columns(file, names)
     path, label = ([row[place] if place < len(row) else "" for row in rows] for place in places)
     return list(zip(path, map(decoded, label), strict=True))
 
 
 def _of_parquet(file: Path) -> list[tuple[str, str]]:
-    table = pq.read_table(file)
+    with Gate().open(file_uri(str(file))) as stream:
+        table = pq.read_table(stream)
     places = _columns(file, table.column_names)
     path, label = ([value or "" for value in table.column(place).cast(pa.string()).to_pylist()] for place in places)
     return list(zip(path, label, strict=True))
