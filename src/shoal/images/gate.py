@@ -31,7 +31,7 @@ from shoal.spool import Spool
 
 CHAIN: Final = "::"  # between an archive's member and where the archive lies
 LOCAL: Final = ("file", "local")
-PROTOCOLS: Final = ("file", *PACKAGES, *web.SCHEMES, MEMORY)
+PROTOCOLS: Final = ("file", *PACKAGES, *web.SCHEMES)
 CHUNK_BYTES: Final = 1 << 20
 _WEB: Final = tuple(f"{scheme}:" for scheme in web.SCHEMES)
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
@@ -61,7 +61,7 @@ def canonical(uri: str) -> str:
     written = [_with_protocol(one, ARCHIVES) for one in archives]
     if archives and not is_uri(place) and not _SCHEME.match(place):
         place = file_uri(place)
-    return CHAIN.join([*written, _with_protocol(place, (*PROTOCOLS, *LOCAL))])
+    return CHAIN.join([*written, _with_protocol(place, (*PROTOCOLS, *LOCAL, MEMORY))])
 
 
 def _with_protocol(text: str, known: tuple[str, ...]) -> str:
