@@ -98,7 +98,6 @@ def test_before_fitting_everything_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "kind"),
     [
-        (pd.DataFrame({"path": ["a.jpg"]}), "DataFrame"),
         (np.zeros((3, 8), np.float32), "ndarray of ndarray"),
         ([np.zeros((4, 4, 3), np.uint8)], "list of ndarray"),
         ([Image.new("RGB", (3, 3))], "list of Image"),
@@ -118,9 +117,17 @@ def test_what_holds_no_paths_is_refused_in_one_sentence(fitted: ImageClusterer, 
         fitted.similar(source)
 
 
+def test_a_frame_without_paths_is_refused() -> None:
+    with pytest.raises(
+        SourceError, match=r"DataFrame with the columns a, 1; expected one of paths or URIs, called path"
+    ):
+        ImageClusterer().fit(pd.DataFrame({"a": [1], 1: [2]}))
+
+
 def test_whatever_yields_paths_is_a_source(pictures: Path) -> None:
     files = sorted(map(str, pictures.rglob("*.png")))
-    for source in (pd.Series(files), np.array(files), iter(files)):
+    frame = pd.DataFrame({"note": "mine", "File": [*files, None]})
+    for source in (pd.Series(files), np.array(files), iter(files), frame):
         assert len(ImageClusterer(clusters=3).fit_predict(source)) == len(files)
 
 

@@ -21,6 +21,7 @@ from shoal.config import DEFAULT_BACKBONE, ClusterConfig
 from shoal.corrections.corrected import corrected_table, read_corrected
 from shoal.errors import RunError, SourceError
 from shoal.hub import model_place
+from shoal.images.manifest import PATH_COLUMNS, path_column
 from shoal.images.sources import open_source
 from shoal.model import Model, is_model_folder
 from shoal.progress import Progress, TerminalProgress
@@ -30,7 +31,7 @@ from shoal.similar import similar
 if TYPE_CHECKING:
     from typing import Self
 
-Source = str | Path | Iterable[str | Path]
+Source = str | Path | Iterable[str | Path] | pd.DataFrame
 
 
 class ImageClusterer:
@@ -96,7 +97,9 @@ class ImageClusterer:
         self._model: Model | None = None
 
     def fit(self, source: Source) -> Self:
-        """Cluster `source`: a folder, files, a glob, a manifest, a table, a tar or a URI (or a list of files).
+        """Cluster `source`: a folder, files, a glob, a manifest, a table, a zip, a tar or a URI.
+
+        Or several of them: a list of paths, or a DataFrame with a column of paths, called as in a manifest.
 
         Raises:
             ConfigError, SourceError, WeightsError, RunError: the request was wrong.
@@ -277,8 +280,10 @@ def _source(source: Source) -> tuple[str, ...]:
     """
     if isinstance(source, (str, Path)):
         return (str(source),)
+    if isinstance(source, pd.DataFrame):
+        return _paths_in(source)
     kind = type(source).__name__
-    if isinstance(source, (Mapping, pd.DataFrame)) or not isinstance(source, Iterable):  # those yield their keys
+    if isinstance(source, Mapping) or not isinstance(source, Iterable):  # those yield their keys
         raise _no_paths(kind)
     paths = []
     for one in source:
@@ -288,8 +293,19 @@ def _source(source: Source) -> tuple[str, ...]:
     return tuple(paths)
 
 
+def _paths_in(table: pd.DataFrame) -> tuple[str, ...]:
+    names = list(map(str, table.columns))
+    place = path_column(names)
+    if place is None:
+        raise SourceError(
+            f"source is a DataFrame with the columns {', '.join(names[:20]) or '(none)'}; expected one of paths or "
+            f"URIs, called {', '.join(PATH_COLUMNS)}"
+        )
+    return tuple(map(str, table.iloc[:, place].dropna()))
+
+
 def _no_paths(kind: str) -> SourceError:
     return SourceError(
         f"source is of type {kind}; expected a path or URI, or a list of them (a folder, files, a glob, a manifest, "
-        "a table or a tar): save arrays and images as files, and pass a DataFrame's column of paths as a list"
+        "a table, a zip or a tar), or a DataFrame with a column of them: save arrays and images as files"
     )
