@@ -1,10 +1,11 @@
-"""What all tests share: a cache of prepared encoders and a key of their own; no clock for properties."""
+"""What all tests share: a cache of encoders and a key of their own; storage elsewhere; no clock for properties."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 
+import fsspec
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -22,3 +23,14 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         environment.setenv("SHOAL_CACHE", str(shared / "shoal-cache"))
         environment.setenv("SHOAL_STATE", str(base / "shoal-state"))
         yield
+
+
+@pytest.fixture
+def bucket() -> Iterator[fsspec.AbstractFileSystem]:
+    """Storage elsewhere, empty: memory://."""
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    memory.pseudo_dirs[:] = [""]
+    yield memory
+    memory.store.clear()
+    memory.pseudo_dirs[:] = [""]

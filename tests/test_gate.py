@@ -43,16 +43,6 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture
-def bucket() -> Iterator[fsspec.AbstractFileSystem]:
-    memory = fsspec.filesystem("memory")
-    memory.store.clear()
-    memory.pseudo_dirs[:] = [""]
-    yield memory
-    memory.store.clear()
-    memory.pseudo_dirs[:] = [""]
-
-
 # -- what is refused before it is opened -----------------------------------------------------------------------------
 
 REFUSED = [

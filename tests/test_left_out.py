@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -52,14 +51,6 @@ A_PERSONS_OWN = (
     *("@friend", "trash", "recycle", "thumbs", "cache", "previews", "resources", "snapshot", "#1", "$", "~"),
     *("Berlin.photoslibrary/originals/0", "iPhoto Library/Masters/2012", "CaptureOne/Output", "Data"),
 )
-
-
-@pytest.fixture
-def bucket() -> Iterator[fsspec.AbstractFileSystem]:
-    filesystem = fsspec.filesystem("memory")
-    yield filesystem
-    filesystem.store.clear()
-    filesystem.pseudo_dirs[:] = [""]
 
 
 def fill(folder: Path) -> Path:

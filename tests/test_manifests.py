@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -37,14 +36,6 @@ def folder(tmp_path: Path) -> Path:
     for number, name in enumerate(NAMES):
         put(tmp_path / "bilder" / nfd(name), number)
     return tmp_path
-
-
-@pytest.fixture
-def bucket() -> Iterator[fsspec.AbstractFileSystem]:
-    filesystem = fsspec.filesystem("memory")
-    yield filesystem
-    filesystem.store.clear()
-    filesystem.pseudo_dirs[:] = [""]
 
 
 def put(path: Path, seed: int = 0) -> Path:

@@ -7,7 +7,6 @@ import io
 import json
 import tarfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -213,16 +212,6 @@ def test_gzipped_members_in_any_order_with_a_bounded_window(tmp_path: Path, monk
 
 
 # -- fsspec ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def bucket() -> Iterator[fsspec.AbstractFileSystem]:
-    memory = fsspec.filesystem("memory")
-    memory.store.clear()
-    memory.pseudo_dirs[:] = [""]
-    yield memory
-    memory.store.clear()
-    memory.pseudo_dirs[:] = [""]
 
 
 def test_a_remote_folder(bucket: fsspec.AbstractFileSystem) -> None:

@@ -15,9 +15,7 @@ SPARE_BYTES = 64 * 2**20  # left free for logs, tables and everybody else
 
 def require_free(folder: Path, needed_bytes: int, purpose: str) -> None:
     """Raise DiskSpaceError if the disk of `folder` (or of its nearest existing parent) cannot take `needed_bytes`."""
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
+    existing = nearest_existing(folder)
     free = shutil.disk_usage(existing).free
     if free < needed_bytes + SPARE_BYTES:
         raise DiskSpaceError(
@@ -25,6 +23,14 @@ def require_free(folder: Path, needed_bytes: int, purpose: str) -> None:
             f"spare), but the disk of {existing} has only {free / 2**20:,.0f} MiB free; make room or choose another "
             "place"
         )
+
+
+def nearest_existing(folder: Path) -> Path:
+    """`folder`, or the nearest parent of it that is there."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return existing
 
 
 @contextmanager

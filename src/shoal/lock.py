@@ -90,7 +90,7 @@ def alone(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunLockedError(f"another Shoal is writing into {folder} right now; wait for it to end") from None
-        except OSError:
+        except OSError:  # a file system without locks: who publishes there twice at once is not kept from it
             pass
         yield
     finally:

@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final
 
+from shoal.disk import nearest_existing
+
 MOST_BYTES: Final = 1 << 36
 LEFT_FREE: Final = 1 << 30  # bytes of the disk that others may need meanwhile
 CHECK_BYTES: Final = 16 << 20  # so much is written between two looks at the disk
@@ -132,7 +134,7 @@ class _Room:
             if self._until_look < 0:
                 self._until_look = CHECK_BYTES
                 with suppress(OSError):
-                    self._left = min(self._left, shutil.disk_usage(_existing(self.place)).free - LEFT_FREE)
+                    self._left = min(self._left, shutil.disk_usage(nearest_existing(self.place)).free - LEFT_FREE)
             if size > self._left:
                 self._tell()
                 return False
@@ -236,10 +238,3 @@ class _Reader(io.RawIOBase):
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return folder

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shoal.disk import require_free
+from shoal.disk import nearest_existing, require_free
 from shoal.errors import DecodeError, RequestError, WorkError
 from shoal.export.journal import JOURNAL_NAME, Journal, Move, shown
 from shoal.export.placement import Placement, State, state_of
@@ -22,7 +22,6 @@ from shoal.export.transfer import (
     Place,
     link_into_place,
     move_file,
-    nearest_existing,
     new_token,
     write_into_place,
     writing_errors,

@@ -175,14 +175,6 @@ def open_plain(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0)), "rb")
 
 
-def nearest_existing(folder: Path) -> Path:
-    """`folder`, or the nearest parent of it that is there."""
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    return existing
-
-
 @contextmanager
 def writing_errors(dest: Path) -> Iterator[None]:
     """Turn what the operating system says about the files of an export into an error for the person."""
