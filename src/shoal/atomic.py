@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +91,17 @@ def write_array(target: Path, array: npt.NDArray[Any]) -> None:
         whole = np.ascontiguousarray(array)
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(whole))
         file.write(whole.data)
+
+
+def give_second_name(file: Path, other: Path) -> None:
+    """A hard link, or a copy where the file system has none."""
+    try:
+        os.link(file, other)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EROFS):
+            raise
+        shutil.copy2(file, other)
+        sync(other)
 
 
 def sync_folder(folder: Path) -> None:

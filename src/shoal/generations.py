@@ -185,19 +185,8 @@ def _show(file: Path, target: Path, scratch: Path) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     temporary = scratch / target.name
     temporary.unlink(missing_ok=True)
-    give_second_name(file, temporary)
+    atomic.give_second_name(file, temporary)
     temporary.replace(target)
-
-
-def give_second_name(file: Path, other: Path) -> None:
-    """A hard link, or a copy where the file system has none."""
-    try:
-        os.link(file, other)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EROFS):
-            raise
-        shutil.copy2(file, other)
-        atomic.sync(other)
 
 
 def _is_second_name(file: Path, other: Path) -> bool:

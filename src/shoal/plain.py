@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from shoal import generations, records
+from shoal import atomic, generations, records
 from shoal.generations import Generation
 from shoal.rundir import RunDir
 from shoal.runfiles import FORMAT_VERSION, LABELS, LISTING, read_run_json, write_run_json
@@ -86,7 +86,7 @@ def _take(root: Path, number: int, stage: str, taken: set[str]) -> dict[str, int
                 target = generations.stored(root, name, number)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.unlink(missing_ok=True)
-                generations.give_second_name(path, target)
+                atomic.give_second_name(path, target)
                 places[name] = number
                 taken.add(name)
     return places

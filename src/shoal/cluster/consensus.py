@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shoal.cluster import threads
 from shoal.cluster.heads import Heads
 from shoal.embeddings import Float32, normalise_rows
 
@@ -73,7 +74,7 @@ def consensus_of(heads: Heads, points: Float32) -> Consensus:
     mean = total / len(points)
     scale = 1 / np.sqrt(np.maximum(mean, 1 / len(points)))
     covariance = (second / len(points) - np.outer(mean, mean)) * np.outer(scale, scale)
-    variances, directions = np.linalg.eigh(covariance)
+    variances, directions = threads.eigh(covariance)
     kept = np.argsort(-variances)[: heads.bias.shape[1]]
     signs = np.sign(directions[np.abs(directions[:, kept]).argmax(axis=0), kept])
     return Consensus(

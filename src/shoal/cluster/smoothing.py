@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from shoal.cluster import threads
 from shoal.cluster.heads import Neighbours
 from shoal.embeddings import Float32, normalise_rows
 
@@ -41,7 +42,7 @@ def principal(points: Float32, dims: int) -> tuple[Float32, Float32]:
     """
     mean = points.mean(axis=0, dtype=np.float64)
     covariance = (points.T @ points).astype(np.float64) / len(points) - np.outer(mean, mean)
-    variances, directions = np.linalg.eigh(covariance)
+    variances, directions = threads.eigh(covariance)
     order = np.argsort(-variances)[:dims]
     order = order[: max(1, int(np.sum(variances[order] > 1e-7 * variances[order[0]])))]  # equal points have one of 0
     deviations = np.sqrt(np.maximum(variances[order], TINY))

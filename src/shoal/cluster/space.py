@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from shoal.cluster import threads
 from shoal.cluster.consensus import Consensus
 from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Float64, Labels, cluster_sums
 from shoal.embeddings import Float32, Ids, normalise_rows
@@ -216,7 +217,7 @@ def rotated_points(store: Rows, ids: Ids) -> Float32:
         block = store.read(ids, slice(start, start + columns))
         block -= block.mean(axis=0, dtype=np.float64).astype(np.float32)
         gram += block @ block.T
-    values, vectors = np.linalg.eigh(gram)
+    values, vectors = threads.eigh(gram)
     kept = values > NEGLIGIBLE * max(values[-1], 0)
     if not kept.any():
         return np.zeros((len(ids), 1), np.float32)
@@ -234,12 +235,13 @@ def leading_directions(
     """
     width = min(dim, count + SPARE_DIRECTIONS)
     block = np.eye(dim) if width == dim else rng.standard_normal((dim, width))
-    orthonormal = np.linalg.qr(block)[0]
-    for _ in range(0 if width == dim else rounds - 1):
-        orthonormal = np.linalg.qr(apply(orthonormal))[0]
-    inner = orthonormal.T @ apply(orthonormal)
-    values, vectors = np.linalg.eigh((inner + inner.T) / 2)
-    directions = orthonormal @ vectors[:, ::-1][:, :count]
+    with threads.single():
+        orthonormal = np.linalg.qr(block)[0]
+        for _ in range(0 if width == dim else rounds - 1):
+            orthonormal = np.linalg.qr(apply(orthonormal))[0]
+        inner = orthonormal.T @ apply(orthonormal)
+        values, vectors = threads.eigh((inner + inner.T) / 2)
+        directions = orthonormal @ vectors[:, ::-1][:, :count]
     signs = np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])])
     return directions * signs, np.maximum(values[::-1][:count], 0)
 

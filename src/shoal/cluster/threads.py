@@ -1,15 +1,19 @@
 """Work on several cores: one thread a core, each with a BLAS of one thread.
 
 k-means makes thousands of small matrix products. A BLAS that spreads each of them over all cores spends its time
-waiting for its own threads, and far more so on a machine that is doing something else too.
+waiting for its own threads, and far more so on a machine that is doing something else too: a QR decomposition of 1,280
+by 256 took 19 ms with one thread and 18 with two on two idle cores, 27 and 1,076 beside another program.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from shoal.cores import core_count
@@ -20,5 +24,18 @@ Result = TypeVar("Result")
 
 def each(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield `work(item)` for all items, in their order, computed side by side."""
-    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(core_count()) as pool:
+    with single(), ThreadPoolExecutor(core_count()) as pool:
         yield from pool.map(work, items)
+
+
+def single() -> AbstractContextManager[object]:
+    """A BLAS of one thread: for what is too small to be spread, or spread already."""
+    limited: AbstractContextManager[object] = threadpool_limits(limits=1, user_api="blas")
+    return limited
+
+
+def eigh(matrix: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Eigenvalues [d], rising, and eigenvectors [d, d] of a symmetric matrix, on one thread."""
+    with single():
+        values, vectors = np.linalg.eigh(matrix)
+    return values, vectors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,6 +101,6 @@ def _batches(missing: list[int], uris: dict[int, str], size: int) -> Iterator[tu
 def _save_encoder(run_dir: RunDir, prepared: PreparedEncoder) -> None:
     """Put what `assign` needs of the encoder into model/: its description and its weights."""
     with atomic.replacing(run_dir.new(f"model/{ENCODER_WEIGHTS}")) as temporary:
-        shutil.copyfile(prepared.weights, temporary)
+        atomic.give_second_name(prepared.weights, temporary)
     config = {"format_version": MODEL_FORMAT, "encoder": prepared.spec.to_json()}
     atomic.write_json(run_dir.new("model/config.json"), config)

@@ -13,15 +13,17 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from html.parser import HTMLParser
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies
 
-import httpx
 import psutil
 
 from shoal.errors import DecodeError
 from shoal.images.storage import GONE, LARGEST_FILE, UNREADABLE, too_large
+
+if TYPE_CHECKING:
+    import httpx
 
 SCHEMES: Final = ("http", "https")
 OWN_ADDRESS: Final = "an address of this machine, where another one led"
@@ -30,7 +32,8 @@ MOST_SECONDS: Final = 600.0  # for one file, however slowly it comes
 LARGEST_PAGE: Final = 1 << 24  # bytes of an index page
 MOST_PAGES: Final = 10_000
 CHUNK_BYTES: Final = 1 << 20
-_TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
+_SECONDS: Final = 30.0  # for an answer, and for each part of it ...
+_CONNECT_SECONDS: Final = 10.0  # ... and to be spoken to at all
 _MISSING: Final = (404, 410)
 
 
@@ -93,6 +96,8 @@ class Web:
     @contextmanager
     def _get(self, url: str, method: str = "GET") -> Iterator[httpx.Response]:
         """A response with its body to come, after redirects that stay among http(s) and off this machine."""
+        import httpx  # noqa: PLC0415  (a fifteenth of a second that files on a disk need not wait for)
+
         try:
             first_is_own = is_own_address(url)
             for _ in range(MOST_REDIRECTS + 1):
@@ -111,9 +116,12 @@ class Web:
             raise DecodeError("not a possible URL") from error
 
     def _opened(self) -> httpx.Client:
+        import httpx  # noqa: PLC0415  (as above)
+
         with self._lock:
             if self._client is None:
-                client = httpx.Client(timeout=_TIMEOUT, headers={"User-Agent": "shoal", "Accept-Encoding": "identity"})
+                timeout = httpx.Timeout(_SECONDS, connect=_CONNECT_SECONDS)
+                client = httpx.Client(timeout=timeout, headers={"User-Agent": "shoal", "Accept-Encoding": "identity"})
                 self._client = client
                 weakref.finalize(self, client.close)
             return self._client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from shoal.cluster import threads
 from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import cluster_points
 from shoal.embeddings import EmbeddingStore, Float32, Ids
@@ -25,11 +26,12 @@ def principal_components(points: Float32, count: int = 2) -> Float32:
     """The points along the `count` directions in which they spread most, float32 [N, count]; signs are fixed."""
     centre = points.mean(axis=0, dtype=np.float64).astype(np.float32)
     if len(points) < points.shape[1]:
-        left, lengths, _ = np.linalg.svd(points - centre, full_matrices=False)
+        with threads.single():
+            left, lengths, _ = np.linalg.svd(points - centre, full_matrices=False)
         found = left * lengths
     else:
         covariance = (points.T @ points) / np.float32(len(points)) - np.outer(centre, centre)
-        _, directions = np.linalg.eigh(covariance.astype(np.float64))
+        _, directions = threads.eigh(covariance.astype(np.float64))
         found = (points - centre) @ directions[:, : -count - 1 : -1].astype(np.float32)
     components = np.zeros((len(points), count), np.float32)
     width = min(count, found.shape[1])
