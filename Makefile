@@ -6,6 +6,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Bytecode is made of what is imported, when it is: a third of an installation's time, and a sixth of its size, less.
+INSTALL := $(BIN)/pip install --quiet --no-compile
 
 .PHONY: demo test lint bench clean chromium
 
@@ -41,9 +43,9 @@ clean:
 
 $(VENV)/.runtime: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable .
+	$(INSTALL) --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	touch $@

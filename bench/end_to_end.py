@@ -35,7 +35,7 @@ Runs = dict[str, list[ProcessRun]]
 def main() -> None:
     options = _options()
     photos = options.photos or elsewhere(photo_folder)
-    tasnif, weights = _tasnif_python(), elsewhere(_timm_weights)
+    tasnif, weights = _tasnif_python(), elsewhere(timm_weights)
     with tempfile.TemporaryDirectory(dir=WORK) as scratch:
         bench = _Bench(photos, options.clusters, tasnif, weights, Path(scratch))
         runs = bench.measure(options.repeats)
@@ -115,7 +115,7 @@ def _tasnif_python() -> Path:
     return python
 
 
-def _timm_weights() -> Path:
+def timm_weights() -> Path:
     """The embedded backbone's weights under timm's names, the classifier with them, as timm reads them from a file."""
     from shoal.encoder import embedded  # noqa: PLC0415
 
