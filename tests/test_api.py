@@ -98,23 +98,28 @@ def test_before_fitting_everything_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "kind"),
     [
-        (np.zeros((3, 8), np.float32), "ndarray of ndarray"),
-        ([np.zeros((4, 4, 3), np.uint8)], "list of ndarray"),
-        ([Image.new("RGB", (3, 3))], "list of Image"),
+        (np.zeros((3, 8), np.float32), "array of float32 [3, 8]"),
         (Image.new("RGB", (3, 3)), "Image"),
         ({"a.jpg": 1}, "dict"),
-        (b"a.jpg", "bytes of int"),
+        (b"a.jpg", "bytes"),
+        (["a.jpg", np.zeros((4, 4, 3), np.uint8)], "list of ndarray"),
         (None, "NoneType"),
     ],
 )
-def test_what_holds_no_paths_is_refused_in_one_sentence(fitted: ImageClusterer, source: Any, kind: str) -> None:
+def test_what_holds_neither_paths_nor_pictures_is_refused_in_one_sentence(
+    fitted: ImageClusterer, source: Any, kind: str
+) -> None:
     for use in (ImageClusterer().fit, ImageClusterer().fit_predict, fitted.predict, fitted.transform):
         with pytest.raises(SourceError) as caught:
             use(source)
         assert str(caught.value).startswith(f"source is of type {kind}; expected a path or URI, or a list of them")
         assert "\n" not in str(caught.value)
-    with pytest.raises(SourceError, match=r"image is of type .*; expected the path or URI of an image"):
-        fitted.similar(source)
+
+
+@pytest.mark.parametrize("image", [None, 3, ["a.jpg"]])
+def test_what_is_no_image_has_none_like_it(fitted: ImageClusterer, image: Any) -> None:
+    with pytest.raises(SourceError, match=r"image is of type .*; expected the path or URI of an image, or a PIL image"):
+        fitted.similar(image)
 
 
 def test_a_frame_without_paths_is_refused() -> None:

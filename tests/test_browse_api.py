@@ -42,6 +42,7 @@ from shoal.corrections.base import read_base
 from shoal.corrections.corrected import read_corrected
 from shoal.corrections.edit import ranges_of
 from shoal.corrections.model import corrected_model, load_model
+from shoal.embed.given import open_given
 from shoal.errors import RunError
 from shoal.export import export
 from shoal.export.record import RECORD_NAME
@@ -559,6 +560,25 @@ def test_search_finds_the_cluster_and_the_nearest(client: TestClient, tmp_path: 
     assert found["cluster"] == near[0]["cluster"]
     assert 0 < found["confidence"] <= 1
     assert isinstance(found["unknown"], bool)
+
+
+def test_a_run_of_given_embeddings_is_searched_with_its_own_images(finished: Path, tmp_path: Path) -> None:
+    source = finished.parent / "pictures"
+    items = [item.path for item in open_source((str(source),)).items()]
+    rows = np.eye(KINDS, 8)[[int(path[4]) for path in items]] + np.random.default_rng(0).normal(0, 0.1, (len(items), 8))
+    given = open_given(rows)
+    config = ClusterConfig((str(source),), clusters="3", embeddings=given.asked)
+    stages = pipeline.clustering_stages(open_source(config.source), given)
+    client = open_page(pipeline.run(config, RunDir(tmp_path / "run"), stages, Progress()).root)
+    assert client.get("/api/run").json()["backbone"] == "none: embeddings were given"
+    found = upload(client, (source / "kind1" / "0.png").read_bytes()).json()
+    near = [client.get(f"/api/images/{one['id']}").json()["path"] for one in found["neighbours"]]
+    assert near[0] == "kind1/0.png"
+    assert all(path.startswith("kind1/") for path in near[:8])
+    fresh = paint(tmp_path / "new", each=1, seed=5) / "kind1" / "0.png"
+    answer = upload(client, fresh.read_bytes())
+    assert answer.status_code == 400
+    assert "has no encoder for new images" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(

@@ -269,7 +269,7 @@ def test_a_changed_run_that_stops_half_way_leaves_the_old_one_whole_and_goes_on(
         patched.setattr(shoal.embed.stage, "run", lambda *given: pytest.fail("it was done"))
         changed = cluster(source, root, features="logits")
     assert EmbeddingStore.open(changed.embeddings).dim == 1000
-    assert Model.open(changed, "cpu").prepared.spec.dim == 1000
+    assert Model.open(changed, "cpu").dim == 1000
 
 
 def test_an_unfinished_draft_outlives_what_else_is_done_with_the_run(
@@ -355,7 +355,7 @@ def test_a_run_of_before_generations_is_read_and_then_written_to(root: Path, sou
     write_run_json(older, {**state, "format_version": 1})
     before, files = read_corrected(RunDir.open(older)), seen_at(older)
     assert before.digest == read_corrected(RunDir.open(root)).digest
-    assert Model.open(older, "cpu").prepared.spec.dim == 1280
+    assert Model.open(older, "cpu").dim == 1280
     put(older, "mine", "mine.txt", "x")
     run = RunDir.open(older)
     assert run.generation is not None

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from PIL import Image
 
 from shoal import pipeline, plain
-from shoal.assign import COLUMNS, AssignSummary, cluster_called, of_cluster
+from shoal.assign import COLUMNS, AssignedImage, AssignSummary, cluster_called, of_cluster
 from shoal.assign import assign as assign_images
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig
 from shoal.corrections.corrected import corrected_table, read_corrected
+from shoal.embed.given import in_order_of, open_given
 from shoal.errors import RunError, SourceError
 from shoal.hub import model_place
+from shoal.images.in_memory import CHANNELS, EXPECTED, InMemorySource, is_picture
 from shoal.images.manifest import PATH_COLUMNS, path_column
+from shoal.images.sources import Source as OpenedSource
 from shoal.images.sources import open_source
 from shoal.model import Model, is_model_folder
 from shoal.progress import Progress, TerminalProgress
 from shoal.rundir import RunDir
+from shoal.runfiles import IN_RUN, PICTURES
 from shoal.similar import similar
 
 if TYPE_CHECKING:
     from typing import Self
 
-Source = str | Path | Iterable[str | Path] | pd.DataFrame
+Picture = Image.Image | npt.NDArray[np.uint8]
+Source = str | Path | Iterable[str | Path] | pd.DataFrame | Iterable[Picture] | npt.NDArray[np.uint8]
+Embeddings = str | Path | npt.NDArray[np.floating]
 
 
 class ImageClusterer:
@@ -96,17 +104,26 @@ class ImageClusterer:
         self._folder: Path | None = None
         self._model: Model | None = None
 
-    def fit(self, source: Source) -> Self:
+    def fit(self, source: Source, *, embeddings: Embeddings | None = None) -> Self:
         """Cluster `source`: a folder, files, a glob, a manifest, a table, a zip, a tar or a URI.
 
         Or several of them: a list of paths, or a DataFrame with a column of paths, called as in a manifest.
+        Or pictures: PIL images or uint8 arrays [height, width], [height, width, 3] or [height, width, 4], or one array
+        of all of them; they are kept in the run, and their paths are their numbers.
+
+        Args:
+            embeddings: of those images, in place of a backbone's: an array, floats [images, dimensions], in the order
+                of `source`, or the path of a .npy or .parquet file, as for `shoal cluster --embeddings`.
 
         Raises:
-            ConfigError, SourceError, WeightsError, RunError: the request was wrong.
+            ConfigError, SourceError, EmbeddingsError, WeightsError, RunError: the request was wrong.
             NoImagesError, TooFewImagesError, DiskSpaceError, RunLockedError: the work failed.
         """
+        given = None if embeddings is None else open_given(embeddings)
+        spec, opened = _opened_source(source)
+        given = given and in_order_of(given, spec, opened)
         config = ClusterConfig(
-            source=_source(source),
+            source=spec,
             clusters=str(self.clusters),
             backbone=self.backbone,
             weights=None if self.weights is None else str(self.weights),
@@ -117,24 +134,28 @@ class ImageClusterer:
             seed=self.seed,
             resize=self.resize,
             limit=self.limit,
+            embeddings=None if given is None else given.asked,
         )
         folder = Path(self.out) if self.out is not None else self._temporary_folder()
-        pipeline.run(config, RunDir(folder), pipeline.clustering_stages(open_source(config.source)), self._progress())
+        pipeline.run(config, RunDir(folder), pipeline.clustering_stages(opened, given), self._progress())
         return self._opened(folder)
 
-    def fit_predict(self, source: Source) -> npt.NDArray[np.int32]:
+    def fit_predict(self, source: Source, *, embeddings: Embeddings | None = None) -> npt.NDArray[np.int32]:
         """Fit, and return the cluster of every usable image, int32 [n], in the order of `clusters_`."""
-        return self.fit(source).labels_
+        return self.fit(source, embeddings=embeddings).labels_
 
-    def predict(self, source: Source) -> pd.DataFrame:
+    def predict(self, source: Source, *, embeddings: Embeddings | None = None) -> pd.DataFrame:
         """Assign new images: a DataFrame with path, cluster, confidence, unknown, unsure, runner_up, name.
 
-        Images that cannot be read are left out; `NoImagesError` if none can.
-        """
-        images = assign_images(self._opened_model(), open_source(_source(source)), AssignSummary(), self._progress())
-        return pd.DataFrame([dataclasses.asdict(image) for image in images])
+        Images that cannot be read, or have no embedding, are left out; `NoImagesError` if all are.
 
-    def retrieve(self, source: Source, cluster: int | str) -> pd.DataFrame:
+        Args:
+            source, embeddings: as for `fit`. Without embeddings the encoder looks at the images; what was fitted to
+                embeddings has none (`RunError`).
+        """
+        return pd.DataFrame([dataclasses.asdict(image) for image in self._assigned(source, embeddings)])
+
+    def retrieve(self, source: Source, cluster: int | str, *, embeddings: Embeddings | None = None) -> pd.DataFrame:
         """The images of `source` that belong to a cluster, surest first: rows as of `predict`.
 
         Args:
@@ -143,23 +164,29 @@ class ImageClusterer:
         Raises:
             RequestError: there is no such cluster. NoImagesError: no image can be read.
         """
-        model = self._opened_model()
-        wanted = cluster_called(model.clusters, cluster)
-        images = assign_images(model, open_source(_source(source)), AssignSummary(), self._progress())
-        found = [dataclasses.asdict(image) for image in of_cluster(images, wanted)]
+        wanted = cluster_called(self._opened_model().clusters, cluster)
+        found = [dataclasses.asdict(image) for image in of_cluster(self._assigned(source, embeddings), wanted)]
         return pd.DataFrame(found, columns=list(COLUMNS))
 
     def transform(self, source: Source) -> npt.NDArray[np.float32]:
         """Raw features of new images, float32 [n, dim], in the source's order without those that cannot be read."""
-        opened = open_source(_source(source))
-        found = [newcomers.features for newcomers in self._opened_model().embed(opened.items(), opened.spool)]
-        return np.concatenate(found) if found else np.empty((0, self._opened_model().prepared.spec.dim), np.float32)
+        model = self._opened_model()
+        _, opened = _opened_source(source)
+        found = [newcomers.features for newcomers in model.embed(opened.items(), opened.spool)]
+        return np.concatenate(found) if found else np.empty((0, model.dim), np.float32)
 
-    def similar(self, image: str | Path, n: int = 20) -> pd.DataFrame:
-        """The `n` nearest images of the run: a DataFrame with id, path, similarity, cluster."""
-        if not isinstance(image, (str, Path)):
-            raise SourceError(f"image is of type {type(image).__name__}; expected the path or URI of an image")
-        found = similar(self.run_dir_, str(image), n, self.device, self._progress())
+    def similar(self, image: str | Path | Picture, n: int = 20) -> pd.DataFrame:
+        """The `n` nearest images of the run: a DataFrame with id, path, similarity, cluster.
+
+        Args:
+            image: a path or URI, the `path` of an image of the run, or a picture.
+        """
+        if not isinstance(image, str | Path) and not is_picture(image):
+            raise SourceError(
+                f"image is of type {type(image).__name__}; expected the path or URI of an image, or {EXPECTED}"
+            )
+        query = str(image) if isinstance(image, str | Path) else InMemorySource([image])
+        found = similar(self.run_dir_, query, n, self.device, self._progress())
         return pd.DataFrame([dataclasses.asdict(one) for one in found], columns=["id", "path", "similarity", "cluster"])
 
     @property
@@ -242,7 +269,7 @@ class ImageClusterer:
         run_dir = RunDir.open(place)
         run_dir.require("embed", "cluster")
         asked = ClusterConfig.from_json(run_dir.read_state().get("asked")).to_json()
-        del asked["source"]
+        del asked["source"], asked["embeddings"]
         return cls(**{**asked, "device": device}, verbose=verbose)._opened(place)
 
     def _temporary_folder(self) -> Path:
@@ -263,6 +290,13 @@ class ImageClusterer:
             self._model = Model.open(self._folder, self.device, self._progress())
         return self._model
 
+    def _assigned(self, source: Source, embeddings: Embeddings | None) -> Iterator[AssignedImage]:
+        model = self._opened_model()
+        given = None if embeddings is None else open_given(embeddings)
+        spec, opened = _opened_source(source)
+        given = given and in_order_of(given, spec, opened)
+        return assign_images(model, opened, AssignSummary(), self._progress(), given)
+
     def _cluster_facts(self) -> dict[str, Any]:
         self.run_dir_.require("cluster")
         facts: dict[str, Any] = self.run_dir_.read_state()["stages"]["cluster"]["facts"]
@@ -272,25 +306,48 @@ class ImageClusterer:
         return TerminalProgress() if self.verbose else Progress()
 
 
-def _source(source: Source) -> tuple[str, ...]:
-    """What `open_source` takes.
+def _opened_source(source: Source) -> tuple[tuple[str, ...], OpenedSource]:
+    """What a source is called in a run, and the source itself.
 
     Raises:
-        SourceError: it holds anything but paths.
+        SourceError: it holds neither paths nor pictures, or is not there.
     """
-    if isinstance(source, (str, Path)):
-        return (str(source),)
+    if isinstance(source, str | Path):
+        return _at_paths((str(source),))
     if isinstance(source, pd.DataFrame):
-        return _paths_in(source)
+        return _at_paths(_paths_in(source))
+    if isinstance(source, np.ndarray) and source.dtype.kind not in "OUS":
+        return _of_array(source)
     kind = type(source).__name__
-    if isinstance(source, Mapping) or not isinstance(source, Iterable):  # those yield their keys
-        raise _no_paths(kind)
-    paths = []
-    for one in source:
-        if not isinstance(one, (str, Path)):
-            raise _no_paths(f"{kind} of {type(one).__name__}")
-        paths.append(str(one))
-    return tuple(paths)
+    if isinstance(source, Mapping | bytes) or not isinstance(source, Iterable):  # a mapping yields its keys
+        raise _no_source(kind)
+    given = iter(source)
+    first = next(given, None)
+    if is_picture(first):
+        return _in_memory(itertools.chain([first], given))
+    paths = [] if first is None else [first, *given]
+    for one in paths:
+        if not isinstance(one, str | Path):
+            raise _no_source(f"{kind} of {type(one).__name__}")
+    return _at_paths(tuple(map(str, paths)))
+
+
+def _at_paths(paths: tuple[str, ...]) -> tuple[tuple[str, ...], OpenedSource]:
+    return paths, open_source(paths)
+
+
+def _in_memory(pictures: Iterable[Any]) -> tuple[tuple[str, ...], OpenedSource]:
+    return (f"{IN_RUN}{PICTURES}",), InMemorySource(pictures)
+
+
+def _of_array(pictures: npt.NDArray[Any]) -> tuple[tuple[str, ...], OpenedSource]:
+    """Pictures one after the other along the first axis."""
+    told = f"array of {pictures.dtype} {list(pictures.shape)}"
+    if pictures.ndim == 3 and pictures.shape[2] in CHANNELS:
+        raise SourceError(f"source is one {told}, a single picture; expected several of them, or a list with it")
+    if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4):
+        raise _no_source(told)
+    return _in_memory(pictures)
 
 
 def _paths_in(table: pd.DataFrame) -> tuple[str, ...]:
@@ -304,8 +361,10 @@ def _paths_in(table: pd.DataFrame) -> tuple[str, ...]:
     return tuple(map(str, table.iloc[:, place].dropna()))
 
 
-def _no_paths(kind: str) -> SourceError:
+def _no_source(kind: str) -> SourceError:
     return SourceError(
-        f"source is of type {kind}; expected a path or URI, or a list of them (a folder, files, a glob, a manifest, "
-        "a table, a zip or a tar), or a DataFrame with a column of them: save arrays and images as files"
+        f"source is of type {kind}; expected a path or URI, or a list of them (a folder, files, a glob, a manifest, a "
+        "table, a zip or a tar), a DataFrame with a column of them, or pictures (PIL images, or uint8 arrays [height, "
+        "width], [height, width, 3] or [height, width, 4]); features go into embeddings=, beside their images, or, "
+        "without images, into shoal.cluster.SphericalKMeans"
     )

@@ -11,6 +11,8 @@ from typing import TextIO
 
 from shoal.cells import csv_line, guarded
 from shoal.corrections.model import CorrectedModel
+from shoal.embed.given import Given
+from shoal.embed.newcomers import Newcomers
 from shoal.errors import NoImagesError, RequestError
 from shoal.export.transfer import rename_into_place, write_new, writing_errors
 from shoal.images.manifest import looked_for
@@ -39,22 +41,36 @@ class AssignedImage:
 
 @dataclass(slots=True)
 class AssignSummary:
-    """Counts of an assignment, and the images that could not be read, with reasons."""
+    """Counts of an assignment, and the images that could not be read or have no embedding, with reasons."""
 
     assigned: int = 0
     unknown: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
-def assign(model: Model, source: Source, summary: AssignSummary, progress: Progress) -> Iterator[AssignedImage]:
+def assign(
+    model: Model, source: Source, summary: AssignSummary, progress: Progress, given: Given | None = None
+) -> Iterator[AssignedImage]:
     """Assign the images of `source`, in its order, filling `summary` on the way.
 
+    Args:
+        given: their embeddings, in place of the model's encoder.
+
     Raises:
+        RunError: the model has no encoder, and no embeddings are given.
+        EmbeddingsError: they do not fit the model or the source.
         NoImagesError: not one image could be read (after the last item).
     """
     items = list(source.items())
-    with progress.task("Assigning", len(items)) as task:
-        for newcomers in model.embed(items, source.spool):
+    embedded = model.embed(items, source.spool) if given is None else model.take(given, items, source.spool)
+    return _assigned(model, source, embedded, len(items), summary, progress)
+
+
+def _assigned(
+    model: Model, source: Source, embedded: Iterator[Newcomers], count: int, summary: AssignSummary, progress: Progress
+) -> Iterator[AssignedImage]:
+    with progress.task("Assigning", count) as task:
+        for newcomers in embedded:
             found = model.assign(newcomers)
             for row, item in enumerate(newcomers.items):
                 summary.assigned += 1

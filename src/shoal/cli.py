@@ -52,13 +52,17 @@ def shoal(debug: bool) -> None:  # --debug may stand anywhere: main() takes it b
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same clusters.")
 @click.option("--resize", type=click.Choice(RESIZES), default="crop", show_default=True, help="Centre crop, or squash.")
 @click.option("--limit", type=int, metavar="N", help="Take only N images, spread over the source.")
+@click.option("--embeddings", metavar="FILE", help="Your own, .npy or .parquet, in place of a backbone's.")
 @click.option("--no-report", is_flag=True, help="Stop at the clusters: no map, no report.")
-def cluster(out: Path | None, no_report: bool, **options: Any) -> None:
+def cluster(out: Path | None, no_report: bool, embeddings: str | None, **options: Any) -> None:
     """Cluster the images of SOURCE.
 
     SOURCE is a folder, files, a quoted glob, a manifest (.txt, .csv, .parquet), a Parquet table with image bytes,
     a WebDataset tar, or a URI such as s3://bucket/photos. The same command goes on where a killed one stopped, and
     embeds only what is new when SOURCE has grown.
+
+    With --embeddings no backbone runs: FILE.npy holds a row for each image, in the order of their paths (a manifest
+    and a table have their own), FILE.parquet the columns path and embedding.
 
     \b
     Examples:
@@ -66,18 +70,22 @@ def cluster(out: Path | None, no_report: bool, **options: Any) -> None:
       shoal cluster photos/ --clusters 10 --seed 1
       shoal cluster 'scans/*.tif' --clusters 5-40 --out scans.shoal
       shoal cluster products.csv --backbone resnet50 --weights resnet50.safetensors
+      shoal cluster products.csv --embeddings products.npy
     """
     from shoal import pipeline
+    from shoal.embed.given import in_order_of, open_given
     from shoal.images.sources import open_source
     from shoal.progress import TerminalProgress
     from shoal.rundir import RunDir
     from shoal.summary import cluster_summary
 
-    config = ClusterConfig(**options)
+    given = None if embeddings is None else open_given(embeddings)
+    config = ClusterConfig(**options, embeddings=None if given is None else given.asked)
     source = open_source(config.source)
+    given = given and in_order_of(given, config.source, source)
     run_dir = RunDir(out or Path(pipeline.default_name(source)))
     report = None if no_report else pipeline.report_stages
-    run_dir = pipeline.run(config, run_dir, pipeline.clustering_stages(source), TerminalProgress(), report)
+    run_dir = pipeline.run(config, run_dir, pipeline.clustering_stages(source, given), TerminalProgress(), report)
     click.echo(cluster_summary(run_dir))
 
 
@@ -86,24 +94,30 @@ def cluster(out: Path | None, no_report: bool, **options: Any) -> None:
 @click.argument("source", nargs=-1, required=True)
 @click.option("--to", "target", type=click.Path(path_type=Path), help="A new CSV file.  [default: standard output]")
 @click.option("--cluster", "wanted", metavar="N|NAME", help="Only images of this cluster, surest first.")
+@click.option("--embeddings", metavar="FILE", help="Of the new images, .npy or .parquet, as for shoal cluster.")
 @click.option(
     "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where the backbone runs."
 )
-def assign(run: str, source: tuple[str, ...], target: Path | None, wanted: str | None, device: str) -> None:
+def assign(
+    run: str, source: tuple[str, ...], target: Path | None, wanted: str | None, embeddings: str | None, device: str
+) -> None:
     """Put new images into the clusters of RUN.
 
     RUN is a run directory, a model folder, or a model on the Hugging Face Hub: hf://OWNER/NAME. Each image gets its
     nearest cluster, a confidence from 0 to 1, and `unknown` if it is farther from that cluster than the images it was
-    made of. With --cluster only those are listed that belong to one, without the unknown.
+    made of. With --cluster only those are listed that belong to one, without the unknown. A RUN that was made with
+    --embeddings has no encoder: it takes those of the new images, by the same model.
 
     \b
     Examples:
       shoal assign photos.shoal new-photos/ --to new.csv
       shoal assign photos.shoal holiday.jpg
       shoal assign hf://me/photos new-photos/ --cluster beaches
+      shoal assign products.shoal new.csv --embeddings new.npy
     """
     from shoal.assign import AssignSummary, check_target, cluster_called, of_cluster, write_csv, write_file
     from shoal.assign import assign as assign_images
+    from shoal.embed.given import in_order_of, open_given
     from shoal.images.sources import open_source
     from shoal.model import Model
     from shoal.progress import TerminalProgress
@@ -111,10 +125,12 @@ def assign(run: str, source: tuple[str, ...], target: Path | None, wanted: str |
     progress = TerminalProgress()
     if target is not None:
         check_target(target)
+    given = None if embeddings is None else open_given(embeddings)
     opened = open_source(source)
+    given = given and in_order_of(given, source, opened)
     model = Model.open(run, device, progress)
     summary = AssignSummary()
-    images = assign_images(model, opened, summary, progress)
+    images = assign_images(model, opened, summary, progress, given)
     if wanted is not None:
         images = iter(of_cluster(images, cluster_called(model.clusters, wanted)))
     if target is None:
@@ -141,9 +157,12 @@ def assign(run: str, source: tuple[str, ...], target: Path | None, wanted: str |
 def similar(run: Path, image: str, count: int, device: str) -> None:
     """List the images of RUN nearest to IMAGE, nearest first.
 
+    IMAGE is a file or URI, or an image of RUN by the path that clusters.parquet has.
+
     \b
-    Example:
+    Examples:
       shoal similar photos.shoal cat.jpg -n 5
+      shoal similar photos.shoal holiday/IMG_0042.jpg
     """
     from shoal.progress import TerminalProgress
     from shoal.rundir import RunDir

@@ -81,6 +81,7 @@ class ClusterConfig:
     seed: int = 0
     resize: str = "crop"
     limit: int | None = None
+    embeddings: str | None = None  # where they come from, in words; they take the place of a backbone
 
     def __post_init__(self) -> None:
         _check_choice("--features", self.features, FEATURES)
@@ -95,6 +96,18 @@ class ClusterConfig:
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"--limit has value {self.limit}; expected a whole number from 1 up")
         ClusterCounts.parse(self.clusters)
+        if self.embeddings is not None:
+            self._check_no_backbone()
+
+    def _check_no_backbone(self) -> None:
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in ("backbone", "weights", "features", "resize"):
+            value = getattr(self, name)
+            if value != defaults[name]:
+                raise ConfigError(
+                    f"--{name} has value {value!r}, and --embeddings is given, with which no backbone runs; expected "
+                    "one of them"
+                )
 
     @property
     def counts(self) -> ClusterCounts:

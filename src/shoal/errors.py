@@ -14,6 +14,7 @@ ShoalError                    exit code 1
 │   ├── SourceError                         the source is not there or is of no known kind
 │   ├── DataAbsentError                     a benchmark's data is not on this machine
 │   ├── WeightsError                        weights are missing or do not fit the backbone
+│   ├── EmbeddingsError                     given embeddings cannot be read, or do not fit the source or the run
 │   └── RunError                            the run is missing, unfinished, newer, or of another source
 └── DecodeError               exit code 1   one image cannot be decoded; its text is the `reason` in images.parquet
 
@@ -79,6 +80,10 @@ class DataAbsentError(RequestError):
 
 class WeightsError(RequestError):
     """Weights are missing, or do not fit the backbone."""
+
+
+class EmbeddingsError(RequestError):
+    """Given embeddings cannot be read, or do not fit the source or the run."""
 
 
 class RunError(RequestError):

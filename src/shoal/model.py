@@ -9,13 +9,15 @@ from pathlib import Path
 from shoal.cluster.model import Assignment
 from shoal.corrections.corrected import read_corrected
 from shoal.corrections.model import CorrectedModel, corrected_model, load_model
+from shoal.embed.given import Given
+from shoal.embed.matching import newcomers_of
 from shoal.embed.newcomers import Newcomers, embed_items, embed_picture
 from shoal.embeddings import Float32
 from shoal.encoder.engines import Engine
 from shoal.encoder.making import ENCODER_WEIGHTS
 from shoal.encoder.prepared import PreparedEncoder, prepare_saved
 from shoal.encoder.spec import CONFIG, ModelConfig
-from shoal.errors import RunError
+from shoal.errors import EmbeddingsError, RunError
 from shoal.hub import model_place
 from shoal.images.sources import Item
 from shoal.progress import Progress
@@ -27,11 +29,11 @@ from shoal.spool import Spool
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An encoder ready to run, and clusters to assign to."""
+    """An encoder ready to run, and clusters to assign to. Where embeddings were given there is no encoder."""
 
-    prepared: PreparedEncoder
-    engine: Engine
+    place: str
     clusters: CorrectedModel
+    encoder: tuple[PreparedEncoder, Engine] | None
 
     @classmethod
     def open(cls, place: str | Path | RunDir, device: str = "auto", progress: Progress | None = None) -> Model:
@@ -43,33 +45,63 @@ class Model:
         """
         opened = place if isinstance(place, RunDir) else _opened(model_place(place, progress))
 
-        def read(files: Folder) -> tuple[PreparedEncoder, CorrectedModel]:
+        def read(files: Folder) -> tuple[PreparedEncoder | None, CorrectedModel]:
             clusters = (
                 load_model(files) if isinstance(opened, Path) else corrected_model(opened, read_corrected(opened))
             )
-            return _encoder(files, clusters, progress or Progress()), clusters
+            return _prepared(files, clusters, progress or Progress()), clusters
 
         if isinstance(opened, Path):
             prepared, clusters = read_whole(opened, read)
         else:
             opened.require("embed", "cluster")
             prepared, clusters = read(opened.model)
-        return cls(prepared, prepared.engine(device), clusters)
+        name = str(opened.root if isinstance(opened, RunDir) else place)
+        return cls(name, clusters, None if prepared is None else (prepared, prepared.engine(device)))
+
+    @property
+    def dim(self) -> int:
+        """Of the features."""
+        return len(self.clusters.model.space.mean)
 
     def embed(self, items: Iterable[Item], spool: Spool | None = None) -> Iterator[Newcomers]:
-        """Features of new images, a batch at a time; `spool` is their source's."""
-        return embed_items(self.engine, self.prepared.spec, items, spool)
+        """Features of new images, a batch at a time; `spool` is their source's. Raises RunError without an encoder."""
+        prepared, engine = self._encoder()
+        return embed_items(engine, prepared.spec, items, spool)
+
+    def take(self, given: Given, items: Iterable[Item], spool: Spool) -> Iterator[Newcomers]:
+        """Given features of new images, some at a time.
+
+        Raises:
+            EmbeddingsError: they have other dimensions than the model's, or do not fit the items.
+        """
+        if given.dim != self.dim:
+            raise EmbeddingsError(
+                f"{given.name} has rows of {given.dim:,} numbers; expected {self.dim:,}, as {self.place} was made of"
+            )
+        return newcomers_of(given, items, spool)
 
     def embed_picture(self, data: bytes) -> Float32:
-        """Features [1, dim] of one image given as a file's bytes. Raises DecodeError."""
-        return embed_picture(self.engine, self.prepared.spec, data)
+        """Features [1, dim] of one image given as a file's bytes. Raises DecodeError; RunError without an encoder."""
+        prepared, engine = self._encoder()
+        return embed_picture(engine, prepared.spec, data)
 
     def assign(self, newcomers: Newcomers) -> Assignment:
         return self.clusters.assign(newcomers.features)
 
+    def _encoder(self) -> tuple[PreparedEncoder, Engine]:
+        if self.encoder is None:
+            raise RunError(
+                f"{self.place} was made of embeddings that were given, and has no encoder for new images; expected "
+                "their embeddings too (shoal assign --embeddings), or an image of the run"
+            )
+        return self.encoder
 
-def _encoder(files: Folder, clusters: CorrectedModel, progress: Progress) -> PreparedEncoder:
+
+def _prepared(files: Folder, clusters: CorrectedModel, progress: Progress) -> PreparedEncoder | None:
     spec = ModelConfig.read(files / CONFIG).encoder
+    if spec is None:
+        return None
     dim = len(clusters.model.space.mean)
     if dim != spec.dim:  # of a run of before generations that was killed when half new
         raise RunError(
@@ -81,7 +113,7 @@ def _encoder(files: Folder, clusters: CorrectedModel, progress: Progress) -> Pre
 
 def is_model_folder(folder: Path) -> bool:
     """True if this is a run's `model/`, a copy of one, or a publication."""
-    return read_whole(folder, lambda files: all((files / name).is_file() for name in (ENCODER_WEIGHTS, CONFIG)))
+    return read_whole(folder, lambda files: all((files / name).is_file() for name in ("clusters.json", CONFIG)))
 
 
 def _opened(folder: Path) -> Path | RunDir:

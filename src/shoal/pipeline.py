@@ -18,6 +18,7 @@ from typing import Any
 import shoal.cluster.stage
 import shoal.embed.join
 import shoal.embed.stage
+import shoal.embed.take
 import shoal.images.index
 import shoal.neighbours.stage
 from shoal import draft as drafts
@@ -25,6 +26,7 @@ from shoal import relink
 from shoal.config import ClusterConfig
 from shoal.corrections.corrected import corrected_digest
 from shoal.draft import Draft, digest_in
+from shoal.embed.given import Given
 from shoal.errors import NoImagesError, RunError
 from shoal.images.sources import Source
 from shoal.progress import Progress
@@ -72,20 +74,29 @@ def index_stage(source: Source) -> Stage:
     return Stage("index", partial(shoal.images.index.run, source), _nothing, always=True, source=source)
 
 
-def clustering_stages(source: Source) -> list[Stage]:
-    """From a source to clusters."""
-    return [index_stage(source), *stages_of_images()]
+def clustering_stages(source: Source, given: Given | None = None) -> list[Stage]:
+    """From a source to clusters; with embeddings that are given, or a backbone's."""
+    return [index_stage(source), *stages_of_images(given)]
 
 
-def stages_of_images() -> list[Stage]:
+def stages_of_images(given: Given | None = None) -> list[Stage]:
     """From a listing of images to clusters."""
-    embed = shoal.embed.stage
     return [
-        Stage("embed", embed.run, embed.key, ("index",), check=embed.check),
+        _embed_stage() if given is None else _take_stage(given),
         Stage("images", shoal.embed.join.run, _nothing, ("index", "embed"), always=True),
         Stage("neighbours", shoal.neighbours.stage.run, shoal.neighbours.stage.key, ("embed", "images")),
         Stage("cluster", shoal.cluster.stage.run, shoal.cluster.stage.key, ("embed", "images")),
     ]
+
+
+def _embed_stage() -> Stage:
+    embed = shoal.embed.stage
+    return Stage("embed", embed.run, embed.key, ("index",), check=embed.check)
+
+
+def _take_stage(given: Given) -> Stage:
+    take = shoal.embed.take
+    return Stage("embed", partial(take.run, given), partial(take.key, given), ("index",))
 
 
 def report_stages(again: bool = False) -> list[Stage]:

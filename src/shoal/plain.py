@@ -10,11 +10,11 @@ from typing import Final
 from shoal import atomic, generations, records
 from shoal.generations import Generation
 from shoal.rundir import RunDir
-from shoal.runfiles import FORMAT_VERSION, LABELS, LISTING, read_run_json, write_run_json
+from shoal.runfiles import FORMAT_VERSION, LABELS, LISTING, ORDER, PICTURES, read_run_json, write_run_json
 
 # The files of each stage, and what older runs made it of.
 _FILES: Final = {
-    "index": (LISTING, LABELS),
+    "index": (LISTING, ORDER, LABELS, f"{PICTURES}/*"),
     "recipe": ("train/recipe.json",),
     "pretext": (
         "train/pretext/outcome.safetensors",

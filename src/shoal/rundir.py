@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -25,10 +26,13 @@ from shoal import generations, lock, records
 from shoal.errors import RunError
 from shoal.generations import Generation
 from shoal.runfiles import (
+    ARRAY,
     CACHE,
+    IN_RUN,
     LABELS,
     LISTING,
     LOCK,
+    PICTURES,
     RUN_JSON,
     AtRoot,
     Files,
@@ -40,6 +44,7 @@ from shoal.runfiles import (
 )
 from shoal.spool import Spool
 
+_PICTURE = re.compile(rf"^{IN_RUN}(?P<name>{PICTURES}/[0-9a-f]{{64}}\.parquet)")
 VERSIONED = ("shoal", "numpy", "pillow", "openvino", "torch", "timm", "scikit-learn")
 
 
@@ -243,9 +248,13 @@ class RunDir:
                 raise RunError(f"{self.root} is unfinished: its stage {name!r} is not done; {advice}")
 
     def how_to_cluster(self) -> str:
-        """The command that brings the run up to date."""
-        source = self.read_state().get("asked", {}).get("source") or ["SOURCE"]
-        return shlex.join(["shoal", "cluster", *map(str, source), "--out", str(self.root)])
+        """The command that brings the run up to date, or the call."""
+        asked = self.read_state().get("asked", {})
+        source, given = asked.get("source") or ["SOURCE"], asked.get("embeddings")
+        if str(source[0]).startswith(IN_RUN) or str(given).startswith(ARRAY):
+            return f"ImageClusterer(out={str(self.root)!r}).fit(…) with what it was called with"
+        words = [*map(str, source), *(["--embeddings", str(given)] if given else []), "--out", str(self.root)]
+        return shlex.join(["shoal", "cluster", *words])
 
     # -- tables -------------------------------------------------------------------------------------------------
 
@@ -264,11 +273,20 @@ class RunDir:
     def read_clusters(self, columns: list[str] | None = None) -> pa.Table:
         return records.read_table(self.clusters, columns)
 
+    def located(self, uri: str) -> str:
+        """Where an image is that lies in the run itself; other URIs as they are."""
+        match = _PICTURE.match(uri)
+        return uri if match is None else self.path(match["name"]).absolute().as_uri() + uri[match.end("name") :]
+
     def _where_it_is(self, table: pa.Table) -> pa.Table:
-        moved = self._moved() if "uri" in table.column_names else None
-        if moved is None:
+        if "uri" not in table.column_names:
             return table
-        return table.set_column(table.column_names.index("uri"), "uri", _moved_uris(table["uri"], *moved))
+        uris, moved = table["uri"], self._moved()
+        if moved is not None:
+            uris = _moved_uris(uris, *moved)
+        for name in _tables_in_run(uris):
+            uris = pc.replace_substring(uris, f"{IN_RUN}{name}", self.located(f"{IN_RUN}{name}"))
+        return table.set_column(table.column_names.index("uri"), "uri", uris)
 
     def _moved(self) -> tuple[str, str] | None:
         """The URI of the source's folder as it was, and as it is beside a run that was moved together with it."""
@@ -278,6 +296,12 @@ class RunDir:
             return None
         now = Path(os.path.normpath(self.root.absolute() / beside))
         return (Path(folder).as_uri(), now.as_uri()) if now.exists() else None
+
+
+def _tables_in_run(uris: pa.ChunkedArray) -> list[str]:
+    """Names of the tables in the run that some of the URIs lead into."""
+    names = pc.struct_field(pc.extract_regex(uris, _PICTURE.pattern), "name")
+    return [name for name in pc.unique(names).to_pylist() if name is not None]
 
 
 def _moved_uris(uris: pa.ChunkedArray, before: str, now: str) -> pa.ChunkedArray:

@@ -20,6 +20,10 @@ UNFINISHED_RUN_JSON: Final = "run.json.part"
 LOCK: Final = "lock"
 CACHE: Final = "cache"  # may be deleted at any time
 LISTING: Final = "own/listing.parquet"  # the index stage's own table, which images.parquet is made from
+ORDER: Final = "own/order.parquet"  # likewise, where embeddings are given: what the source lists, in its order
+ARRAY: Final = "an array"  # how run.json's word for embeddings begins that are no file
+PICTURES: Final = "pictures"  # folder of the pictures that a program gave, in tables called by what they hold
+IN_RUN: Final = "run://"  # how the URIs of what lies in the run itself begin; `RunDir` says where that is
 LABELS: Final = "labels.parquet"
 KNN: Final = "report/knn.jsonl"  # how an encoder's neighbours tell labels, while it is trained
 
@@ -27,6 +31,17 @@ KNN: Final = "report/knn.jsonl"  # how an encoder's neighbours tell labels, whil
 Words = Annotated[str, Most(1 << 16)]
 Share = Annotated[float, Between(0, 1)]
 Count = Annotated[int, Between(0)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """Embeddings that were given: how many, of them of no image, and the images of the first and the last row."""
+
+    name: Words
+    rows: Count
+    unused: Count
+    first: Words | None = None
+    last: Words | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,7 @@ class _Facts:
     backbone: Words = ""
     licence: Words = ""
     weights_source: Words = ""
+    given: _Given | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ def cluster_summary(run_dir: RunDir) -> str:
         f"{found.get('n_unsure', 0):,} images unsure.",
         found.get("sentence", ""),
         *_recall(mined.get("recall", 1.0)),
+        *_given(embed.get("given")),
         *_edits(run_dir),
         *_skipped(statuses),
         *_left_out(stages),
@@ -46,6 +47,15 @@ def _recall(share: float) -> list[str]:
     if share == 1:
         return []
     return [f"neighbours found approximately: {100 * share:.1f} % of the true ones, measured on a sample"]
+
+
+def _given(told: dict[str, Any] | None) -> list[str]:
+    """A line on embeddings that were given: whose they were taken to be."""
+    if told is None:
+        return []
+    rows = [f"row {row:,} for {told[end]}" for row, end in ((0, "first"), (told["rows"] - 1, "last")) if end in told]
+    unused = f"; {told['unused']:,} of no image of the source" if told["unused"] else ""
+    return [f"{told['rows']:,} embeddings given in {told['name']}{': ' if rows else ''}{', '.join(rows)}{unused}"]
 
 
 def _edits(run_dir: RunDir) -> list[str]:

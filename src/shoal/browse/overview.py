@@ -113,7 +113,7 @@ def _model_facts(site: Site) -> dict[str, Any]:
         "name": config.name or site.folder.absolute().name,
         "kind": "model",
         "clusters": clusters.clusters,
-        "backbone": config.encoder.backbone,
+        "backbone": "none: embeddings were given" if config.encoder is None else config.encoder.backbone,
         "created": _when(created),
     }
 

@@ -19,6 +19,8 @@ from shoal.corrections.base import Int64
 from shoal.corrections.corrected import NONE
 from shoal.embeddings import EmbeddingStore, Float32
 from shoal.neighbours.query import nearest
+from shoal.rundir import digest_bytes
+from shoal.similar import stored_features
 
 router = APIRouter(prefix="/api")
 
@@ -54,14 +56,17 @@ def _nearest(store: EmbeddingStore, ids: Int64, features: Float32) -> list[tuple
 
 def _search(site: Site, data: bytes) -> dict[str, Any]:
     snapshot = None if site.run is None else site.run.view.snapshot()
-    features, clusters = site.searcher.embed(data, None if snapshot is None else snapshot.run_dir)
     neighbours: list[dict[str, Any]] = []
     if site.run is not None and snapshot is not None:
         corrected = snapshot.corrected
         clusters = site.run.models.of(snapshot)
         store = EmbeddingStore.open(snapshot.run_dir.embeddings)
+        known = stored_features(snapshot.images.table, store, "sha256", digest_bytes(data))
+        features = site.searcher.embed(data, snapshot.run_dir)[0] if known is None else known[0]
         distinct = np.unique(corrected.ids[corrected.original])
         neighbours = neighbour_list(snapshot, _nearest(store, distinct, features))
+    else:
+        features, clusters = site.searcher.embed(data)
     assigned = clusters.assign(features)
     cluster, runner_up = int(assigned.cluster[0]), int(assigned.runner_up[0])
     return {

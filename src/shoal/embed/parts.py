@@ -31,12 +31,16 @@ Outcome = tuple[str, Failure | None, str | None]  # content hash, why it has no 
 
 @dataclass(slots=True)
 class PartsWriter:
-    """Fills a run's `embeddings/` part by part: `plan`, then `add` batches in the planned order, then `finish`."""
+    """Fills a run's `embeddings/` part by part: `plan`, then `add` batches in the planned order, then `finish`.
+
+    `rows`: one for each image id. Parts of another encoder count for nothing.
+    """
 
     run_dir: RunDir
     rows: int
-    spec: EncoderSpec
-    encoder: str
+    dim: int
+    dtype: str
+    encoder: str  # digest of what gives the features
     failures: dict[int, Failure] = field(default_factory=dict)  # by image id, of this run and of earlier ones
     notes: dict[int, str] = field(default_factory=dict)  # likewise
     _wanted: list[dict[int, str]] = field(default_factory=list)  # for each part: content hash by image id
@@ -45,17 +49,14 @@ class PartsWriter:
 
     @classmethod
     def open(cls, run_dir: RunDir, rows: int, spec: EncoderSpec) -> PartsWriter:
-        """`rows`: one for each image id. Parts of another encoder, or an earlier way to decode, count for nothing."""
-        return cls(run_dir, rows, spec, digest_of(spec.to_json(), VERSION))
-
-    @property
-    def dtype(self) -> str:
+        """For features of an encoder; parts of an earlier way to decode count for nothing either."""
         # Probabilities reach far below what float16 can tell apart; other features do not need more than it.
-        return "float32" if self.spec.features in ("logits", "probabilities") else "float16"
+        dtype = "float32" if spec.features in ("logits", "probabilities") else "float16"
+        return cls(run_dir, rows, spec.dim, dtype, digest_of(spec.to_json(), VERSION))
 
     @property
     def row_bytes(self) -> int:
-        return self.spec.dim * np.dtype(self.dtype).itemsize
+        return self.dim * np.dtype(self.dtype).itemsize
 
     def plan(self, wanted: dict[int, str]) -> list[int]:
         """Compare content hashes by image id with what is on disk; return the ids to embed, ascending."""
@@ -91,7 +92,7 @@ class PartsWriter:
         manifest = {
             "format_version": MANIFEST_FORMAT,
             "rows": self.rows,
-            "dim": self.spec.dim,
+            "dim": self.dim,
             "dtype": self.dtype,
             "normalised": False,
             "encoder": self.encoder,
@@ -111,7 +112,7 @@ class PartsWriter:
         start = number * PART_ROWS
         size = min(PART_ROWS, self.rows - start)
         found = self._find(number)
-        part = _Part(number, start, np.zeros((size, self.spec.dim), dtype=self.dtype), found.outcomes)
+        part = _Part(number, start, np.zeros((size, self.dim), dtype=self.dtype), found.outcomes)
         if part.outcomes:
             earlier = self._values(found)
             part.values[: len(earlier)] = earlier[:size]
@@ -154,7 +155,7 @@ class PartsWriter:
         atomic.write_bytes(record, json.dumps({"encoder": self.encoder, "rows": rows}).encode())
 
     def _values(self, found: _Found) -> npt.NDArray[Any]:
-        return read_array(found.values, (None, self.spec.dim), np.dtype(self.dtype))
+        return read_array(found.values, (None, self.dim), np.dtype(self.dtype))
 
     def _find(self, number: int) -> _Found:
         """What there is of a part: what was written lately, else what the run has from before."""

@@ -63,10 +63,13 @@ class EncoderSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """A model's config.json. `name` is a publication's title."""
+    """A model's config.json. `name` is a publication's title.
+
+    `encoder` is None where the embeddings were given: nothing can make more of them.
+    """
 
     format_version: Annotated[int, Between(0)]
-    encoder: EncoderSpec
+    encoder: EncoderSpec | None
     name: Words | None = None
 
     @classmethod

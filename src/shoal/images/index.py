@@ -19,6 +19,7 @@ from shoal.images import catalogue
 from shoal.images.catalogue import Catalogue, Row
 from shoal.images.decode import VERSION, Header, probe
 from shoal.images.folder import is_image_name
+from shoal.images.in_memory import InMemorySource, items_in
 from shoal.images.item import Item, Source
 from shoal.images.left_out import FACT, LeftOut, counted, told
 from shoal.images.location import file_uri
@@ -27,7 +28,7 @@ from shoal.images.reading import ImageReader
 from shoal.images.storage import GONE, MISSING, is_local
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult
-from shoal.runfiles import LABELS, LISTING
+from shoal.runfiles import IN_RUN, LABELS, LISTING, ORDER, PICTURES
 
 MOST_LOCAL_READERS: Final = 4
 REMOTE_READERS: Final = 16  # waiting for a network is not work
@@ -48,9 +49,11 @@ def run(source: Source, config: ClusterConfig, run_dir: RunDir, progress: Progre
     selected = catalogue.select(_likely(items), config.limit) if config.limit is not None else None
     found = catalogue.match(earlier, items, selected, _is_same_decoder(run_dir.earlier))
     unread = catalogue.look_up(found, _rows(run_dir.unfinished(LISTING)))
-    _read_contents(unread, ImageReader(run_dir.spool), progress)
+    _read_contents([(row, run_dir.located(row.uri)) for row in unread], ImageReader(run_dir.spool), progress)
     catalogue.find_duplicates(found.rows)
     digest = catalogue.digest(found.rows)
+    if config.embeddings is not None:
+        digest = hashlib.sha256(f"{digest} {_write_order(items, found, run_dir)}".encode()).hexdigest()
     records.write_table(run_dir.new(LISTING), catalogue.to_table(found.rows))
     facts = {**_facts(found, source), FACT: counted(left_out), **_write_labels(found, run_dir)}
     if facts[records.OK] == 0:
@@ -69,9 +72,24 @@ def _is_same_decoder(earlier: RunDir) -> bool:
 
 
 def _listed(source: Source, run_dir: RunDir, left_out: LeftOut) -> list[Item]:
-    """All items but those of the run itself, which may lie in its source."""
+    """All items but those of the run itself, which may lie in its source; pictures in memory are kept in the run."""
+    if isinstance(source, InMemorySource):
+        return _kept(source, run_dir)
     own = file_uri(str(run_dir.root)) + "/"
     return [item for item in source.items(left_out) if not item.uri.startswith(own)]
+
+
+def _kept(source: InMemorySource, run_dir: RunDir) -> list[Item]:
+    """Keep pictures as a file of the run, called by what it holds: where they are the same, nothing has changed."""
+    unfinished = run_dir.unfinished(f"{PICTURES}/unfinished")
+    digest, items = source.write(unfinished)
+    name = f"{PICTURES}/{digest}.parquet"
+    if run_dir.earlier.path(name).is_file():
+        unfinished.unlink()
+        run_dir.keep(name)
+    else:
+        unfinished.replace(run_dir.new(name))
+    return list(items_in(f"{IN_RUN}{name}", items))
 
 
 def _likely(items: list[Item]) -> list[str]:
@@ -93,15 +111,15 @@ class _Content:
     reason: str | None = None
 
 
-def _read_contents(rows: Sequence[Row], reader: ImageReader, progress: Progress) -> None:
-    """Read, hash and probe the files of `rows` in a few threads, and fill the rows in."""
+def _read_contents(rows: Sequence[tuple[Row, str]], reader: ImageReader, progress: Progress) -> None:
+    """Read, hash and probe the files of rows, which lie at the URIs beside them, in a few threads; fill the rows in."""
     if not rows:
         return
 
-    def look(chunk: Sequence[Row]) -> list[_Content]:
-        return [_look(reader, row) for row in chunk]
+    def look(chunk: Sequence[tuple[Row, str]]) -> list[_Content]:
+        return [_look(reader, row, uri) for row, uri in chunk]
 
-    local = all(is_local(row.uri) for row in rows)
+    local = all(is_local(uri) for _, uri in rows)
     readers = min(MOST_LOCAL_READERS, core_count()) if local else REMOTE_READERS
     size = CHUNK if local else 1
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -110,12 +128,12 @@ def _read_contents(rows: Sequence[Row], reader: ImageReader, progress: Progress)
         ThreadPoolExecutor(readers, thread_name_prefix="index") as pool,
     ):
         for chunk, contents in zip(chunks, _results(pool, look, chunks), strict=True):
-            for row, content in zip(chunk, contents, strict=True):
+            for (row, _), content in zip(chunk, contents, strict=True):
                 _fill(row, content)
             task.advance(len(chunk))
 
 
-def _results(pool: ThreadPoolExecutor, work: Any, chunks: Sequence[Sequence[Row]]) -> Iterator[list[_Content]]:
+def _results(pool: ThreadPoolExecutor, work: Any, chunks: Sequence[Any]) -> Iterator[list[_Content]]:
     """The results in order; should the reader of them be interrupted, what has not begun is not done."""
     try:
         yield from pool.map(work, chunks)
@@ -123,9 +141,9 @@ def _results(pool: ThreadPoolExecutor, work: Any, chunks: Sequence[Sequence[Row]
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _look(reader: ImageReader, row: Row) -> _Content:
+def _look(reader: ImageReader, row: Row, uri: str) -> _Content:
     try:
-        data = reader.read(row.uri)
+        data = reader.read(uri)
     except DecodeError as error:
         return _Content(reason=_with_extension(str(error), row.path))
     sha256 = hashlib.sha256(data).hexdigest()
@@ -164,6 +182,15 @@ def _write_labels(found: Catalogue, run_dir: RunDir) -> dict[str, str]:
     for image, label in pairs:
         state.update(f"{image}\0{label}\0".encode())
     return {"labels_digest": state.hexdigest()}
+
+
+def _write_order(items: Sequence[Item], found: Catalogue, run_dir: RunDir) -> str:
+    """Keep what the source lists in its own order, by which embeddings are given; id is -1 of what has none."""
+    ids = {row.path: row.id for row in found.rows}
+    order = pa.array([ids.get(item.path, -1) for item in items], pa.int64())
+    columns = {"id": order, "path": [item.path for item in items], "uri": [item.uri for item in items]}
+    records.write_table(run_dir.new(ORDER), pa.table(columns))
+    return hashlib.sha256(order.to_numpy().tobytes()).hexdigest()
 
 
 def _facts(found: Catalogue, source: Source) -> dict[str, Any]:

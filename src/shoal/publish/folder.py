@@ -15,7 +15,7 @@ from shoal.encoder.making import ENCODER_WEIGHTS
 from shoal.encoder.names import full_name
 from shoal.encoder.parts import parts_of
 from shoal.encoder.spec import MODEL_FORMAT, EncoderSpec, ModelConfig
-from shoal.errors import WorkError
+from shoal.errors import RunError, WorkError
 from shoal.pictures.pictures import Pictures
 from shoal.progress import Progress
 from shoal.publication import MANIFEST, Manifest
@@ -53,6 +53,17 @@ class Wanted:
     with_images: bool
     with_labels: bool
     license: str | None
+
+
+def encoder_of(run_dir: RunDir) -> EncoderSpec:
+    """The encoder of a run. Raises RunError if it has none."""
+    spec = ModelConfig.read(run_dir.model / "config.json").encoder
+    if spec is None:
+        raise RunError(
+            f"{run_dir.root} was made of embeddings that were given, and has no encoder to publish; expected a run "
+            f"with a backbone (a copy of {run_dir.shown('model')} does for shoal assign --embeddings)"
+        )
+    return spec
 
 
 def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> list[str]:
@@ -122,7 +133,7 @@ def _notes(run_dir: RunDir, wanted: Wanted, findings: Findings) -> list[str]:
 
 def _write_model(run_dir: RunDir, corrected: Corrected, wanted: Wanted, folder: Path) -> EncoderSpec:
     """What `assign` needs, with people's corrections in it."""
-    spec = ModelConfig.read(run_dir.model / "config.json").encoder
+    spec = encoder_of(run_dir)
     config = {"format_version": MODEL_FORMAT, "encoder": spec.to_json()}
     shutil.copyfile(run_dir.model / ENCODER_WEIGHTS, folder / ENCODER_WEIGHTS)
     atomic.write_json(folder / "config.json", {**config, "library_name": "shoal", "name": wanted.title})

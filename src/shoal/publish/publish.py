@@ -13,7 +13,7 @@ from shoal.encoder.making import ENCODER_WEIGHTS
 from shoal.errors import RequestError
 from shoal.progress import Progress
 from shoal.publish import push
-from shoal.publish.folder import Wanted, write
+from shoal.publish.folder import Wanted, encoder_of, write
 from shoal.publish.licences import checked
 from shoal.publish.placing import check_replaceable, put
 from shoal.rundir import RunDir
@@ -66,12 +66,13 @@ def publish(
         license: of the model, as the Hub calls it; None takes the backbone's.
 
     Raises:
-        RunError: the run is unfinished.
+        RunError: the run is unfinished, or has no encoder.
         RequestError: `to` is no name, or is taken; the Hub refuses. WorkError: it cannot be reached.
         DiskSpaceError: there is no room.
     """
     progress = progress or Progress()
     run_dir.require("index", "embed", "cluster")
+    encoder_of(run_dir)
     license = checked(license)
     if hub.is_on_hub(to):
         repo = hub.repository(to)
