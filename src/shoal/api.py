@@ -7,7 +7,7 @@ import itertools
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from shoal.assign import assign as assign_images
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig
 from shoal.corrections.corrected import corrected_table, read_corrected
 from shoal.embed.given import in_order_of, open_given
-from shoal.errors import RunError, SourceError
+from shoal.errors import ConfigError, RunError, SourceError
 from shoal.hub import model_place
 from shoal.images.in_memory import CHANNELS, EXPECTED, InMemorySource, is_picture
 from shoal.images.manifest import PATH_COLUMNS, path_column
@@ -47,7 +47,7 @@ class ImageClusterer:
 
     Args:
         clusters: `auto`, a number, or ranges such as `5-40` or `2-10,20-100:10`.
-        backbone: the embedded backbone's name, or any timm model's.
+        backbone: the embedded backbone's name, any timm model's, or the path of an ONNX file.
         weights: weights file for the backbone; None takes the embedded or the hub's.
         features: `default`, `map`, `logits`, `probabilities` or `best`.
         method: `auto`, `kmeans`, `learned` or `density`.
@@ -56,6 +56,10 @@ class ImageClusterer:
         seed: the same seed, source, machine and versions give the same clusters.
         resize: `crop` or `squash`.
         limit: take only so many images, spread over the source.
+        input_size: of an ONNX file that does not say so: the side of its images, pixels.
+        input_mean: likewise, one for each channel: the mean that its images have, scaled to 0..1.
+        input_std: likewise: their standard deviation.
+        output: of an ONNX file: the name of the output that the features are; None finds one.
         out: run directory to write and go on with; None uses a temporary one, kept by `save`.
         verbose: show progress on standard error.
 
@@ -77,7 +81,7 @@ class ImageClusterer:
         self,
         clusters: str | int = "auto",
         *,
-        backbone: str = DEFAULT_BACKBONE,
+        backbone: str | Path = DEFAULT_BACKBONE,
         weights: str | Path | None = None,
         features: str = "default",
         method: str = "auto",
@@ -86,6 +90,10 @@ class ImageClusterer:
         seed: int = 0,
         resize: str = "crop",
         limit: int | None = None,
+        input_size: int | None = None,
+        input_mean: Sequence[float] | None = None,
+        input_std: Sequence[float] | None = None,
+        output: str | None = None,
         out: str | Path | None = None,
         verbose: bool = False,
     ) -> None:
@@ -99,6 +107,10 @@ class ImageClusterer:
         self.seed = seed
         self.resize = resize
         self.limit = limit
+        self.input_size = input_size
+        self.input_mean = input_mean
+        self.input_std = input_std
+        self.output = output
         self.out = out
         self.verbose = verbose
         self._folder: Path | None = None
@@ -125,7 +137,7 @@ class ImageClusterer:
         config = ClusterConfig(
             source=spec,
             clusters=str(self.clusters),
-            backbone=self.backbone,
+            backbone=str(self.backbone),
             weights=None if self.weights is None else str(self.weights),
             features=self.features,
             method=self.method,
@@ -135,6 +147,10 @@ class ImageClusterer:
             resize=self.resize,
             limit=self.limit,
             embeddings=None if given is None else given.asked,
+            input_size=self.input_size,
+            input_mean=_three(self.input_mean),
+            input_std=_three(self.input_std),
+            output=self.output,
         )
         folder = Path(self.out) if self.out is not None else self._temporary_folder()
         pipeline.run(config, RunDir(folder), pipeline.clustering_stages(opened, given), self._progress())
@@ -304,6 +320,17 @@ class ImageClusterer:
 
     def _progress(self) -> Progress:
         return TerminalProgress() if self.verbose else Progress()
+
+
+def _three(values: Sequence[float] | None) -> tuple[float, float, float] | None:
+    """One number for each channel, whose range is looked at later."""
+    if values is None:
+        return None
+    try:
+        red, green, blue = map(float, values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"input_mean or input_std has value {values!r}; expected three numbers") from error
+    return red, green, blue
 
 
 def _opened_source(source: Source) -> tuple[tuple[str, ...], OpenedSource]:

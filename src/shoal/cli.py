@@ -20,6 +20,24 @@ from shoal.errors import ShoalError
 INTERRUPTED = 130
 
 
+class _ThreeNumbers(click.ParamType[tuple[float, float, float]]):
+    """One for each channel: `0.485,0.456,0.406`."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float]:
+        try:
+            red, green, blue = map(float, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not three numbers such as 0.485,0.456,0.406", param, ctx)
+        return red, green, blue
+
+
+THREE = _ThreeNumbers()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="shoal")
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
@@ -39,7 +57,9 @@ def shoal(debug: bool) -> None:  # --debug may stand anywhere: main() takes it b
 @click.argument("source", nargs=-1, required=True)
 @click.option("--out", "out", type=click.Path(path_type=Path), help="Run directory.  [default: SOURCE-NAME.shoal]")
 @click.option("--clusters", default="auto", show_default=True, help="auto, 10, 5-40 or 2-10,20-100:10.")
-@click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, help="Embedded backbone, or any timm model.")
+@click.option(
+    "--backbone", default=DEFAULT_BACKBONE, show_default=True, help="Embedded backbone, any timm model, or FILE.onnx."
+)
 @click.option("--weights", metavar="FILE", help="Weights file for the backbone (.safetensors, .pth, .pt, .bin).")
 @click.option(
     "--features", type=click.Choice(FEATURES), default="default", show_default=True, help="What is taken from it."
@@ -53,6 +73,12 @@ def shoal(debug: bool) -> None:  # --debug may stand anywhere: main() takes it b
 @click.option("--resize", type=click.Choice(RESIZES), default="crop", show_default=True, help="Centre crop, or squash.")
 @click.option("--limit", type=int, metavar="N", help="Take only N images, spread over the source.")
 @click.option("--embeddings", metavar="FILE", help="Your own, .npy or .parquet, in place of a backbone's.")
+@click.option("--input-size", type=int, metavar="PIXELS", help="Of FILE.onnx: the side of its images.")
+@click.option(
+    "--input-mean", type=THREE, metavar="R,G,B", help="Of FILE.onnx: the mean that its images have, of 0 to 1."
+)
+@click.option("--input-std", type=THREE, metavar="R,G,B", help="Of FILE.onnx: the standard deviation, likewise.")
+@click.option("--output", metavar="NAME", help="Of FILE.onnx: the output that the features are.  [default: found]")
 @click.option("--no-report", is_flag=True, help="Stop at the clusters: no map, no report.")
 def cluster(out: Path | None, no_report: bool, embeddings: str | None, **options: Any) -> None:
     """Cluster the images of SOURCE.
@@ -71,6 +97,7 @@ def cluster(out: Path | None, no_report: bool, embeddings: str | None, **options
       shoal cluster 'scans/*.tif' --clusters 5-40 --out scans.shoal
       shoal cluster products.csv --backbone resnet50 --weights resnet50.safetensors
       shoal cluster products.csv --embeddings products.npy
+      shoal cluster photos/ --backbone dinov2.onnx --input-mean 0.485,0.456,0.406 --input-std 0.229,0.224,0.225
     """
     from shoal import pipeline
     from shoal.embed.given import in_order_of, open_given

@@ -12,6 +12,7 @@ from shoal.typed import Reader, UnfitError
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 FEATURES = ("default", "map", "logits", "probabilities", "best")
+ONNX_SUFFIX = ".onnx"
 DENSITY = "density"
 METHODS = ("auto", "kmeans", "learned", DENSITY)
 METRICS = ("cosine", "euclidean")
@@ -59,6 +60,11 @@ class ClusterCounts:
         return cls(tuple(sorted(values)))
 
 
+def is_onnx(backbone: str) -> bool:
+    """Does `--backbone` name an ONNX file?"""
+    return backbone.lower().endswith(ONNX_SUFFIX)
+
+
 def _clusters_error(spec: str) -> ConfigError:
     return ConfigError(
         f"--clusters has value {spec!r}; expected 'auto', a number from 2 to {MOST_CLUSTERS:,}, "
@@ -82,6 +88,10 @@ class ClusterConfig:
     resize: str = "crop"
     limit: int | None = None
     embeddings: str | None = None  # where they come from, in words; they take the place of a backbone
+    input_size: int | None = None  # these four: of an ONNX file, where it does not say so itself
+    input_mean: tuple[float, float, float] | None = None
+    input_std: tuple[float, float, float] | None = None
+    output: str | None = None
 
     def __post_init__(self) -> None:
         _check_choice("--features", self.features, FEATURES)
@@ -98,23 +108,52 @@ class ClusterConfig:
         ClusterCounts.parse(self.clusters)
         if self.embeddings is not None:
             self._check_no_backbone()
+        self._check_onnx()
 
     def _check_no_backbone(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        for name in ("backbone", "weights", "features", "resize"):
+        for name in ("backbone", "weights", "features", "resize", *self.onnx_options):
             value = getattr(self, name)
             if value != defaults[name]:
+                option = f"--{name.replace('_', '-')}"
                 raise ConfigError(
-                    f"--{name} has value {value!r}, and --embeddings is given, with which no backbone runs; expected "
+                    f"{option} has value {value!r}, and --embeddings is given, with which no backbone runs; expected "
                     "one of them"
                 )
+
+    def _check_onnx(self) -> None:
+        """What goes with `--backbone FILE.onnx` alone, and what does not go with it."""
+        if not is_onnx(self.backbone):
+            for name, value in self.onnx_options.items():
+                if value is not None:
+                    option = f"--{name.replace('_', '-')}"
+                    raise ConfigError(
+                        f"{option} goes with --backbone FILE.onnx; {self.backbone} says itself how it is used"
+                    )
+            return
+        if self.weights is not None:
+            raise ConfigError(f"--weights has value {self.weights!r}, but the ONNX file {self.backbone} has its own")
+        if self.features != "default":
+            raise ConfigError(
+                f"--features has value {self.features!r}, but an ONNX file has only default; --output NAME takes "
+                "features from another of its outputs"
+            )
+        if self.device not in ("auto", "cpu"):
+            raise ConfigError(f"--device has value {self.device!r}, but an ONNX file runs on the cpu")
+
+    @property
+    def onnx_options(self) -> dict[str, Any]:
+        """What is said of an ONNX file, by name; None: nothing."""
+        return {name: getattr(self, name) for name in ("input_size", "input_mean", "input_std", "output")}
 
     @property
     def counts(self) -> ClusterCounts:
         return ClusterCounts.parse(self.clusters)
 
     def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "source": list(self.source)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
 
     @classmethod
     def from_json(cls, values: Any) -> ClusterConfig:

@@ -9,6 +9,7 @@ from importlib import metadata
 from shoal import cache, hub
 from shoal.cores import core_count
 from shoal.encoder import needs
+from shoal.encoder.bindings import load_openvino
 from shoal.encoder.engines import cpu_precision, resolve_device
 from shoal.encoder.prepared import ENCODERS
 from shoal.encoder.weights import embedded_file
@@ -44,6 +45,7 @@ def findings() -> list[tuple[bool, str]]:
     found.append((True, f"device that --device auto takes: {resolve_device('auto')}"))
     found += [_package(name) for name in REQUIRED]
     found.append(_weights())
+    found.append(_onnx())
     found.append((True, f"prepared encoders: {_prepared()}"))
     found += _caches()
     found += [(True, _extra(module, purpose)) for module, purpose in OPTIONAL.items()]
@@ -63,6 +65,12 @@ def _weights() -> tuple[bool, str]:
     except WeightsError as error:
         return False, str(error)
     return True, f"embedded backbone's weights: {path} ({path.stat().st_size / 2**20:.1f} MiB)"
+
+
+def _onnx() -> tuple[bool, str]:
+    if "onnx" in load_openvino().frontend.FrontEndManager().get_available_front_ends():
+        return True, "ONNX files: openvino runs them as backbones (--backbone FILE.onnx)"
+    return False, "ONNX files: this openvino does not read them; pip install --upgrade openvino"
 
 
 def _prepared() -> str:

@@ -22,7 +22,8 @@ SCHEME: Final = "hf://"
 VARIABLE: Final = "HF_HOME"  # moves the folder of its client
 EXPECTED: Final = "hf://OWNER/NAME, of letters, digits, '-', '_' and '.'"
 # What opening a model reads. Named one by one: a mistyped name is not to bring somebody else's many gigabytes.
-MODEL_FILES: Final = ("config.json", "encoder.safetensors", "clusters.json", "clusters.safetensors", "names.json")
+ENCODERS: Final = ("encoder.safetensors", "encoder.onnx")  # a model has one of them
+MODEL_FILES: Final = ("config.json", *ENCODERS, "clusters.json", "clusters.safetensors", "names.json")
 NO_TOKEN: Final = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -78,8 +79,10 @@ def model_place(place: str | Path, progress: Progress | None = None) -> Path:
         folder = Path(
             fetch(lambda place: api.snapshot_download(repo, allow_patterns=list(MODEL_FILES), cache_dir=place))
         )
-    if not all((folder / name).is_file() for name in MODEL_FILES[:2]):
-        raise RunError(f"{SCHEME}{repo} holds no model of Shoal's: it has no {MODEL_FILES[0]} and {MODEL_FILES[1]}")
+    if not (folder / MODEL_FILES[0]).is_file() or not any((folder / name).is_file() for name in ENCODERS):
+        raise RunError(
+            f"{SCHEME}{repo} holds no model of Shoal's: it has no {MODEL_FILES[0]} and {' or '.join(ENCODERS)}"
+        )
     return folder
 
 

@@ -14,7 +14,6 @@ from shoal.embed.matching import newcomers_of
 from shoal.embed.newcomers import Newcomers, embed_items, embed_picture
 from shoal.embeddings import Float32
 from shoal.encoder.engines import Engine
-from shoal.encoder.making import ENCODER_WEIGHTS
 from shoal.encoder.prepared import PreparedEncoder, prepare_saved
 from shoal.encoder.spec import CONFIG, ModelConfig
 from shoal.errors import EmbeddingsError, RunError
@@ -108,7 +107,9 @@ def _prepared(files: Folder, clusters: CorrectedModel, progress: Progress) -> Pr
             f"{files / 'clusters.json'} is of features with {dim:,} dimensions, and the encoder beside it gives "
             f"{spec.dim:,}: the clusters are stale; run the same shoal cluster again"
         )
-    return prepare_saved(spec, files / ENCODER_WEIGHTS, progress)
+    if not (files / spec.file).is_file():
+        raise RunError(f"{files / spec.file} is not there, though {CONFIG} tells of an encoder that lies in it")
+    return prepare_saved(spec, files / spec.file, progress)
 
 
 def is_model_folder(folder: Path) -> bool:

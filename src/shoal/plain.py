@@ -25,7 +25,7 @@ _FILES: Final = {
     "scan": ("train/scan/outcome.safetensors", "own/train-scan.jsonl"),
     "selflabel": ("train/selflabel/outcome.safetensors", "own/train-selflabel.jsonl"),
     "encoder": ("train/encoder.safetensors",),
-    "embed": ("embeddings/*", "model/config.json", "model/encoder.safetensors", "own/failures.parquet"),
+    "embed": ("embeddings/*", "model/config.json", "model/encoder.*", "own/failures.parquet"),
     "images": ("images.parquet",),
     "neighbours": ("neighbours/*",),
     "cluster": (

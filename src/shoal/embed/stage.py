@@ -8,17 +8,17 @@ from typing import Any
 import pyarrow.compute as pc
 
 from shoal import atomic, records
-from shoal.config import DEFAULT_BACKBONE, ClusterConfig
+from shoal.config import DEFAULT_BACKBONE, ClusterConfig, is_onnx
 from shoal.disk import require_free
 from shoal.embed.batches import embed_batches
 from shoal.embed.failures import write_failures
 from shoal.embed.parts import PartsWriter
 from shoal.embeddings import PART_ROWS
+from shoal.encoder import onnx_file, onnx_input
 from shoal.encoder import weights as weight_files
 from shoal.encoder.engines import resolve_device
-from shoal.encoder.making import ENCODER_WEIGHTS
-from shoal.encoder.prepared import PreparedEncoder, prepare
-from shoal.encoder.spec import MODEL_FORMAT
+from shoal.encoder.prepared import PreparedEncoder, prepare, prepare_onnx
+from shoal.encoder.spec import CONFIG, MODEL_FORMAT
 from shoal.errors import NoImagesError
 from shoal.images.reading import ImageReader
 from shoal.progress import Progress
@@ -27,6 +27,10 @@ from shoal.rundir import RunDir, StageResult, digest_file
 
 def key(config: ClusterConfig) -> dict[str, Any]:
     """What makes the embeddings stale besides the images."""
+    if is_onnx(config.backbone):
+        file = onnx_file.existing(config.backbone)
+        said = onnx_input.find(file, config.onnx_options).to_json()
+        return {"backbone": file.name, "weights": digest_file(file), "input": said, "resize": config.resize}
     weights = config.weights and digest_file(weight_files.checked_file(config.weights))
     if weights is None and config.backbone == DEFAULT_BACKBONE:
         weights = weight_files.embedded_digest(config.features)
@@ -37,7 +41,7 @@ def check(config: ClusterConfig, progress: Progress) -> None:
     """Refuse a device or an encoder that cannot be had before any image is read. Raises as `run` does for them."""
     resolve_device(config.device)
     if config.backbone != DEFAULT_BACKBONE or config.weights is not None:  # the embedded one is there
-        prepare(config.backbone, config.weights, config.features, config.resize, progress)
+        _prepare(config, progress)
 
 
 def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
@@ -48,7 +52,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         NoImagesError: not one image could be decoded.
         DiskSpaceError: the embeddings would not fit.
     """
-    prepared = prepare(config.backbone, config.weights, config.features, config.resize, progress)
+    prepared = _prepare(config, progress)
     images = run_dir.read_listing(["id", "uri", "sha256", "status"])
     writer = PartsWriter.open(run_dir, images.num_rows, prepared.spec)
     usable = images.filter(pc.equal(images["status"], records.OK))
@@ -85,6 +89,13 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     return StageResult(digest, facts)
 
 
+def _prepare(config: ClusterConfig, progress: Progress) -> PreparedEncoder:
+    if is_onnx(config.backbone):
+        said = onnx_input.find(onnx_file.existing(config.backbone), config.onnx_options)
+        return prepare_onnx(config.backbone, said, config.features, config.resize, progress)
+    return prepare(config.backbone, config.weights, config.features, config.resize, progress)
+
+
 def _batches(missing: list[int], uris: dict[int, str], size: int) -> Iterator[tuple[list[int], list[str]]]:
     """Batches of (ids, uris) that never cross a part, so that a resumed run cuts the same batches."""
     start = 0
@@ -99,8 +110,8 @@ def _batches(missing: list[int], uris: dict[int, str], size: int) -> Iterator[tu
 
 
 def _save_encoder(run_dir: RunDir, prepared: PreparedEncoder) -> None:
-    """Put what `assign` needs of the encoder into model/: its description and its weights."""
-    with atomic.replacing(run_dir.new(f"model/{ENCODER_WEIGHTS}")) as temporary:
+    """Put what `assign` needs of the encoder into model/: its description and its file."""
+    with atomic.replacing(run_dir.new(f"model/{prepared.spec.file}")) as temporary:
         atomic.give_second_name(prepared.weights, temporary)
     config = {"format_version": MODEL_FORMAT, "encoder": prepared.spec.to_json()}
-    atomic.write_json(run_dir.new("model/config.json"), config)
+    atomic.write_json(run_dir.new(f"model/{CONFIG}"), config)

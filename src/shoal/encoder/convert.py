@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ class TorchMakeable:
 
     encoder: Encoder
     spec: EncoderSpec
+
+    runs_in_torch: ClassVar[bool] = True
 
     @property
     def nbytes(self) -> int:

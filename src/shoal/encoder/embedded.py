@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,8 @@ class EmbeddedEncoder:
 
     spec: EncoderSpec
     tensors: Mapping[str, npt.NDArray[Any]]
+
+    runs_in_torch: ClassVar[bool] = True
 
     @property
     def nbytes(self) -> int:

@@ -54,7 +54,6 @@ class OpenVinoEngine:
         cores = core_count()
         self.precision = precision
         self.name = f"openvino {precision}"
-        self.batch_size = CPU_BATCH
         compiled = openvino.Core().compile_model(
             model,
             "CPU",
@@ -64,6 +63,7 @@ class OpenVinoEngine:
                 "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
             },
         )
+        self.batch_size = int(compiled.input(0).shape[0])
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(cores):
             self._requests.put(compiled.create_infer_request())

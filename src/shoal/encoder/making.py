@@ -1,7 +1,8 @@
 """Making prepared encoders: built, converted for this machine, checked, and put into the user's cache.
 
 What needs torch is made in a process of its own, since torch and a conversion take a gigabyte that the work after it
-would have to live beside. The embedded networks need neither.
+would have to live beside; an ONNX file too, so that whatever one from elsewhere does to its reader, it does there. The
+embedded networks need neither.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from shoal import atomic, cache, errors
+from shoal import atomic, cache, errors, foreign
 from shoal.config import DEFAULT_BACKBONE
-from shoal.encoder import embedded, lite, needs
+from shoal.encoder import embedded, lite, needs, onnx
 from shoal.encoder.engines import OpenVinoEngine, cpu_precision
+from shoal.encoder.onnx_input import Said
+from shoal.encoder.onnx_network import words
 from shoal.encoder.probes import is_faithful
-from shoal.encoder.spec import CONFIG, EncoderSpec
+from shoal.encoder.spec import CONFIG, ONNX, EncoderSpec
 from shoal.rundir import digest_file, digest_of
 
 CACHE_FORMAT = 5
-ENCODER_WEIGHTS = "encoder.safetensors"
 
 
 class Makeable(Protocol):
@@ -42,11 +44,15 @@ class Makeable(Protocol):
     def nbytes(self) -> int:
         """Of its tensors."""
 
+    @property
+    def runs_in_torch(self) -> bool:
+        """Can torch run it where OpenVINO cannot?"""
+
     def save(self, target: Path) -> None:
-        """Write its tensors as safetensors."""
+        """Write what `spec.file` is to hold: its tensors as safetensors, or the ONNX file that it came as."""
 
     def convert(self, target: Path) -> None:
-        """Write it as an OpenVINO model that takes uint8 [CPU_BATCH, size, size, 3]. RuntimeError if it cannot."""
+        """Write it as an OpenVINO model that takes uint8 [batch, size, size, 3]. RuntimeError if it cannot."""
 
     def similarity(self, engine: OpenVinoEngine, model: Path) -> tuple[float, float]:
         """Mean and least cosine similarity of the engine's features on made images to the encoder's own."""
@@ -54,13 +60,19 @@ class Makeable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An encoder as `prepared.prepare` is asked for it or, with `spec`, of a finished run or a model folder."""
+    """An encoder as `prepared.prepare` is asked for it or, with `spec`, of a finished run or a model folder.
+
+    Attributes:
+        weights: its file; of an ONNX file, that itself.
+        said: of an ONNX file: `onnx_input.Said` as JSON.
+    """
 
     backbone: str
     features: str
     resize: str
     weights: str | None
     spec: dict[str, Any] | None = None
+    said: dict[str, Any] | None = None
 
     @classmethod
     def saved(cls, spec: EncoderSpec, weights: Path) -> Wanted:
@@ -71,6 +83,10 @@ class Wanted:
     def is_embedded(self) -> bool:
         return self.backbone == DEFAULT_BACKBONE if self.spec is None else lite.knows(self.spec["architecture"])
 
+    @property
+    def is_onnx(self) -> bool:
+        return self.said is not None if self.spec is None else self.spec["architecture"] == ONNX
+
     def build(self) -> Makeable:
         weights = Path(self.weights) if self.weights else None
         spec = (
@@ -80,6 +96,10 @@ class Wanted:
             if spec is None or weights is None:
                 return embedded.find(self.features, self.resize, weights)
             return embedded.saved(spec, weights)
+        if self.is_onnx and weights is not None:
+            if spec is None:
+                return onnx.find(weights, foreign.READER.read(Said, self.said), self.features, self.resize)
+            return onnx.saved(spec, weights)
         from shoal.encoder import backbones  # noqa: PLC0415  (imports torch; cold start only)
         from shoal.encoder.convert import TorchMakeable  # noqa: PLC0415
 
@@ -107,9 +127,10 @@ def make(wanted: Wanted, cache_folder: Path) -> Path:
     """
     if wanted.is_embedded:
         return _make(wanted, cache_folder)
-    needs.require_torch(f"the backbone {wanted.backbone}")
-    if "torch" in sys.modules:  # its memory is taken already
-        return _make(wanted, cache_folder)
+    if not wanted.is_onnx:
+        needs.require_torch(f"the backbone {wanted.backbone}")
+        if "torch" in sys.modules:  # its memory is taken already
+            return _make(wanted, cache_folder)
     # Not by multiprocessing: a script of the user's that lacks a main guard would be run once more.
     asked = {"wanted": dataclasses.asdict(wanted), "folder": str(cache_folder), "told": cache.is_told()}
     child = subprocess.run(
@@ -155,7 +176,7 @@ def _write(built: Makeable, cache_folder: Path) -> Path:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(cache_folder))
     made = Path(tempfile.mkdtemp(prefix=".making-", dir=cache_folder))
     try:
-        built.save(made / ENCODER_WEIGHTS)
+        built.save(made / built.spec.file)
         facts: dict[str, Any] = {"cpu_engine": "torch", "precision": "fp32"}
         for precision in dict.fromkeys((cpu_precision(), "fp32")):
             try:
@@ -165,6 +186,8 @@ def _write(built: Makeable, cache_folder: Path) -> Path:
                 why = cache.why_unwritable(made)
                 if why is not None:  # OpenVINO wrote half a model, and does not say so
                     raise errors.CacheError(why) from error
+                if not built.runs_in_torch:
+                    raise errors.WeightsError(f"OpenVINO cannot run {built.spec.backbone}: {words(error)}") from error
                 # It lacks an operation: torch runs the model as it is.
                 facts["why_torch"] = str(error).splitlines()[0][:300]
                 break
@@ -172,7 +195,7 @@ def _write(built: Makeable, cache_folder: Path) -> Path:
                 facts = {"cpu_engine": "openvino", "precision": precision, "similarity": {"mean": mean, "least": least}}
                 break
         atomic.write_json(made / "spec.json", {"spec": built.spec.to_json(), **facts})
-        folder = cache_folder / encoder_name(built.spec, made / ENCODER_WEIGHTS)
+        folder = cache_folder / encoder_name(built.spec, made / built.spec.file)
         try:
             made.rename(folder)
         except OSError:  # another process was quicker; its folder is as good as ours

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shoal.encoder import lite, needs
+from shoal.encoder import lite, needs, onnx_file
 from shoal.encoder.spec import EncoderSpec
 from shoal.encoder.weights import read_tensors
 
@@ -31,6 +31,10 @@ def parts_of(spec: EncoderSpec, weights: Path) -> list[Part]:
     if lite.knows(spec.architecture):
         lite.check(read_tensors(weights), spec.architecture, spec.features)
         return _joined(_embedded(spec))
+    if spec.is_onnx:
+        with onnx_file.opened(weights) as view:
+            contents = onnx_file.look_through(weights, view)
+        return [Part(spec.output or "network", f"{contents.operators:,} operators", (spec.dim,), contents.numbers)]
     needs.require_torch(f"looking into the encoder {spec.backbone}")
     from shoal.encoder.torch_parts import met_parts  # noqa: PLC0415  (imports torch)
 

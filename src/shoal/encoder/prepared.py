@@ -10,20 +10,23 @@ from typing import Final
 
 from shoal import atomic, cache
 from shoal.config import DEFAULT_BACKBONE
-from shoal.encoder import making
+from shoal.encoder import making, onnx_file
 from shoal.encoder import weights as weight_files
 from shoal.encoder.engines import Engine, OpenVinoEngine, TorchEngine, resolve_device
-from shoal.encoder.making import ENCODER_WEIGHTS, Wanted
+from shoal.encoder.making import Wanted
+from shoal.encoder.onnx import shown_name
+from shoal.encoder.onnx_input import Said
 from shoal.encoder.spec import EncoderSpec
+from shoal.errors import ConfigError
 from shoal.progress import Progress
-from shoal.rundir import digest_file
+from shoal.rundir import digest_file, digest_of
 
 ENCODERS: Final = "encoders"  # in the cache
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedEncoder:
-    """A folder with spec.json, encoder.safetensors and, where the conversion is faithful, an OpenVINO model."""
+    """A folder with spec.json, the encoder's file and, where the conversion is faithful, an OpenVINO model."""
 
     folder: Path
     spec: EncoderSpec
@@ -32,11 +35,21 @@ class PreparedEncoder:
 
     @property
     def weights(self) -> Path:
-        return self.folder / ENCODER_WEIGHTS
+        return self.folder / self.spec.file
+
+    def place(self, device: str) -> str:
+        """Where it runs on this machine (cpu, cuda or mps) if asked for `device`. Raises ConfigError if it cannot."""
+        if not self.spec.is_onnx:
+            return resolve_device(device)
+        if device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"--device has value {device!r}; {self.spec.backbone} is an ONNX file, which runs on the cpu"
+            )
+        return "cpu"
 
     def engine(self, device: str) -> Engine:
         """Start the engine for `device` (auto, cpu, cuda or mps)."""
-        place = resolve_device(device)
+        place = self.place(device)
         if place == "cpu" and self.cpu_engine == "openvino":
             return OpenVinoEngine(self.folder / "model.xml", self.precision)
         from shoal.encoder import backbones  # noqa: PLC0415  (imports torch)
@@ -54,13 +67,16 @@ def prepare(backbone: str, weights: str | None, features: str, resize: str, prog
         origin = weight_files.embedded_digest(features)
     else:
         origin = f"hub with timm {metadata.version('timm')}"
-    request = f"requests/{making.key(backbone, origin, features, resize)}.json"
-    known = cache.find(f"{ENCODERS}/{request}")
-    folder = _find(json.loads(known.read_bytes())["encoder"]) if known is not None else None
-    if folder is None:
-        progress.say(f"Preparing {backbone} for this machine (first time only) …")
-        folder = _make(Wanted(backbone, features, resize, str(file) if file else None), request)
-    return _load(folder)
+    wanted = Wanted(backbone, features, resize, str(file) if file else None)
+    return _prepare(wanted, making.key(backbone, origin, features, resize), progress)
+
+
+def prepare_onnx(backbone: str, said: Said, features: str, resize: str, progress: Progress) -> PreparedEncoder:
+    """Find or make the prepared encoder of an ONNX file. See `onnx.find` for the errors."""
+    file = onnx_file.existing(backbone)
+    name = shown_name(file)
+    wanted = Wanted(name, features, resize, str(file), said=said.to_json())
+    return _prepare(wanted, making.key(name, digest_file(file), digest_of(said.to_json()), features, resize), progress)
 
 
 def prepare_saved(spec: EncoderSpec, weights: Path, progress: Progress) -> PreparedEncoder:
@@ -69,6 +85,16 @@ def prepare_saved(spec: EncoderSpec, weights: Path, progress: Progress) -> Prepa
     if folder is None:
         progress.say(f"Preparing {spec.backbone} for this machine (first time only) …")
         folder = _make(Wanted.saved(spec, weights))
+    return _load(folder)
+
+
+def _prepare(wanted: Wanted, key: str, progress: Progress) -> PreparedEncoder:
+    request = f"requests/{key}.json"
+    known = cache.find(f"{ENCODERS}/{request}")
+    folder = _find(json.loads(known.read_bytes())["encoder"]) if known is not None else None
+    if folder is None:
+        progress.say(f"Preparing {wanted.backbone} for this machine (first time only) …")
+        folder = _make(wanted, request)
     return _load(folder)
 
 

@@ -11,18 +11,23 @@ from typing import Annotated, Any, Final
 from shoal import foreign
 from shoal.config import FEATURES, RESIZES
 from shoal.errors import RunError
+from shoal.hub import ENCODERS
 from shoal.typed import Between, Like, Most, OneOf, Printable
 
 MODEL_FORMAT: Final = 1
 CONFIG: Final = "config.json"  # of a model
 INTERPOLATIONS: Final = ("bicubic", "bilinear")
-LARGEST_SIDE: Final = 1024  # pixels; no model of timm's wants more
+LEAST_SIDE: Final = 8  # pixels
+LARGEST_SIDE: Final = 1024  # no model of timm's wants more
 MOST_DIMS: Final = 1 << 24  # of features: whole maps of the largest models have some 4 million
+ONNX: Final = "onnx"  # the architecture of a network from an ONNX file, which says itself what it is
+# The encoder's tensors, of a model and in the cache; or the file of a network that came as one.
+WEIGHTS, NETWORK = ENCODERS
 # timm's own names, several of the embedded networks' joined, or an encoder of `shoal train`: no address of any kind.
 ARCHITECTURE: Final = re.compile(r"shoal:[A-Za-z0-9_./-]{1,200}|[A-Za-z0-9_]{1,100}(?:[.+][A-Za-z0-9_]{1,100}){0,3}")
 
 Words = Annotated[str, Most(1000), Printable()]
-Side = Annotated[int, Between(8, LARGEST_SIDE)]
+Side = Annotated[int, Between(LEAST_SIDE, LARGEST_SIDE)]
 Part = Annotated[float, Between(1 / 64, 4)]
 Channels = tuple[
     Annotated[float, Between(-10, 10)], Annotated[float, Between(-10, 10)], Annotated[float, Between(-10, 10)]
@@ -50,9 +55,20 @@ class EncoderSpec:
     resize: Annotated[str, OneOf(RESIZES)]
     mean: Channels  # per channel, for pixels scaled to 0..1
     std: Deviations
+    output: Words | None = None  # of an ONNX file: the tensor that a person named
+
+    @property
+    def file(self) -> str:
+        """The name of the file that holds it, in a model and in the cache."""
+        return NETWORK if self.is_onnx else WEIGHTS
+
+    @property
+    def is_onnx(self) -> bool:
+        return self.architecture == ONNX
 
     def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        values = {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_json(cls, values: Any, name: object) -> EncoderSpec:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from shoal import foreign
+from shoal.config import is_onnx
 from shoal.encoder.pth import read_pth
 from shoal.encoder.spec import TrainedInput
 from shoal.errors import RunError, WeightsError
@@ -91,6 +92,10 @@ def embedded_digest(features: str) -> str:
 def checked_file(weights: str) -> Path:
     """The file that `--weights` names. Raises WeightsError if it is none."""
     path = Path(weights).expanduser()
+    if is_onnx(weights):
+        raise WeightsError(
+            f"--weights has value {weights!r}; an ONNX file is a whole network: give it as --backbone of shoal cluster"
+        )
     if not path.is_file():
         raise WeightsError(
             f"--weights has value {weights!r}; expected a .safetensors, .pth, .pt or .bin file that exists"

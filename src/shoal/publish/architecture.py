@@ -103,6 +103,8 @@ def _encoder_frame(spec: EncoderSpec, parts: Sequence[Part], origin: str) -> Fra
         "logits": "its classifier's output",
         "probabilities": "its classifier's probabilities",
     }[spec.features]
+    if spec.is_onnx:
+        gives = "its output, a row an image"
     rows = [*shown, ("Features", gives, f"{spec.dim:,}")]
     return Frame(f"Encoder: {spec.backbone.removeprefix('shoal:')}", f"{_count(total)}; {origin}", rows)
 

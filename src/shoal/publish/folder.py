@@ -11,10 +11,9 @@ from shoal import atomic
 from shoal.cluster.model import NAMES
 from shoal.corrections.corrected import Corrected, corrected_digest, read_corrected
 from shoal.corrections.model import corrected_model
-from shoal.encoder.making import ENCODER_WEIGHTS
 from shoal.encoder.names import full_name
 from shoal.encoder.parts import parts_of
-from shoal.encoder.spec import MODEL_FORMAT, EncoderSpec, ModelConfig
+from shoal.encoder.spec import CONFIG, MODEL_FORMAT, NETWORK, WEIGHTS, EncoderSpec, ModelConfig
 from shoal.errors import RunError, WorkError
 from shoal.pictures.pictures import Pictures
 from shoal.progress import Progress
@@ -33,8 +32,9 @@ PROTOTYPES: Final = "prototypes.png"
 STEPS: Final = 4
 FILES: Final = {
     CARD: "this card",
-    "config.json": "the encoder: its architecture, and how images are prepared for it",
-    ENCODER_WEIGHTS: "the encoder's weights",
+    CONFIG: "the encoder: its architecture, and how images are prepared for it",
+    WEIGHTS: "the encoder's weights",
+    NETWORK: "the encoder, as an ONNX file",
     "clusters.json": "metric and thresholds of the clusters",
     "clusters.safetensors": "the space and the clusters' centroids",
     NAMES: "the clusters' names",
@@ -57,7 +57,7 @@ class Wanted:
 
 def encoder_of(run_dir: RunDir) -> EncoderSpec:
     """The encoder of a run. Raises RunError if it has none."""
-    spec = ModelConfig.read(run_dir.model / "config.json").encoder
+    spec = ModelConfig.read(run_dir.model / CONFIG).encoder
     if spec is None:
         raise RunError(
             f"{run_dir.root} was made of embeddings that were given, and has no encoder to publish; expected a run "
@@ -112,7 +112,7 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
             with_images=wanted.with_images,
             files={name: what for name, what in FILES.items() if name in written},
         )
-        parts = parts_of(spec, folder / ENCODER_WEIGHTS)
+        parts = parts_of(spec, folder / spec.file)
         is_head = findings.facts.get("method") in HEADS and "made_as" not in findings.facts
         (folder / ARCHITECTURE).write_bytes(architecture.draw(spec, parts, card.model, card.origin, is_head))
         (folder / CARD).write_text(card.render(), encoding="utf-8")
@@ -135,10 +135,10 @@ def _write_model(run_dir: RunDir, corrected: Corrected, wanted: Wanted, folder: 
     """What `assign` needs, with people's corrections in it."""
     spec = encoder_of(run_dir)
     config = {"format_version": MODEL_FORMAT, "encoder": spec.to_json()}
-    shutil.copyfile(run_dir.model / ENCODER_WEIGHTS, folder / ENCODER_WEIGHTS)
-    atomic.write_json(folder / "config.json", {**config, "library_name": "shoal", "name": wanted.title})
+    shutil.copyfile(run_dir.model / spec.file, folder / spec.file)
+    atomic.write_json(folder / CONFIG, {**config, "library_name": "shoal", "name": wanted.title})
     found = corrected_model(run_dir, corrected)
     found.model.save(folder, found.numbers, found.names)
     for path in folder.iterdir():  # safetensors makes files that nobody else may read
-        shutil.copymode(folder / "config.json", path)
+        shutil.copymode(folder / CONFIG, path)
     return spec

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from shoal import hub
 from shoal.disk import require_free
-from shoal.encoder.making import ENCODER_WEIGHTS
 from shoal.errors import RequestError
 from shoal.progress import Progress
 from shoal.publish import push
@@ -112,5 +111,5 @@ def _published(folder: Path, address: str, wanted: Wanted, is_public: bool, note
 
 
 def _model_bytes(run_dir: RunDir) -> int:
-    encoder = run_dir.model / ENCODER_WEIGHTS
+    encoder = run_dir.model / encoder_of(run_dir).file
     return encoder.stat().st_size + (run_dir.model / "clusters.safetensors").stat().st_size + FIGURES_BYTES

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
-from shoal.config import MOST_CLUSTERS, RESIZES
+from shoal.config import MOST_CLUSTERS, RESIZES, is_onnx
 from shoal.encoder.spec import LARGEST_SIDE, Channels, Deviations
 from shoal.errors import ConfigError
 from shoal.typed import Between, Most, OneOf
@@ -39,6 +39,14 @@ class EncoderConfig:
     name: Text = "cpu-small"
     weights: Text | None = None
     frozen: Annotated[tuple[Text, ...], Most(1000)] = ()
+
+    def __post_init__(self) -> None:
+        for key, value in (("name", self.name), ("weights", self.weights or "")):
+            if is_onnx(value):
+                raise ConfigError(
+                    f"encoder.{key} has value {value!r}, but an ONNX file cannot be trained; expected the name of an "
+                    "encoder, with a .safetensors, .pth, .pt or .bin file if it starts from one"
+                )
 
 
 @dataclass(frozen=True, slots=True)
