@@ -6,8 +6,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Bytecode is made of what is imported, when it is: a third of an installation's time, and a sixth of its size, less.
+# Bytecode is made on all cores, where pip would make it on one. Packages have files for other Pythons too: no failure.
 INSTALL := $(BIN)/pip install --quiet --no-compile
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 
 .PHONY: demo test lint bench clean chromium
 
@@ -44,8 +45,10 @@ clean:
 $(VENV)/.runtime: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable .
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(INSTALL) --editable '.[dev]'
+	$(COMPILE)
 	touch $@
