@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,13 @@ from tests.onnx_files import (
 )
 from torch import nn
 
-from shoal.encoder import onnx, onnx_network
+from shoal.encoder import onnx, onnx_network, onnx_texts
 from shoal.encoder.engines import OpenVinoEngine
+from shoal.encoder.onnx import OnnxEncoder
 from shoal.encoder.onnx_input import Said
 from shoal.encoder.probes import is_faithful, probe_images
 from shoal.errors import RunError, WeightsError
+from shoal.rundir import digest_file
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 SAID = Said(input_mean=MEAN, input_std=STD)
@@ -39,15 +42,19 @@ MAPS = maps(PIXELS, MEAN, STD)  # [16, DIM, 15, 15]
 Rows = npt.NDArray[np.float64]
 
 
+def found(path: Path, said: Said) -> OnnxEncoder:
+    return onnx.find(path, digest_file(path), said, "default", "crop")
+
+
 def features(path: Path, data: bytes, said: Said = SAID, precision: str = "fp32") -> npt.NDArray[np.float32]:
     """Features [16, dim] of PIXELS by the engine that a run would have."""
     path.write_bytes(data)
-    made = onnx.find(path, said, "default", "crop")
+    made = found(path, said)
     made.convert(path.with_suffix(".xml"))
     engine = OpenVinoEngine(path.with_suffix(".xml"), precision)
     assert is_faithful(*made.similarity(engine, path.with_suffix(".xml")))
-    found = [engine.infer(batch) for batch in np.split(PIXELS, len(PIXELS) // engine.batch_size)]
-    return np.concatenate(found)
+    batches = np.split(PIXELS, len(PIXELS) // engine.batch_size)
+    return np.concatenate([engine.infer(batch) for batch in batches])
 
 
 def close(found: npt.NDArray[np.float32], wanted: Rows, part: float = 1e-5) -> bool:
@@ -67,7 +74,7 @@ def test_a_size_that_the_file_leaves_open_is_what_is_said(tmp_path: Path) -> Non
     said = Said(32, MEAN, STD)
     assert close(features(tmp_path / "a.onnx", small("s"), said), MAPS.mean(axis=(2, 3)))
     with pytest.raises(WeightsError, match=r"does not say the size .*--input-size 224"):
-        onnx.find(tmp_path / "a.onnx", SAID, "default", "crop")
+        found(tmp_path / "a.onnx", SAID)
 
 
 def as_tokens(cut: bool) -> bytes:
@@ -104,7 +111,7 @@ def test_rows_are_taken_before_maps_and_any_tensor_by_its_name(tmp_path: Path) -
     said = Said(input_mean=MEAN, input_std=STD, output="features")
     assert close(features(tmp_path / "b.onnx", data, said), MAPS.mean(axis=(2, 3)))
     with pytest.raises(WeightsError, match=r"the outputs far f32 \[\d,8\]; expected the name of one, not 'nothing'"):
-        onnx.find(tmp_path / "b.onnx", Said(None, MEAN, STD, output="nothing"), "default", "crop")
+        found(tmp_path / "b.onnx", Said(None, MEAN, STD, output="nothing"))
 
 
 def with_front(front: Sequence[bytes], shape: Sequence[int | str], dtype: str, name: str = "images") -> bytes:
@@ -125,7 +132,7 @@ def test_images_with_channels_last_and_of_other_numbers_are_taken(tmp_path: Path
     plain = maps(PIXELS, (0, 0, 0), (1 / 255,) * 3).mean(axis=(2, 3))
     assert close(features(tmp_path / "c.onnx", raw, Said()), plain)
     with pytest.raises(WeightsError, match="takes pixels as they are, uint8, and is said to take others"):
-        onnx.find(tmp_path / "c.onnx", SAID, "default", "crop")
+        found(tmp_path / "c.onnx", SAID)
 
 
 def test_other_inputs_matter_only_where_they_lead_to_the_features(tmp_path: Path) -> None:
@@ -138,7 +145,7 @@ def test_other_inputs_matter_only_where_they_lead_to_the_features(tmp_path: Path
     )
     assert close(features(tmp_path / "a.onnx", model(inner)), MAPS.mean(axis=(2, 3)))
     with pytest.raises(WeightsError, match="expected the name of one, not 'logits'"):
-        onnx.find(tmp_path / "a.onnx", Said(None, MEAN, STD, output="logits"), "default", "crop")
+        found(tmp_path / "a.onnx", Said(None, MEAN, STD, output="logits"))
 
 
 def test_one_that_torch_exported_gives_what_torch_gives(tmp_path: Path) -> None:
@@ -153,9 +160,10 @@ def test_one_that_torch_exported_gives_what_torch_gives(tmp_path: Path) -> None:
     with torch.inference_mode():
         wanted = network(torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32))).numpy()
     assert close(features(path, path.read_bytes()), wanted)
+    assert onnx_texts.absolute_path(path) is not None  # that of torch's own source at least
     torch.onnx.export(network, example, path, external_data=True, verbose=False)
     with pytest.raises(WeightsError, match=r"other files .*external_data=False"):
-        onnx.find(path, SAID, "default", "crop")
+        found(path, SAID)
 
 
 def ended(*nodes: bytes, output: str = "end", shape: Sequence[int | str] = ("n", DIM), dtype: str = "float32") -> bytes:
@@ -201,7 +209,7 @@ def test_what_cannot_be_is_told_in_one_line(data: bytes, told: str, tmp_path: Pa
     path = tmp_path / "a.onnx"
     path.write_bytes(data)
     with pytest.raises(WeightsError, match=told) as caught:
-        onnx_network.read(path, None, None)
+        onnx_network.read(path, path.read_bytes(), None, None)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
@@ -209,23 +217,29 @@ def test_what_cannot_be_is_told_in_one_line(data: bytes, told: str, tmp_path: Pa
 def test_a_size_that_is_not_the_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(small())
     with pytest.raises(WeightsError, match="takes images of 32 × 32 pixels, and is said to take 48 × 48"):
-        onnx.find(tmp_path / "a.onnx", Said(48, MEAN, STD), "default", "crop")
+        found(tmp_path / "a.onnx", Said(48, MEAN, STD))
 
 
 def test_without_mean_and_std_nothing_is_guessed(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(small())
     for said in (Said(), Said(input_mean=MEAN), Said(input_std=STD)):
         with pytest.raises(WeightsError, match=r"does not say the mean and std .*--input-mean 0\.485,0\.456,0\.406"):
-            onnx.find(tmp_path / "a.onnx", said, "default", "crop")
+            found(tmp_path / "a.onnx", said)
 
 
 @pytest.mark.parametrize(
     ("data", "told"),
     [
         # A norm over the batch, as a network for training has it.
-        (ended(node("ReduceMean", "features", "mean", axes=[0]), node("Sub", "features mean", "end")), "other images"),
-        (ended(node("Sub", "features features", "end")), "all zero"),
-        (ended(node("Sub", "features features", "zero"), node("Log", "zero", "end")), "no numbers"),
+        (
+            ended(node("ReduceMean", "features", "mean", axes=[0]), node("Sub", "features mean", "end")),
+            "other images.*exported for evalu",
+        ),
+        (ended(node("Sub", "features features", "end")), "all zero, of every made image; expected others: --output"),
+        (
+            ended(node("Sub", "features features", "zero"), node("Log", "zero", "end")),
+            "no numbers.*look at its mean and",
+        ),
     ],
 )
 def test_features_that_are_none_are_refused(data: bytes, told: str, tmp_path: Path) -> None:
@@ -233,12 +247,37 @@ def test_features_that_are_none_are_refused(data: bytes, told: str, tmp_path: Pa
         features(tmp_path / "a.onnx", data)
 
 
+def test_an_image_without_features_is_no_fault_of_the_network(tmp_path: Path) -> None:
+    """The last rectifier lets nothing through of some images."""
+    made = MAPS.mean(axis=(2, 3))
+    limit = tensor("limit", np.full((1, DIM), np.sort(made.max(axis=1))[len(made) // 2], np.float32))
+    nodes = [CONVOLUTION, RELU, POOL, FLATTEN, node("Sub", "features limit", "less"), node("Relu", "less", "end")]
+    ends = [value("pixels", ["n", 3, 32, 32])], [value("end", ["n", DIM])]
+    rows = features(tmp_path / "a.onnx", model(graph(nodes, *ends, [tensor("kernel", kernel()), limit])))
+    assert 0 < rows.any(axis=1).sum() < len(rows)
+
+
 def test_a_saved_one_is_read_again_by_its_description(tmp_path: Path) -> None:
     path = tmp_path / "encoder.onnx"
     path.write_bytes(small("s"))
-    spec = onnx.find(path, Said(32, MEAN, STD), "default", "crop").spec
+    spec = found(path, Said(32, MEAN, STD)).spec
     assert onnx.saved(spec, path).network.dim == DIM
-    twice = node("Concat", "features features", "two", axis=1)
-    path.write_bytes(small("s", outputs={"two": ["n", 2 * DIM]}, nodes=[twice]))
-    with pytest.raises(RunError, match=r"encoder\.dim has value 8; expected 16, as the file gives"):
+    with pytest.raises(RunError, match=r"config\.json: encoder\.dim has value 9; expected 8, as the file gives"):
+        onnx.saved(replace(spec, dim=9), path)
+    with pytest.raises(RunError, match=r"encoder\.features has value 'map'; an ONNX file has only 'default'"):
+        onnx.saved(replace(spec, features="map"), path)
+    path.write_bytes(small("s", metadata={"a": "b"}))
+    with pytest.raises(
+        RunError, match=rf"weights_sha256 has value {spec.weights_sha256}; expected {digest_file(path)}"
+    ):
         onnx.saved(spec, path)
+
+
+def test_a_file_that_is_another_by_now_is_told(tmp_path: Path) -> None:
+    """An export that ends between the look for an encoder and its making: it is not kept as what was asked for."""
+    path = tmp_path / "a.onnx"
+    path.write_bytes(small())
+    asked = digest_file(path)
+    path.write_bytes(small(metadata={"a": "b"}))
+    with pytest.raises(WeightsError, match=r"a\.onnx was changed while it was used; run the same command again"):
+        onnx.find(path, asked, SAID, "default", "crop")

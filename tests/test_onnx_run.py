@@ -19,11 +19,11 @@ from tests.test_onnx_file import EXTERNAL, FOREIGN, holding
 
 from shoal import ImageClusterer
 from shoal.config import ClusterConfig
-from shoal.encoder import making
-from shoal.encoder.making import Wanted
 from shoal.encoder.spec import NETWORK, WEIGHTS
-from shoal.errors import ConfigError, RunError, ShoalError, WeightsError, WorkError
+from shoal.errors import ConfigError, RunError, WeightsError
 from shoal.model import Model
+from shoal.publish.publish import publish
+from shoal.rundir import RunDir, digest_file
 
 MEAN = ["--input-mean", "0.5,0.5,0.5", "--input-std", "0.25,0.25,0.25"]
 BARE = """
@@ -82,6 +82,20 @@ def test_run_and_publication_open_without_the_file_and_agree(place: Path) -> Non
     assert str(place) not in card
 
 
+def test_what_the_file_gives_away_is_told_when_it_is_published(place: Path, tmp_path: Path) -> None:
+    said = {"input_mean": (0.5,) * 3, "input_std": (0.25,) * 3}
+    for metadata, noted in (
+        ({"trace": 'File "/home/ada/nets/net.py", line 3'}, True),
+        ({"scope": "a.b/conv1/conv"}, False),
+    ):
+        file = tmp_path / "net.onnx"
+        file.write_bytes(small(metadata=metadata))
+        ImageClusterer(3, backbone=file, out=tmp_path / "run", **said).fit(place / "pictures")  # type: ignore[arg-type]
+        notes = " ".join(publish(RunDir.open(tmp_path / "run"), tmp_path / "published").notes)
+        assert ("encoder.onnx names folders of the machine" in notes) == noted
+        assert ("'/home/ada/nets/net.py'" in notes) == noted
+
+
 def test_another_backbone_takes_its_place_in_the_run(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "pictures.shoal", tmp_path / "run")
     shutil.copytree(place / "pictures", tmp_path / "pictures")
@@ -99,7 +113,7 @@ def test_python_takes_what_the_command_takes(place: Path, tmp_path: Path) -> Non
     assert np.array_equal(mine.transform(place / "pictures"), known.transform(place / "pictures"))
     again = ImageClusterer.load(tmp_path / "run")
     assert (again.input_size, again.output) == (32, "features")
-    with pytest.raises(ConfigError, match="expected three numbers"):
+    with pytest.raises(ConfigError, match=r"input_mean has value \[0\.5\]; expected three numbers such as"):
         ImageClusterer(backbone=file, input_mean=[0.5]).fit(place / "pictures")
 
 
@@ -124,7 +138,7 @@ def test_what_is_said_of_the_images_is_part_of_what_is_stale(place: Path, tmp_pa
     [
         ({"features": "map"}, "--features has value 'map', but an ONNX file has only default; --output NAME"),
         ({"weights": "a.pth"}, "--weights has value 'a.pth', but the ONNX file net.onnx has its own"),
-        ({"device": "cuda"}, "--device has value 'cuda', but an ONNX file runs on the cpu"),
+        ({"device": "cuda"}, "--device has value 'cuda'; net.onnx is an ONNX file, which runs on the cpu"),
         ({"backbone": "resnet50", "input_size": 224}, "--input-size goes with --backbone FILE.onnx; resnet50"),
         ({"backbone": "resnet50", "output": "x"}, "--output goes with --backbone FILE.onnx"),
     ],
@@ -132,6 +146,16 @@ def test_what_is_said_of_the_images_is_part_of_what_is_stale(place: Path, tmp_pa
 def test_options_that_do_not_go_together(options: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(told)):
         ClusterConfig(("a",), **{"backbone": "net.onnx", **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["source", "backbone", "weights", "embeddings", "output"])
+def test_names_that_are_no_text_are_told(option: str) -> None:
+    """Of bytes that are not UTF-8: a run could not note them."""
+    value = os.fsdecode(b"bad\xff.onnx")
+    options = {"source": ("a",), option: (value,) if option == "source" else value}
+    name = "SOURCE" if option == "source" else f"--{option}"
+    with pytest.raises(ConfigError, match=rf"^{name} has value 'bad\\udcff\.onnx'; expected a name in UTF-8: rename"):
+        ClusterConfig(**options)  # type: ignore[arg-type]
 
 
 def test_what_was_asked_is_written_down_and_read_again() -> None:
@@ -143,7 +167,7 @@ def test_the_command_tells_what_is_missing(place: Path, tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(small())
     for options, told in (
         ([], "net.onnx does not say the mean and std of its images"),
-        (["--input-mean", "1,2"], "'1,2' is not three numbers such as 0.485,0.456,0.406"),
+        (["--input-mean", "1,2"], "--input-mean has value '1,2'; expected three numbers such as 0.485,0.456,0.406"),
         ([*MEAN, "--backbone", "none.onnx"], "--backbone has value 'none.onnx'; expected an ONNX file that exists"),
     ):
         done = shoal("cluster", place / "pictures", "--backbone", "net.onnx", *options, cwd=tmp_path)
@@ -179,6 +203,9 @@ def model(place: Path, tmp_path: Path) -> Path:
 )
 def test_one_from_elsewhere_is_looked_at_as_closely(file: bytes, told: str, model: Path) -> None:
     (model / NETWORK).write_bytes(file)
+    with pytest.raises(RunError, match=r"config\.json: encoder\.weights_sha256 has value .*that of encoder\.onnx"):
+        Model.open(model)
+    config(model, lambda encoder: encoder.update(weights_sha256=digest_file(model / NETWORK)))
     with pytest.raises(WeightsError, match=told):
         Model.open(model)
 
@@ -203,12 +230,3 @@ def test_a_model_is_not_run_where_it_cannot(model: Path) -> None:
         ConfigError, match=r"--device has value 'cuda'; net\.onnx is an ONNX file, which runs on the cpu"
     ):
         Model.open(model, "cuda")
-
-
-def test_a_reader_that_dies_is_no_end_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a file does to its reader, it does in a process of its own."""
-    monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    wanted = Wanted("net.onnx", "default", "crop", str(tmp_path / "net.onnx"), said={})
-    with pytest.raises(WorkError, match=r"preparing net\.onnx failed \(exit code 1\)") as caught:
-        making.make(wanted, tmp_path)
-    assert isinstance(caught.value, ShoalError)

@@ -19,10 +19,10 @@ from PIL import Image
 from shoal import pipeline, plain
 from shoal.assign import COLUMNS, AssignedImage, AssignSummary, cluster_called, of_cluster
 from shoal.assign import assign as assign_images
-from shoal.config import DEFAULT_BACKBONE, ClusterConfig
+from shoal.config import DEFAULT_BACKBONE, ClusterConfig, three_numbers
 from shoal.corrections.corrected import corrected_table, read_corrected
 from shoal.embed.given import in_order_of, open_given
-from shoal.errors import ConfigError, RunError, SourceError
+from shoal.errors import RunError, SourceError
 from shoal.hub import model_place
 from shoal.images.in_memory import CHANNELS, EXPECTED, InMemorySource, is_picture
 from shoal.images.manifest import PATH_COLUMNS, path_column
@@ -148,8 +148,8 @@ class ImageClusterer:
             limit=self.limit,
             embeddings=None if given is None else given.asked,
             input_size=self.input_size,
-            input_mean=_three(self.input_mean),
-            input_std=_three(self.input_std),
+            input_mean=None if self.input_mean is None else three_numbers(self.input_mean, "input_mean"),
+            input_std=None if self.input_std is None else three_numbers(self.input_std, "input_std"),
             output=self.output,
         )
         folder = Path(self.out) if self.out is not None else self._temporary_folder()
@@ -320,17 +320,6 @@ class ImageClusterer:
 
     def _progress(self) -> Progress:
         return TerminalProgress() if self.verbose else Progress()
-
-
-def _three(values: Sequence[float] | None) -> tuple[float, float, float] | None:
-    """One number for each channel, whose range is looked at later."""
-    if values is None:
-        return None
-    try:
-        red, green, blue = map(float, values)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"input_mean or input_std has value {values!r}; expected three numbers") from error
-    return red, green, blue
 
 
 def _opened_source(source: Source) -> tuple[tuple[str, ...], OpenedSource]:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from shoal import __version__
-from shoal.config import DEFAULT_BACKBONE, DEVICES, FEATURES, METHODS, METRICS, RESIZES, ClusterConfig
+from shoal.config import DEFAULT_BACKBONE, DEVICES, FEATURES, METHODS, METRICS, RESIZES, ClusterConfig, three_numbers
 from shoal.disk import explained
 from shoal.errors import ShoalError
 
@@ -28,11 +28,7 @@ class _ThreeNumbers(click.ParamType[tuple[float, float, float]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, float, float]:
-        try:
-            red, green, blue = map(float, value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not three numbers such as 0.485,0.456,0.406", param, ctx)
-        return red, green, blue
+        return three_numbers(value, param.opts[0] if param else self.name)
 
 
 THREE = _ThreeNumbers()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from shoal.errors import ConfigError
-from shoal.typed import Reader, UnfitError
+from shoal.typed import Reader, UnfitError, shown
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 FEATURES = ("default", "map", "logits", "probabilities", "best")
@@ -65,6 +66,32 @@ def is_onnx(backbone: str) -> bool:
     return backbone.lower().endswith(ONNX_SUFFIX)
 
 
+def check_onnx_device(device: str, name: str) -> None:
+    """Raises ConfigError if the ONNX file `name` cannot run on `device`."""
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"--device has value {device!r}; {name} is an ONNX file, which runs on the cpu")
+
+
+def three_numbers(value: str | Iterable[Any], name: str) -> tuple[float, float, float]:
+    """One for each channel, of `0.485,0.456,0.406`, with or without brackets, or of three numbers.
+
+    Their range is looked at where they are used.
+
+    Args:
+        name: what an error calls them.
+
+    Raises:
+        ConfigError: they are no numbers, or not three.
+    """
+    try:
+        red, green, blue = map(float, value.strip(" []()").split(",") if isinstance(value, str) else value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"{name} has value {shown(value)}; expected three numbers such as 0.485,0.456,0.406"
+        ) from error
+    return red, green, blue
+
+
 def _clusters_error(spec: str) -> ConfigError:
     return ConfigError(
         f"--clusters has value {spec!r}; expected 'auto', a number from 2 to {MOST_CLUSTERS:,}, "
@@ -94,6 +121,7 @@ class ClusterConfig:
     output: str | None = None
 
     def __post_init__(self) -> None:
+        self._check_text()
         _check_choice("--features", self.features, FEATURES)
         _check_choice("--method", self.method, METHODS)
         _check_choice("--metric", self.metric, METRICS)
@@ -109,6 +137,18 @@ class ClusterConfig:
         if self.embeddings is not None:
             self._check_no_backbone()
         self._check_onnx()
+
+    def _check_text(self) -> None:
+        """A run notes what it was asked for, in JSON; names of bytes that are no text cannot stand there."""
+        for name, value in [
+            *((name, getattr(self, name)) for name in _TEXTS),
+            *(("source", one) for one in self.source),
+        ]:
+            if value is not None and not _is_text(value):
+                option = "SOURCE" if name == "source" else f"--{name.replace('_', '-')}"
+                raise ConfigError(
+                    f"{option} has value {value!r}; expected a name in UTF-8: rename it, or what it lies in"
+                )
 
     def _check_no_backbone(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -138,8 +178,7 @@ class ClusterConfig:
                 f"--features has value {self.features!r}, but an ONNX file has only default; --output NAME takes "
                 "features from another of its outputs"
             )
-        if self.device not in ("auto", "cpu"):
-            raise ConfigError(f"--device has value {self.device!r}, but an ONNX file runs on the cpu")
+        check_onnx_device(self.device, self.backbone)
 
     @property
     def onnx_options(self) -> dict[str, Any]:
@@ -162,6 +201,17 @@ class ClusterConfig:
             return Reader(whole="config").read(cls, values)
         except UnfitError as error:
             raise ConfigError(str(error)) from error
+
+
+_TEXTS = ("clusters", "backbone", "weights", "embeddings", "output")  # of any letters
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from shoal.cores import core_count
 from shoal.encoder import needs
 from shoal.encoder.bindings import load_openvino
 from shoal.encoder.engines import cpu_precision, resolve_device
-from shoal.encoder.prepared import ENCODERS
+from shoal.encoder.prepared import PREPARED
 from shoal.encoder.weights import embedded_file
 from shoal.errors import WeightsError
 
@@ -74,7 +74,7 @@ def _onnx() -> tuple[bool, str]:
 
 
 def _prepared() -> str:
-    folder = cache.folder() / ENCODERS
+    folder = cache.folder() / PREPARED
     try:
         ready = [entry for entry in folder.iterdir() if (entry / "spec.json").is_file()]
     except OSError:  # there is none yet, or nobody here may look

@@ -22,8 +22,8 @@ SCHEME: Final = "hf://"
 VARIABLE: Final = "HF_HOME"  # moves the folder of its client
 EXPECTED: Final = "hf://OWNER/NAME, of letters, digits, '-', '_' and '.'"
 # What opening a model reads. Named one by one: a mistyped name is not to bring somebody else's many gigabytes.
-ENCODERS: Final = ("encoder.safetensors", "encoder.onnx")  # a model has one of them
-MODEL_FILES: Final = ("config.json", *ENCODERS, "clusters.json", "clusters.safetensors", "names.json")
+ENCODER_FILES: Final = ("encoder.safetensors", "encoder.onnx")  # a model has one of them
+MODEL_FILES: Final = ("config.json", *ENCODER_FILES, "clusters.json", "clusters.safetensors", "names.json")
 NO_TOKEN: Final = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -79,9 +79,9 @@ def model_place(place: str | Path, progress: Progress | None = None) -> Path:
         folder = Path(
             fetch(lambda place: api.snapshot_download(repo, allow_patterns=list(MODEL_FILES), cache_dir=place))
         )
-    if not (folder / MODEL_FILES[0]).is_file() or not any((folder / name).is_file() for name in ENCODERS):
+    if not (folder / MODEL_FILES[0]).is_file() or not any((folder / name).is_file() for name in ENCODER_FILES):
         raise RunError(
-            f"{SCHEME}{repo} holds no model of Shoal's: it has no {MODEL_FILES[0]} and {' or '.join(ENCODERS)}"
+            f"{SCHEME}{repo} holds no model of Shoal's: it has no {MODEL_FILES[0]} and {' or '.join(ENCODER_FILES)}"
         )
     return folder
 

@@ -14,7 +14,7 @@ from shoal.embed.batches import embed_batches
 from shoal.embed.failures import write_failures
 from shoal.embed.parts import PartsWriter
 from shoal.embeddings import PART_ROWS
-from shoal.encoder import onnx_file, onnx_input
+from shoal.encoder import onnx_input
 from shoal.encoder import weights as weight_files
 from shoal.encoder.engines import resolve_device
 from shoal.encoder.prepared import PreparedEncoder, prepare, prepare_onnx
@@ -28,7 +28,7 @@ from shoal.rundir import RunDir, StageResult, digest_file
 def key(config: ClusterConfig) -> dict[str, Any]:
     """What makes the embeddings stale besides the images."""
     if is_onnx(config.backbone):
-        file = onnx_file.existing(config.backbone)
+        file = weight_files.checked_network(config.backbone)
         said = onnx_input.find(file, config.onnx_options).to_json()
         return {"backbone": file.name, "weights": digest_file(file), "input": said, "resize": config.resize}
     weights = config.weights and digest_file(weight_files.checked_file(config.weights))
@@ -91,7 +91,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
 
 def _prepare(config: ClusterConfig, progress: Progress) -> PreparedEncoder:
     if is_onnx(config.backbone):
-        said = onnx_input.find(onnx_file.existing(config.backbone), config.onnx_options)
+        said = onnx_input.find(weight_files.checked_network(config.backbone), config.onnx_options)
         return prepare_onnx(config.backbone, said, config.features, config.resize, progress)
     return prepare(config.backbone, config.weights, config.features, config.resize, progress)
 

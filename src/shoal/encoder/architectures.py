@@ -34,14 +34,14 @@ def build(name: str) -> nn.Module:
     plain = name.removeprefix(PREFIX)
     if plain.startswith(WHITENED):
         return Whitened(build(plain.removeprefix(WHITENED)))
-    if plain in ENCODERS:
-        return ENCODERS[plain]()
+    if plain in TRAINABLE:
+        return TRAINABLE[plain]()
     architecture = plain.removeprefix(TIMM)
     if timm.is_model(architecture.split(".", 1)[0]):
         return from_timm(architecture)
-    near = difflib.get_close_matches(architecture, [*ENCODERS, *timm.list_models()], n=3)
+    near = difflib.get_close_matches(architecture, [*TRAINABLE, *timm.list_models()], n=3)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
-    known = f"{', '.join(ENCODERS)}, or a timm model, after {WHITENED} or not"
+    known = f"{', '.join(TRAINABLE)}, or a timm model, after {WHITENED} or not"
     raise ConfigError(f"encoder has value {name!r}; expected one of {known}{hint}")
 
 
@@ -250,7 +250,7 @@ def _as_keras_draws(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-ENCODERS: Final[dict[str, Callable[[], nn.Module]]] = {
+TRAINABLE: Final[dict[str, Callable[[], nn.Module]]] = {
     "cpu-small": SmallResidual,
     "resnet18-cifar": resnet18_cifar,
     "resnet18-stl": resnet18_stl,

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shoal import hub
-from shoal.config import DEFAULT_BACKBONE
+from shoal.config import DEFAULT_BACKBONE, three_numbers
 from shoal.encoder import architectures, hub_models, lite, names
 from shoal.encoder import weights as weight_files
 from shoal.encoder.spec import CONFIG, EncoderSpec
@@ -272,8 +272,8 @@ def _describe(
         crop_fraction=float(data["crop_pct"]),
         interpolation=data["interpolation"] if data["interpolation"] in ("bicubic", "bilinear") else "bicubic",
         resize="squash" if resize == "squash" or data.get("crop_mode") == "squash" else "crop",
-        mean=_three(data["mean"]),
-        std=_three(data["std"]),
+        mean=three_numbers(data["mean"], "mean"),
+        std=three_numbers(data["std"], "std"),
     )
 
 
@@ -288,11 +288,6 @@ def _tensor_digest(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _three(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
 
 
 def rebuild(spec: EncoderSpec, weights: Path) -> tuple[Encoder, EncoderSpec]:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from shoal import atomic, cache, errors, foreign
 from shoal.config import DEFAULT_BACKBONE
-from shoal.encoder import embedded, lite, needs, onnx
+from shoal.encoder import embedded, lite, memory, needs, onnx
 from shoal.encoder.engines import OpenVinoEngine, cpu_precision
 from shoal.encoder.onnx_input import Said
 from shoal.encoder.onnx_network import words
@@ -32,6 +32,8 @@ from shoal.encoder.spec import CONFIG, ONNX, EncoderSpec
 from shoal.rundir import digest_file, digest_of
 
 CACHE_FORMAT = 5
+LONGEST = 1200  # seconds to prepare an ONNX file; most take some
+OF_MEMORY = ("SIGABRT", "SIGKILL", "SIGSEGV")
 
 
 class Makeable(Protocol):
@@ -64,7 +66,7 @@ class Wanted:
 
     Attributes:
         weights: its file; of an ONNX file, that itself.
-        said: of an ONNX file: `onnx_input.Said` as JSON.
+        said, digest: of an ONNX file: `onnx_input.Said` as JSON, and its SHA-256.
     """
 
     backbone: str
@@ -73,6 +75,7 @@ class Wanted:
     weights: str | None
     spec: dict[str, Any] | None = None
     said: dict[str, Any] | None = None
+    digest: str = ""
 
     @classmethod
     def saved(cls, spec: EncoderSpec, weights: Path) -> Wanted:
@@ -98,7 +101,8 @@ class Wanted:
             return embedded.saved(spec, weights)
         if self.is_onnx and weights is not None:
             if spec is None:
-                return onnx.find(weights, foreign.READER.read(Said, self.said), self.features, self.resize)
+                said = foreign.READER.read(Said, self.said)
+                return onnx.find(weights, self.digest, said, self.features, self.resize)
             return onnx.saved(spec, weights)
         from shoal.encoder import backbones  # noqa: PLC0415  (imports torch; cold start only)
         from shoal.encoder.convert import TorchMakeable  # noqa: PLC0415
@@ -133,19 +137,34 @@ def make(wanted: Wanted, cache_folder: Path) -> Path:
             return _make(wanted, cache_folder)
     # Not by multiprocessing: a script of the user's that lacks a main guard would be run once more.
     asked = {"wanted": dataclasses.asdict(wanted), "folder": str(cache_folder), "told": cache.is_told()}
-    child = subprocess.run(
-        [sys.executable, "-m", "shoal.encoder.making"],
-        input=json.dumps(asked).encode(),
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        check=False,
-    )
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "shoal.encoder.making"],
+            input=json.dumps(asked).encode(),
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            check=False,
+            timeout=LONGEST if wanted.is_onnx else None,  # others may fetch their weights
+        )
+    except subprocess.TimeoutExpired as error:
+        raise errors.WorkError(
+            f"preparing {wanted.backbone} took over {LONGEST:,} seconds and was stopped; expected a network that this "
+            "machine runs in less"
+        ) from error
     if child.returncode != 0:
-        raise errors.WorkError(f"preparing {wanted.backbone} failed (exit code {child.returncode})")
+        raise errors.WorkError(f"preparing {wanted.backbone} failed ({_end(child.returncode)})")
     answer = json.loads(child.stdout)
     if "error" in answer:
         raise getattr(errors, answer["error"])(answer["message"])
     return Path(answer["folder"])
+
+
+def _end(code: int) -> str:
+    """How a process ended, in words. One that takes too much memory is killed or, by C++, aborts."""
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+    return f"its process ended by {name}" + ("; it may have taken too much memory" if name in OF_MEMORY else "")
 
 
 def main() -> None:
@@ -164,9 +183,22 @@ def main() -> None:
 
 
 def _make(wanted: Wanted, cache_folder: Path) -> Path:
+    if wanted.is_onnx and wanted.weights is not None:
+        return _make_limited(wanted, Path(wanted.weights), cache_folder)
     built = wanted.build()
     with cache.writing():
         return _write(built, cache_folder)
+
+
+def _make_limited(wanted: Wanted, file: Path, cache_folder: Path) -> Path:
+    """As `_make`, of a file that may come from anybody, with no more memory than its size lets expect."""
+    with memory.at_most(memory.of_reading(file.stat().st_size if file.is_file() else 0)):
+        built = wanted.build()
+    try:
+        with memory.at_most(memory.of_running()), cache.writing():
+            return _write(built, cache_folder)
+    except MemoryError as error:
+        raise errors.WeightsError(f"OpenVINO cannot run {wanted.backbone}: {words(error)}") from error
 
 
 def _write(built: Makeable, cache_folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -10,7 +9,8 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from shoal.encoder import onnx_input, onnx_network
+from shoal.config import FEATURES
+from shoal.encoder import onnx_file, onnx_input, onnx_network
 from shoal.encoder.bindings import load_openvino
 from shoal.encoder.engines import OpenVinoEngine
 from shoal.encoder.onnx_input import Said
@@ -20,7 +20,7 @@ from shoal.encoder.probes import is_faithful, probe_images
 from shoal.encoder.reference import similarity
 from shoal.encoder.spec import CONFIG, ONNX, EncoderSpec
 from shoal.errors import RunError, WeightsError
-from shoal.rundir import digest_file
+from shoal.rundir import digest_bytes
 
 BYTES: Final = "u8"  # of a network that takes pixels as they are
 AS_THEY_ARE: Final = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # mean and std, for pixels scaled to 0..1
@@ -28,20 +28,20 @@ AS_THEY_ARE: Final = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # mean and 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OnnxEncoder:
-    """See `making.Makeable`. `file` is kept as it is: it is the encoder's own form."""
+    """See `making.Makeable`. The file is kept as it is: it is the encoder's own form."""
 
     spec: EncoderSpec
-    file: Path
+    data: bytes  # of the file
     network: Network
 
     runs_in_torch: ClassVar[bool] = False
 
     @property
     def nbytes(self) -> int:
-        return self.file.stat().st_size
+        return len(self.data)
 
     def save(self, target: Path) -> None:
-        shutil.copyfile(self.file, target)
+        target.write_bytes(self.data)
 
     def convert(self, target: Path) -> None:
         network, spec = self.network, self.spec
@@ -53,24 +53,25 @@ class OnnxEncoder:
         the file fixes how many, in another order.
 
         Raises:
-            WeightsError: even in fp32 the features are others, or no numbers.
+            WeightsError: even in fp32 the features are others, no numbers, or zero of every image.
         """
         pixels = probe_images(self.spec.size)
         found = _in_batches(engine.infer, pixels, engine.batch_size)
         wanted = self._expected(pixels)
+        rows = found.any(axis=1) | wanted.any(axis=1)  # an image may well have none of what the network looks for
+        mean = least = 0.0
         if not (np.isfinite(found).all() and np.isfinite(wanted).all()):
-            mean = least = 0.0
-            told = "gives features that are no numbers, of made images"
-        elif not np.any(found, axis=1).all():
-            mean = least = 0.0
-            told = "gives features that are all zero, of made images"
+            told = "gives features that are no numbers, of made images; expected a network without such: look at its "
+            told += "mean and std, and at --output"
+        elif not rows.any():
+            told = "gives features that are all zero, of every made image; expected others: --output NAME takes them "
+            told += "from elsewhere in the network"
         else:
-            mean, least = similarity(found, wanted)
-            told = f"gives an image other features beside other images (cosine {least:.3f})"
+            mean, least = similarity(found[rows], wanted[rows])
+            told = f"gives an image other features beside other images (cosine {least:.3f}); expected a network that "
+            told += "was exported for evaluation, not for training"
         if engine.precision == "fp32" and not is_faithful(mean, least):
-            raise WeightsError(
-                f"{self.spec.backbone} {told}; expected a network that was exported for evaluation, not for training"
-            )
+            raise WeightsError(f"{self.spec.backbone} {told}")
         return mean, least
 
     def _expected(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -88,13 +89,19 @@ class OnnxEncoder:
         return _in_batches(lambda some: compiled(some)[0], images[::-1], batch)[::-1]
 
 
-def find(file: Path, said: Said, features: str, resize: str) -> OnnxEncoder:
+def find(file: Path, digest: str, said: Said, features: str, resize: str) -> OnnxEncoder:
     """The encoder in an ONNX file that a person names.
 
+    Args:
+        digest: SHA-256 of the file that was asked for; the encoder is kept under it.
+
     Raises:
-        WeightsError: see `onnx_network.read`; or nobody says mean and std of its images.
+        WeightsError: see `onnx_network.read`; or nobody says mean and std of its images; or the file is another by now.
     """
-    network = onnx_network.read(file, said.input_size, said.output)
+    data = onnx_file.read(file)
+    if digest_bytes(data) != digest:
+        raise WeightsError(f"{file} was changed while it was used; run the same command again")
+    network = onnx_network.read(file, data, said.input_size, said.output)
     if network.dtype == BYTES and (said.input_mean or said.input_std):
         raise WeightsError(f"{file} takes pixels as they are, uint8, and is said to take others, by mean and std")
     if network.dtype == BYTES:
@@ -107,7 +114,7 @@ def find(file: Path, said: Said, features: str, resize: str) -> OnnxEncoder:
         backbone=shown_name(file),
         architecture=ONNX,
         features=features,
-        weights_sha256=digest_file(file),
+        weights_sha256=digest,
         weights_source="an ONNX file",
         licence="unknown",
         dim=network.dim,
@@ -119,21 +126,27 @@ def find(file: Path, said: Said, features: str, resize: str) -> OnnxEncoder:
         std=std,
         output=said.output,
     )
-    return OnnxEncoder(spec, file, network)
+    return OnnxEncoder(spec, data, network)
 
 
 def saved(spec: EncoderSpec, file: Path) -> OnnxEncoder:
     """The encoder of a finished run or a model folder: the same looks, since the file may come from anybody.
 
     Raises:
-        WeightsError: see `onnx_network.read`. RunError: it gives other features than the folder says.
+        WeightsError: see `onnx_network.read`. RunError: the folder describes another file.
     """
-    network = onnx_network.read(file, spec.size, spec.output)
-    if network.dim != spec.dim:
+    config, data = file.parent / CONFIG, onnx_file.read(file)
+    digest = digest_bytes(data)
+    if spec.weights_sha256 != digest:
         raise RunError(
-            f"{file.parent / CONFIG}: encoder.dim has value {spec.dim:,}; expected {network.dim:,}, as the file gives"
+            f"{config}: encoder.weights_sha256 has value {spec.weights_sha256}; expected {digest}, that of {file.name}"
         )
-    return OnnxEncoder(spec, file, network)
+    if spec.features != FEATURES[0]:
+        raise RunError(f"{config}: encoder.features has value {spec.features!r}; an ONNX file has only {FEATURES[0]!r}")
+    network = onnx_network.read(file, data, spec.size, spec.output)
+    if network.dim != spec.dim:
+        raise RunError(f"{config}: encoder.dim has value {spec.dim:,}; expected {network.dim:,}, as the file gives")
+    return OnnxEncoder(spec, data, network)
 
 
 def shown_name(file: Path) -> str:

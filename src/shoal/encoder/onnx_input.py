@@ -7,17 +7,18 @@ the file's metadata. A preprocessor_config.json, as Hugging Face writes it, has 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from shoal import foreign
-from shoal.config import RESIZES
+from shoal.config import RESIZES, three_numbers
 from shoal.encoder import huggingface, onnx_file
 from shoal.encoder.spec import INTERPOLATIONS, Channels, Deviations, Part, Side, Words
 from shoal.errors import ConfigError, RunError, WeightsError
-from shoal.typed import OneOf, UnfitError
+from shoal.typed import OneOf, UnfitError, shown
 
 IMAGENET: Final = "--input-mean 0.485,0.456,0.406 --input-std 0.229,0.224,0.225"
 
@@ -55,10 +56,9 @@ def find(file: Path, options: Mapping[str, Any]) -> Said:
         WeightsError: a value in a file is none that can be, a JSON is not readable, or the file is no ONNX file.
     """
     beside = file.with_suffix(".json")
-    told = _json(beside)
     places: list[tuple[str, Mapping[str, Any]]] = [
         ("", {name: value for name, value in options.items() if value is not None}),
-        (str(beside), huggingface.image_input(told, beside) if huggingface.is_processor(told) else told),
+        (str(beside), _of_beside(_json(beside), beside)),
         (f"{file}: metadata", {name: _value(name, text) for name, text in onnx_file.metadata(file).items()}),
     ]
     if not all(any(key in values for _, values in places) for key in ("input_mean", "input_std")):
@@ -71,11 +71,6 @@ def missing(name: str, what: str) -> WeightsError:
     """Neither people nor files say `what` (`size`, `mean and std`) of the network `name`."""
     hint = "--input-size 224" if what == "size" else f"those it was trained with, often ImageNet's: {IMAGENET}"
     return WeightsError(f"{name} does not say the {what} of its images, and no JSON beside it does; give {hint}")
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """`0.485,0.456,0.406`, with or without brackets. Raises ValueError."""
-    return tuple(float(part) for part in text.strip(" []()").split(","))
 
 
 def _first(key: str, places: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
@@ -92,11 +87,29 @@ def _first(key: str, places: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
     return None
 
 
+def _of_beside(told: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """What FILE.json says: in Shoal's own words if it has one of KEYS, in Hugging Face's, or, of other things, nothing.
+
+    Null is as good as nothing there.
+
+    Raises:
+        WeightsError: among Shoal's own words is another.
+    """
+    if not any(key in told for key in KEYS):
+        return huggingface.image_input(told, path) if huggingface.is_processor(told) else {}
+    for key in told:
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1)
+            expected = f"{near[0]}?" if near else f"only {', '.join(KEYS)}"
+            raise WeightsError(f"{path} has unknown key {shown(key)}; expected {expected}")
+    return {key: value for key, value in told.items() if value is not None}
+
+
 def _value(key: str, text: str) -> Any:
     """What an entry of metadata says; where it is not what it should be, the text itself, which is told."""
     try:
         if key in ("input_mean", "input_std"):
-            return numbers(text)
+            return three_numbers(text, key)
         return int(text) if key == "input_size" else float(text) if key == "crop_fraction" else text
     except ValueError:
         return text

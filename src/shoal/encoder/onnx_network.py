@@ -20,6 +20,10 @@ IMAGE_TYPES: Final = ("f32", "f16", "u8")
 FEATURE_TYPES: Final = ("f32", "f16", "bf16", "f64")
 LARGEST_BATCH: Final = 64
 LARGEST_TENSOR: Final = 1 << 29  # numbers; the widest attention of a ViT-L at 1,024 pixels has no more
+MOST_NUMBERS: Final = 1 << 36  # in all its tensors; that ViT-L has half as many
+LARGEST_CONSTANTS: Final = 1 << 30  # bytes that there are before there are images
+CONSTANTS_A_BYTE: Final = 32  # beside them, for each byte of the file: weights of 4 bits become others in some steps
+_OF_MEMORY: Final = ("bad_alloc", "bad allocation", "could not allocate", "Cannot allocate memory", "out of memory")
 _NOISE: Final = ("Exception from", "Check '", "FrontEnd API", "Model wasn't", "Summary", "To facilitate", "-- Conver")
 
 
@@ -49,10 +53,12 @@ class Network:
         return model
 
 
-def read(path: Path, size: int | None, output: str | None) -> Network:
+def read(path: Path, data: bytes, size: int | None, output: str | None) -> Network:
     """The network in a file from anywhere.
 
     Args:
+        path: how errors call it.
+        data: what is in it. What was looked through is what OpenVINO reads, whatever becomes of the file.
         size: of the images; None takes what the file fixes.
         output: name of the tensor with the features, an output or any other; None takes the first output that depends
             on the images alone and holds floats: of rank 2 or, if there is none, of rank 4 or 3.
@@ -61,22 +67,28 @@ def read(path: Path, size: int | None, output: str | None) -> Network:
         WeightsError: the file is damaged, or asks for what `onnx_file` refuses; OpenVINO cannot read it; it takes no
             images, or gives no features.
     """
-    with onnx_file.opened(path) as view:
-        onnx_file.look_through(path, view)
-        with _told(f"{path} cannot be read by OpenVINO"):
-            return _cut_down(_converted(view), path, size, output)
+    onnx_file.look_through(path, memoryview(data))
+    with _told(f"{path} cannot be read by OpenVINO"):
+        return _cut_down(_converted(data), path, len(data), size, output)
 
 
 def words(error: BaseException) -> str:
     """What OpenVINO says went wrong, without where in its own source."""
     if isinstance(error, UnicodeError):
         return "a name in it is no text"
+    if is_of_memory(error):
+        return "it takes more memory than a network of its size should, or than there is"
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(_NOISE)]
     return (told[-1] if told else type(error).__name__).removeprefix("-- ")[:300]
 
 
-def _cut_down(model: Any, path: Path, size: int | None, output: str | None) -> Network:
+def is_of_memory(error: BaseException) -> bool:
+    """Was there too little memory, by Python's or by C++'s words?"""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _OF_MEMORY)
+
+
+def _cut_down(model: Any, path: Path, nbytes: int, size: int | None, output: str | None) -> Network:
     image = _image(model, path)
     shape, layout = _layout(image, path)
     side = _side(shape[1:3] if layout == "NHWC" else shape[2:4], size, path)
@@ -88,7 +100,9 @@ def _cut_down(model: Any, path: Path, size: int | None, output: str | None) -> N
         pixels = [batch, side, side, 3] if layout == "NHWC" else [batch, 3, side, side]
         try:
             taken = _reshaped(model, image, pixels, path)
-            features = _features(taken, image.get_friendly_name(), output, batch, layout, path)
+            features = _features(taken, image.get_friendly_name(), output, path)
+            _check_sizes(features, path, nbytes)
+            features = _pooled(features, batch, layout, path)
         except WeightsError:
             if own is not None or batch == 1:
                 raise
@@ -102,7 +116,7 @@ def _cut_down(model: Any, path: Path, size: int | None, output: str | None) -> N
 def _told(what: str) -> Iterator[None]:
     """Turn whatever OpenVINO raises into one line."""
     failures = load_openvino().frontend
-    kinds = (RuntimeError, ValueError, TypeError, failures.GeneralFailure, failures.OpConversionFailure)
+    kinds = (RuntimeError, ValueError, TypeError, MemoryError, failures.GeneralFailure, failures.OpConversionFailure)
     more = (failures.OpValidationFailure, failures.InitializationFailure, failures.NotImplementedFailure)
     try:
         yield
@@ -110,10 +124,10 @@ def _told(what: str) -> Iterator[None]:
         raise WeightsError(f"{what}: {words(error)}") from error
 
 
-def _converted(view: memoryview) -> Any:
+def _converted(data: bytes) -> Any:
     reader = load_openvino().frontend.FrontEndManager().load_by_framework("onnx")
-    # As a stream: what was looked through is what is read, and it has no folder beside which other files could lie.
-    return reader.convert(reader.load(io.BytesIO(view)))
+    # As a stream: it has no folder beside which other files could lie.
+    return reader.convert(reader.load(io.BytesIO(data)))
 
 
 def _image(model: Any, path: Path) -> Any:
@@ -166,7 +180,7 @@ def _reshaped(model: Any, image: Any, shape: list[int], path: Path) -> Any:
     return taken
 
 
-def _features(model: Any, image: str, name: str | None, batch: int, layout: str, path: Path) -> Any:
+def _features(model: Any, image: str, name: str | None, path: Path) -> Any:
     """The part of `model` that leads from the images to the features."""
     if name is None:
         places = [result.input_value(0) for result in model.get_results()]
@@ -177,13 +191,10 @@ def _features(model: Any, image: str, name: str | None, batch: int, layout: str,
     for candidate in candidates:
         cut = _cut(model, image, candidate)
         if cut is not None:
-            break
-    else:
-        outputs = "; ".join(_shown(result.input_value(0)) for result in model.get_results()[:8])
-        wanted = "floats of rank 2, 3 or 4, of the images alone" if name is None else f"the name of one, not {name!r}"
-        raise WeightsError(f"{path} has the outputs {outputs}; expected {wanted}: --output NAME")
-    _check_sizes(cut, path)
-    return _pooled(cut, batch, layout, path)
+            return cut
+    outputs = "; ".join(_shown(result.input_value(0)) for result in model.get_results()[:8])
+    wanted = "floats of rank 2, 3 or 4, of the images alone" if name is None else f"the name of one, not {name!r}"
+    raise WeightsError(f"{path} has the outputs {outputs}; expected {wanted}: --output NAME")
 
 
 def _cut(model: Any, image: str, place: Any) -> Any | None:
@@ -196,16 +207,31 @@ def _cut(model: Any, image: str, place: Any) -> Any | None:
         return None
 
 
-def _check_sizes(model: Any, path: Path) -> None:
-    """Raise WeightsError for a network with a tensor that would take all memory, or may."""
+def _check_sizes(model: Any, path: Path, nbytes: int) -> None:
+    """Raise WeightsError for a network whose tensors would take all memory or time, or may."""
+    numbers = constants = 0
+    constant: set[str] = set()  # names of what does not depend on the images, and is made once, when it is compiled
     for one in model.get_ordered_ops():
+        sources = [one.input_value(place).get_node().get_friendly_name() for place in range(one.get_input_size())]
+        if one.get_type_name() == "Constant" or (sources and constant.issuperset(sources)):
+            constant.add(one.get_friendly_name())
         for place in one.outputs():
             if place.get_partial_shape().is_dynamic:
                 raise WeightsError(f"{path} makes {_shown(place)}; expected sizes that follow from those of the images")
-            if math.prod(place.get_shape()) > LARGEST_TENSOR:
+            count = math.prod(place.get_shape())
+            if count > LARGEST_TENSOR:
                 raise WeightsError(
                     f"{path} makes a tensor {_shown(place)}; expected at most {LARGEST_TENSOR:,} numbers"
                 )
+            numbers += count
+            if one.get_friendly_name() in constant:
+                constants += -(-count * place.get_element_type().bitwidth // 8)
+    if numbers > MOST_NUMBERS:
+        raise WeightsError(f"{path} makes tensors of {numbers:,} numbers; expected at most {MOST_NUMBERS:,}")
+    if constants > LARGEST_CONSTANTS + CONSTANTS_A_BYTE * nbytes:
+        raise WeightsError(
+            f"{path} makes {constants:,} bytes of its own {nbytes:,}, without images; expected far fewer"
+        )
 
 
 def _pooled(model: Any, batch: int, layout: str, path: Path) -> Any:

@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Final
 
 from shoal import atomic, cache
-from shoal.config import DEFAULT_BACKBONE
-from shoal.encoder import making, onnx_file
+from shoal.config import DEFAULT_BACKBONE, check_onnx_device
+from shoal.encoder import making
 from shoal.encoder import weights as weight_files
 from shoal.encoder.engines import Engine, OpenVinoEngine, TorchEngine, resolve_device
 from shoal.encoder.making import Wanted
 from shoal.encoder.onnx import shown_name
 from shoal.encoder.onnx_input import Said
 from shoal.encoder.spec import EncoderSpec
-from shoal.errors import ConfigError
 from shoal.progress import Progress
 from shoal.rundir import digest_file, digest_of
 
-ENCODERS: Final = "encoders"  # in the cache
+PREPARED: Final = "encoders"  # in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +40,7 @@ class PreparedEncoder:
         """Where it runs on this machine (cpu, cuda or mps) if asked for `device`. Raises ConfigError if it cannot."""
         if not self.spec.is_onnx:
             return resolve_device(device)
-        if device not in ("auto", "cpu"):
-            raise ConfigError(
-                f"--device has value {device!r}; {self.spec.backbone} is an ONNX file, which runs on the cpu"
-            )
+        check_onnx_device(device, self.spec.backbone)
         return "cpu"
 
     def engine(self, device: str) -> Engine:
@@ -73,10 +69,10 @@ def prepare(backbone: str, weights: str | None, features: str, resize: str, prog
 
 def prepare_onnx(backbone: str, said: Said, features: str, resize: str, progress: Progress) -> PreparedEncoder:
     """Find or make the prepared encoder of an ONNX file. See `onnx.find` for the errors."""
-    file = onnx_file.existing(backbone)
-    name = shown_name(file)
-    wanted = Wanted(name, features, resize, str(file), said=said.to_json())
-    return _prepare(wanted, making.key(name, digest_file(file), digest_of(said.to_json()), features, resize), progress)
+    file = weight_files.checked_network(backbone)
+    name, digest = shown_name(file), digest_file(file)
+    wanted = Wanted(name, features, resize, str(file), said=said.to_json(), digest=digest)
+    return _prepare(wanted, making.key(name, digest, digest_of(said.to_json()), features, resize), progress)
 
 
 def prepare_saved(spec: EncoderSpec, weights: Path, progress: Progress) -> PreparedEncoder:
@@ -90,7 +86,7 @@ def prepare_saved(spec: EncoderSpec, weights: Path, progress: Progress) -> Prepa
 
 def _prepare(wanted: Wanted, key: str, progress: Progress) -> PreparedEncoder:
     request = f"requests/{key}.json"
-    known = cache.find(f"{ENCODERS}/{request}")
+    known = cache.find(f"{PREPARED}/{request}")
     folder = _find(json.loads(known.read_bytes())["encoder"]) if known is not None else None
     if folder is None:
         progress.say(f"Preparing {wanted.backbone} for this machine (first time only) …")
@@ -99,7 +95,7 @@ def _prepare(wanted: Wanted, key: str, progress: Progress) -> PreparedEncoder:
 
 
 def _find(name: str) -> Path | None:
-    found = cache.find(f"{ENCODERS}/{name}/spec.json")
+    found = cache.find(f"{PREPARED}/{name}/spec.json")
     return None if found is None else found.parent
 
 
@@ -107,10 +103,10 @@ def _make(wanted: Wanted, request: str | None = None) -> Path:
     """Make a prepared folder in the cache, and note there what it was asked for by."""
 
     def make(place: Path) -> Path:
-        folder = making.make(wanted, place / ENCODERS)
+        folder = making.make(wanted, place / PREPARED)
         if request is not None:
             with cache.writing():
-                atomic.write_json(place / ENCODERS / request, {"encoder": folder.name, "backbone": wanted.backbone})
+                atomic.write_json(place / PREPARED / request, {"encoder": folder.name, "backbone": wanted.backbone})
         return folder
 
     return cache.keep(make)

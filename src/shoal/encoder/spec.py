@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from shoal import foreign
 from shoal.config import FEATURES, RESIZES
 from shoal.errors import RunError
-from shoal.hub import ENCODERS
+from shoal.hub import ENCODER_FILES
 from shoal.typed import Between, Like, Most, OneOf, Printable
 
 MODEL_FORMAT: Final = 1
@@ -22,19 +22,17 @@ LARGEST_SIDE: Final = 1024  # no model of timm's wants more
 MOST_DIMS: Final = 1 << 24  # of features: whole maps of the largest models have some 4 million
 ONNX: Final = "onnx"  # the architecture of a network from an ONNX file, which says itself what it is
 # The encoder's tensors, of a model and in the cache; or the file of a network that came as one.
-WEIGHTS, NETWORK = ENCODERS
+WEIGHTS, NETWORK = ENCODER_FILES
 # timm's own names, several of the embedded networks' joined, or an encoder of `shoal train`: no address of any kind.
 ARCHITECTURE: Final = re.compile(r"shoal:[A-Za-z0-9_./-]{1,200}|[A-Za-z0-9_]{1,100}(?:[.+][A-Za-z0-9_]{1,100}){0,3}")
 
 Words = Annotated[str, Most(1000), Printable()]
 Side = Annotated[int, Between(LEAST_SIDE, LARGEST_SIDE)]
 Part = Annotated[float, Between(1 / 64, 4)]
-Channels = tuple[
-    Annotated[float, Between(-10, 10)], Annotated[float, Between(-10, 10)], Annotated[float, Between(-10, 10)]
-]
-Deviations = tuple[
-    Annotated[float, Between(1e-4, 100)], Annotated[float, Between(1e-4, 100)], Annotated[float, Between(1e-4, 100)]
-]
+MEANS: Final = Between(-10, 10)
+DEVIATIONS: Final = Between(1e-4, 100)
+Channels = tuple[Annotated[float, MEANS], Annotated[float, MEANS], Annotated[float, MEANS]]
+Deviations = tuple[Annotated[float, DEVIATIONS], Annotated[float, DEVIATIONS], Annotated[float, DEVIATIONS]]
 
 
 @dataclass(frozen=True, slots=True)

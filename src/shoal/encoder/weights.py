@@ -96,10 +96,17 @@ def checked_file(weights: str) -> Path:
         raise WeightsError(
             f"--weights has value {weights!r}; an ONNX file is a whole network: give it as --backbone of shoal cluster"
         )
+    return _existing(path, "--weights", weights, "a .safetensors, .pth, .pt or .bin file")
+
+
+def checked_network(backbone: str) -> Path:
+    """The file that `--backbone FILE.onnx` names. Raises WeightsError if it is none."""
+    return _existing(Path(backbone).expanduser(), "--backbone", backbone, "an ONNX file")
+
+
+def _existing(path: Path, option: str, value: str, expected: str) -> Path:
     if not path.is_file():
-        raise WeightsError(
-            f"--weights has value {weights!r}; expected a .safetensors, .pth, .pt or .bin file that exists"
-        )
+        raise WeightsError(f"{option} has value {value!r}; expected {expected} that exists on this machine")
     return path
 
 

@@ -11,6 +11,7 @@ from shoal import atomic
 from shoal.cluster.model import NAMES
 from shoal.corrections.corrected import Corrected, corrected_digest, read_corrected
 from shoal.corrections.model import corrected_model
+from shoal.encoder import onnx_texts
 from shoal.encoder.names import full_name
 from shoal.encoder.parts import parts_of
 from shoal.encoder.spec import CONFIG, MODEL_FORMAT, NETWORK, WEIGHTS, EncoderSpec, ModelConfig
@@ -25,6 +26,7 @@ from shoal.report.findings import Findings
 from shoal.report.page import shown_side
 from shoal.report.selection import show
 from shoal.rundir import RunDir, versions
+from shoal.typed import shown
 
 CARD: Final = "README.md"
 ARCHITECTURE: Final = "architecture.png"
@@ -120,7 +122,18 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
     if corrected_digest(run_dir) != before:
         raise WorkError(f"{run_dir.root} was changed while it was being published; publish it again")
     Manifest.of(folder).write(folder)
-    return missing + _notes(run_dir, wanted, findings)
+    return missing + _notes(run_dir, wanted, findings) + _told_by(folder / spec.file if spec.is_onnx else None)
+
+
+def _told_by(network: Path | None) -> list[str]:
+    """What an ONNX file gives away, which is published as it is."""
+    path = None if network is None else onnx_texts.absolute_path(network)
+    if path is None:
+        return []
+    return [
+        f"{NETWORK} names folders of the machine that it was exported on, such as {shown(path)}, for all who get it to "
+        "read; docs/publishing.md says how it is written without them."
+    ]
 
 
 def _notes(run_dir: RunDir, wanted: Wanted, findings: Findings) -> list[str]:
