@@ -74,7 +74,7 @@ NAMES = st.one_of(TRICKY, TEXT, st.builds(lambda text, times: text * times, TEXT
 def test_a_path_seen_before_keeps_its_extension() -> None:
     names = {"x/a.jpg#2": "a#2.jpg", "a.jpg": "a.jpg", "a#2": "a#2", "b.tar.gz#10": "b.tar#10.gz", "x.y/#3": "#3"}
     for path, expected in names.items():
-        assert Row(0, path, "", 1, None, "", 0, None, False, None, None, None).file_name == expected
+        assert Row(0, path, "", "", 1, None, "", 0, None, False, None, None, None).file_name == expected
 
 
 def test_marks_that_turn_the_direction_of_writing_are_replaced() -> None:

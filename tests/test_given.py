@@ -7,8 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from kills import FULL, bury, count_writes, failing, kill, writes
 from pictures import paint
 from shoal import ImageClusterer, pipeline
+from shoal.assign import AssignSummary, assign
 from shoal.cli import main
 from shoal.config import ClusterConfig
 from shoal.embed.given import Given, open_given
@@ -32,7 +33,7 @@ from shoal.embeddings import EmbeddingStore
 from shoal.errors import ConfigError, DiskSpaceError, EmbeddingsError, NoImagesError, RunError
 from shoal.images.sources import open_source
 from shoal.model import Model
-from shoal.progress import Progress
+from shoal.progress import Progress, Task
 from shoal.rundir import RunDir
 from shoal.similar import similar
 from shoal.spool import Spool
@@ -207,6 +208,81 @@ def test_files_that_are_named_have_the_order_in_which_they_are(
             assert found.to_dict() == clusterer.clusters_.set_index("path")["cluster"].to_dict()
 
 
+def named(order: list[str], pictures: Path, rows: Values) -> RunDir:
+    return (
+        ImageClusterer(clusters=3, out=pictures.parent / "run")
+        .fit([str(pictures / path) for path in order], embeddings=rows)
+        .run_dir_
+    )
+
+
+def test_named_files_keep_their_order_among_files_that_are_no_images(pictures: Path) -> None:
+    (pictures / "notes.md").write_text("by the way")
+    paths = paths_in(pictures)[:-1][::-1]
+    for place in (0, 5, 12):
+        order = [*paths[:place], "notes.md", *paths[place:]]
+        wanted = dict(zip(paths, vectors(), strict=True))
+        require_stored(named(order, pictures, vectors()), wanted)
+        require_stored(named(order, pictures, np.insert(vectors(), place, 1.0, 0)), wanted)
+
+
+def test_a_file_that_is_named_twice_counts_where_it_was_named_first(pictures: Path) -> None:
+    paths = paths_in(pictures)[::-1]
+    for order in ([*paths, paths[3]], [paths[0], *paths], [*paths, *paths]):
+        require_stored(named(order, pictures, vectors()), dict(zip(paths, vectors(), strict=True)))
+
+
+def test_a_pattern_among_several_names_what_it_matches_there(pictures: Path) -> None:
+    order = ["kind2/*", "kind1/3.png", "kind[01]/*.png"]
+    paths = paths_in(pictures)
+    paths = [*paths[8:], paths[7], *paths[:7]]
+    require_stored(named(order, pictures, vectors()), dict(zip(paths, vectors(), strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("order", "is_as_listed"),
+    [
+        (["kind0", "kind1", "kind2"], True),
+        (["kind0/0.png", "kind0", "kind1", "kind2"], True),
+        (["kind0", "kind1/0.png", "kind1", "kind2/"], True),
+        (["kind1", "kind0", "kind2"], False),
+        (["kind0/3.png", "kind0", "kind1", "kind2"], False),
+        (["kind2/3.png", "kind0", "kind1", "kind2"], False),
+    ],
+)
+def test_folders_among_several_names_have_the_order_in_which_they_are_listed(
+    order: list[str], is_as_listed: bool, pictures: Path, tmp_path: Path
+) -> None:
+    wanted = dict(zip(paths_in(pictures), vectors(), strict=True))
+    if is_as_listed:
+        require_stored(named(order, pictures, vectors()), wanted)
+        return
+    with pytest.raises(EmbeddingsError, match=r"SOURCE names folders.*; expected one folder, files alone, or a .txt"):
+        named(order, pictures, vectors())
+    by_path = write_table(tmp_path / "x.parquet", paths_in(pictures), vectors().astype(np.float32))
+    source = [str(pictures / path) for path in order]
+    clusterer = ImageClusterer(clusters=3).fit(source, embeddings=by_path)
+    for path, row in stored(clusterer.run_dir_).items():
+        np.testing.assert_array_equal(row, wanted[path].astype(np.float32))
+
+
+def test_shards_that_are_named_in_another_order_are_refused(pictures: Path, tmp_path: Path) -> None:
+    data = [(pictures / path).read_bytes() for path in paths_in(pictures)]
+    for name, some in (("a", data[:6]), ("b", data[6:])):
+        pq.write_table(pa.table({"image": some}), tmp_path / f"{name}.parquet")
+    rows = list(stored(named(["../a.parquet", "../b.parquet"], pictures, vectors())).values())
+    np.testing.assert_array_equal(rows, vectors().astype(np.float32))
+    with pytest.raises(EmbeddingsError, match="SOURCE names folders, patterns or tables"):
+        named(["../b.parquet", "../a.parquet"], pictures, vectors())
+
+
+def test_an_empty_folder_beside_files_changes_nothing(pictures: Path) -> None:
+    (pictures / "empty").mkdir()
+    paths = paths_in(pictures)[::-1]
+    order = [*paths[:3], "empty", *paths[3:]]
+    require_stored(named(order, pictures, vectors()), dict(zip(paths, vectors(), strict=True)))
+
+
 def test_a_limit_leaves_rows_to_their_images(pictures: Path, tmp_path: Path) -> None:
     wanted = dict(zip(paths_in(pictures), vectors(), strict=True))
     for form in ("float64", "lists"):
@@ -232,7 +308,7 @@ def test_images_without_a_row_are_skipped_and_rows_without_an_image_told(
     run = RunDir.open(tmp_path / "pictures.shoal")
     assert reasons(run) == {paths[0]: NOT_FINITE, paths[-1]: NOT_GIVEN}
     said = capsys.readouterr().out
-    assert "14 embeddings given in x.parquet: row 0 for kind0/0.png; 3 of no image of the source" in said
+    assert "14 embeddings given in x.parquet; 3 of no image of the source" in said
     assert f"1 {NOT_GIVEN}" in said
 
 
@@ -315,28 +391,29 @@ def test_a_full_disk_is_not_the_files_fault(form: str, pictures: Path, tmp_path:
         cluster(pictures, file, tmp_path / "run")
 
 
-def test_rows_are_read_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from shoal.embed import take
+PEAK = (  # of a process, in MB, beside what it took to begin with
+    "import resource, sys, numpy as np\n"
+    "from shoal.embed.given import open_given\n"
+    "from shoal.errors import EmbeddingsError\n"
+    "from shoal.spool import Spool\n"
+    "unit = 1 << 20 if sys.platform == 'darwin' else 1 << 10\n"
+    "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit\n"
+    "before = peak()\n"
+)
 
-    folder = paint(tmp_path / "pictures", KINDS, EACH)
-    monkeypatch.setattr(take, "PART_ROWS", 5)
-    read: list[int] = []
 
-    class Counting:
-        def __init__(self, rows: Any) -> None:
-            self.rows = rows
-
-        def read(self, numbers: Any) -> Any:
-            read.append(len(numbers))
-            return self.rows.read(numbers)
-
-    batches = take._batches
-    monkeypatch.setattr(
-        take, "_batches", lambda missing, row_of, rows, dim: batches(missing, row_of, Counting(rows), dim)
+def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
+    values = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float64, (400_000, 64))  # 205 MB
+    values[:] = 1
+    del values
+    code = PEAK + (
+        "with open_given('x.npy').rows(Spool()) as rows:\n"
+        "    for start in range(0, 400_000, 8192):\n"
+        "        assert rows.read(np.arange(start, min(start + 8192, 400_000))).all()\n"
+        "print(peak() - before)\n"
     )
-    run = cluster(folder, write(tmp_path / "x.npy", vectors()), tmp_path / "run")
-    assert read == [5, 5, 2]
-    require_stored(run, dict(zip(paths_in(folder), vectors(), strict=True)))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 60
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -382,8 +459,8 @@ NPY: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"holds float32 \[-4, 4\]; expected",
     ),
     "a later version": (lambda at: at.write_bytes(header("{}", 3)), "is a .npy of version 3; expected"),
-    "a folder": (lambda at: at.mkdir(), "cannot be read: a folder, not a file"),
-    "a pipe": (os.mkfifo, r"cannot be read: not a regular file \(FIFO\)"),
+    "a folder": (lambda at: at.mkdir(), "is no plain file"),
+    "a pipe": (os.mkfifo, "is no plain file"),
     "not there": (lambda at: None, "does not exist"),
 }
 
@@ -415,6 +492,21 @@ TABLES: dict[str, tuple[Any, str]] = {
     "texts": (pa.table({"path": ["a"], "embedding": [["x"]]}), "expected a list of floats"),
     "paths of numbers": (pa.table({"path": [1], "embedding": [[1.0]]}), "column path is of type int64; expected text"),
     "twice": (table(["a", "b", "a"], [[1.0]] * 3), "has 2 rows for 'a'; expected one for each image"),
+    "two columns of paths": (
+        pa.table([["a"], ["b"], [[1.0]]], names=["path", "path", "embedding"]),
+        "has 2 columns called path; expected one",
+    ),
+    "two of embeddings": (
+        pa.table([["a"], [[1.0]], [[1.0]]], names=["path", "embedding", "embedding"]),
+        "has 2 columns called embedding; expected one",
+    ),
+    "whole numbers": (
+        pa.table({"path": ["a"], "embedding": [[1]]}),
+        "embedding is of type list<element: int64>; expected a list of floats",
+    ),
+    "a long path": (table(["a" * 20_000], [[1.0]]), "has a path of 20,000 bytes; expected at most 16,384"),
+    "a long path twice": (table(["a" * 16_000] * 2, [[1.0]] * 2), "has 2 rows for 'a{199}…; expected one"),
+    "a long name": (pa.table({"a" * 20_000: ["a"]}), "has the columns a{200}…; expected"),
     "no rows": (table([], []), r"holds a table of \[0, 0\]; expected"),
     "no values": (table(["a"], [None]), r"holds a table of \[1, 0\]; expected"),
 }
@@ -424,8 +516,60 @@ TABLES: dict[str, tuple[Any, str]] = {
 def test_tables_without_paths_and_vectors_are_refused(case: str, tmp_path: Path) -> None:
     made, told = TABLES[case]
     pq.write_table(made, tmp_path / "x.parquet")
-    with pytest.raises(EmbeddingsError, match=told):
+    with pytest.raises(EmbeddingsError, match=told) as caught:
         open_given(tmp_path / "x.parquet")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def again_and_again() -> pa.Table:
+    path = pa.DictionaryArray.from_arrays(np.zeros(3_000_000, np.int32), pa.array(["a" * 1000]))
+    rows = pa.ListArray.from_arrays(np.arange(3_000_001, dtype=np.int32), pa.array(np.zeros(3_000_000, np.float32)))
+    return pa.table({"path": path, "embedding": rows})
+
+
+def vast_row() -> pa.Table:
+    row = pa.LargeListArray.from_arrays([0, 200_000_000], pa.array(np.zeros(200_000_000, np.float32)))
+    return pa.table({"path": ["a"], "embedding": row})
+
+
+def nothing_at_all() -> pa.Table:
+    count = 40_000_000
+    return pa.table({"path": pa.nulls(count, pa.string()), "embedding": pa.nulls(count, pa.list_(pa.float32()))})
+
+
+@pytest.mark.parametrize("bomb", [again_and_again, vast_row, nothing_at_all])
+def test_a_small_file_takes_little_memory(bomb: Callable[[], pa.Table], tmp_path: Path) -> None:
+    pq.write_table(bomb(), tmp_path / "x.parquet", compression="zstd")
+    assert (tmp_path / "x.parquet").stat().st_size < 1_000_000
+    code = PEAK + (
+        "try: open_given('x.parquet')\nexcept EmbeddingsError as error: print(len(str(error)), peak() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    told, megabytes = map(int, done.stdout.split())
+    assert told < 600
+    assert megabytes < 200
+
+
+TEXTS = {
+    "large": pa.large_string(),
+    "views": pa.string_view(),
+    "categories": pa.dictionary(pa.int32(), pa.string()),
+    "small categories": pa.dictionary(pa.int8(), pa.large_string()),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize("width", [16, 32])
+def test_paths_may_be_any_kind_of_text(kind: str, width: int, tmp_path: Path) -> None:
+    rows = vectors().astype(f"float{width}")
+    made = table(list("abcdefghijkl"), rows, pa.list_(pa.float16() if width == 16 else pa.float32()))
+    made = made.set_column(0, "path", pa.array(list("abcdefghijkl")).cast(TEXTS[kind]))
+    pq.write_table(made, tmp_path / "x.parquet")
+    given = open_given(tmp_path / "x.parquet")
+    assert given.paths is not None
+    assert given.paths.to_pylist() == list("abcdefghijkl")
+    np.testing.assert_array_equal(read_all(given), rows.astype(np.float32))
 
 
 def test_rows_of_unequal_length_are_refused(pictures: Path, tmp_path: Path) -> None:
@@ -467,6 +611,31 @@ def test_another_number_of_rows_is_refused_with_both(pictures: Path, tmp_path: P
     told = "embeddings has 5 rows, and the source lists 13 files, 12 of them named like images; expected a row for each"
     with pytest.raises(EmbeddingsError, match=told):
         cluster(pictures, vectors()[:5], tmp_path / "run")
+
+
+def test_a_wrong_number_is_told_before_any_image_is_read(pictures: Path, tmp_path: Path) -> None:
+    tasks = Tasks()
+    for embeddings in (vectors()[:5], write_table(tmp_path / "x.parquet", ["a.png"], vectors()[:1])):
+        given = open_given(embeddings)
+        config = ClusterConfig((str(pictures),), embeddings=given.asked)
+        with pytest.raises(EmbeddingsError, match="rows, and"):
+            pipeline.run(
+                config, RunDir(tmp_path / "run"), pipeline.clustering_stages(open_source(config.source), given), tasks
+            )
+    assert tasks.begun == []
+
+
+class Tasks(Progress):
+    """Remembers what was begun."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str = "images") -> Iterator[Task]:
+        self.begun.append(name)
+        with super().task(name, total, unit) as task:
+            yield task
 
 
 def test_paths_of_other_images_are_refused(pictures: Path, tmp_path: Path) -> None:
@@ -528,13 +697,15 @@ def test_nothing_is_written_where_nothing_can_be_assigned(
 
 
 def test_given_embeddings_are_assigned(
-    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: RunDir, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(run.root / "model", tmp_path / "model")
-    rows = np.concatenate([vectors(seed=3, each=2), np.full((1, DIM), np.nan)])
-    (tmp_path / "new.txt").write_text("\n".join(f"{letter}.png" for letter in "abcdefg"))
-    for letter in "abcdefg":  # no image is opened
-        (tmp_path / f"{letter}.png").touch()
+    rows = np.concatenate([vectors(seed=3, each=2), np.full((1, DIM), np.nan), np.ones((1, DIM)), np.ones((1, DIM))])
+    names = [f"{letter}.png" for letter in "abcdefg"]
+    for name in names:
+        shutil.copyfile(pictures / "kind0" / "0.png", tmp_path / name)
+    (tmp_path / "notes.txt").write_text("by the way")
+    (tmp_path / "new.txt").write_text("\n".join([*names, "notes.txt", "gone.png"]))
     write(tmp_path / "new.npy", rows)
     found = []
     for place in ("run", "model"):
@@ -544,12 +715,31 @@ def test_given_embeddings_are_assigned(
             )
         assert ended.value.code == 0
         said = capsys.readouterr()
-        assert f"skipped g.png: {NOT_FINITE}" in said.err
+        told = [line for line in said.err.splitlines() if line.startswith("skipped")]
+        assert sorted(told) == [
+            f"skipped g.png: {NOT_FINITE}",
+            "skipped gone.png: no such file",
+            "skipped notes.txt: not an image (.txt)",
+        ]
         found.append(said.out)
     assert found[0] == found[1]
     clusters = [line.split(",")[1] for line in found[0].splitlines()[1:]]
     assert clusters[::2] == clusters[1::2]
     assert len(set(clusters)) == KINDS
+
+
+def test_the_same_files_are_images_for_assign_as_for_cluster(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "kind0" / "0.png").write_bytes(b"nothing")
+    (pictures / "kind1" / "notes.txt").write_text("by the way")
+    (pictures / "kind1" / "1.png").write_bytes(b"")
+    rows = np.insert(vectors(), 8, 1.0, 0)
+    clusterer = ImageClusterer(clusters=3, out=tmp_path / "run").fit(pictures, embeddings=rows)
+    assigned = clusterer.predict(pictures, embeddings=rows)
+    assert set(assigned["path"]) == set(clusterer.clusters_["path"])
+    skipped = AssignSummary()
+    given = open_given(rows)
+    list(assign(Model.open(tmp_path / "run"), open_source([str(pictures)]), skipped, Progress(), given))
+    assert dict(skipped.skipped) == reasons(clusterer.run_dir_)
 
 
 def test_images_of_the_run_have_others_like_them(run: RunDir, pictures: Path, tmp_path: Path) -> None:
@@ -569,6 +759,49 @@ def test_publishing_says_that_there_is_no_encoder(run: RunDir, tmp_path: Path) -
     with pytest.raises(RunError, match="has no encoder to publish; expected a run with a backbone"):
         publish(run, tmp_path / "published")
     assert not (tmp_path / "published").exists()
+
+
+def test_given_embeddings_need_no_encoder_of_a_run_that_has_one(pictures: Path, tmp_path: Path) -> None:
+    clusterer = ImageClusterer(clusters=3, out=tmp_path / "run").fit(pictures)
+    rows = clusterer.transform(pictures)
+    write(tmp_path / "x.npy", rows)
+    wanted = clusterer.predict(pictures)["cluster"].tolist()
+    code = (
+        "import sys, numpy as np\n"
+        "from shoal import ImageClusterer\n"
+        "from shoal.cli import main\n"
+        "loaded = ImageClusterer.load('run')\n"
+        "found = loaded.predict('pictures', embeddings=np.load('x.npy'))\n"
+        "try: main(['assign', 'run', 'pictures', '--embeddings', 'x.npy', '--to', 'x.csv'])\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "print({'openvino', 'torch', 'timm'} & set(sys.modules) or 'none')\n"
+        "print(*found['cluster'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["none", " ".join(map(str, wanted))]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")
+def test_files_whose_names_are_no_text_are_told_and_found_again(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows, folder = os.fsdecode(b"bad\xff.npy"), os.fsdecode(b"dir\xff")
+    with (tmp_path / rows).open("wb") as file:
+        np.save(file, vectors())
+    shutil.move(pictures, folder)
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended:
+            main(["cluster", folder, "--embeddings", rows, "--clusters", "3", "--out", "run"])
+        assert ended.value.code == 0
+        assert "12 embeddings given in bad%FF.npy: row 0" in capsys.readouterr().out
+    asked = RunDir.open(tmp_path / "run").read_state()["asked"]
+    assert Path(asked["embeddings"]).is_file()
+    assert Path(asked["source"][0]).is_dir()
+    for words in (["gone\udcff", "--embeddings", rows], [folder, "--embeddings", "gone\udcff.npy"]):
+        with pytest.raises(SystemExit):
+            main(["cluster", *words])
+        assert "gone%FF" in capsys.readouterr().err
 
 
 def test_a_backbone_may_follow(run: RunDir, pictures: Path, tmp_path: Path) -> None:

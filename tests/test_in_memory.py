@@ -20,13 +20,16 @@ from kills import bury, count_writes, kill
 from pictures import paint
 from shoal import ImageClusterer
 from shoal.corrections.corrected import read_corrected
-from shoal.errors import NoImagesError, RunError, SourceError
+from shoal.errors import DiskSpaceError, NoImagesError, RunError, SourceError
 from shoal.export import export
 from shoal.images.decode import decode
 from shoal.images.in_memory import InMemorySource
 from shoal.images.reading import ImageReader
 from shoal.pictures.originals import Original, Originals
+from shoal.progress import Progress, TerminalProgress
+from shoal.relink import relink
 from shoal.rundir import RunDir
+from shoal.spool import Spool
 
 Array = npt.NDArray[Any]
 DIM = 6
@@ -200,13 +203,15 @@ def test_what_is_unfinished_says_how_to_go_on(arrays: Array, vectors: Array, tmp
         fit(tmp_path / "files", tmp_path / "array", vectors * 0)
     for name in ("pictures", "array"):
         with pytest.raises(
-            RunError, match=r"finish it with: ImageClusterer\(out=.*\).fit\(…\) with what it was called"
+            RunError, match=r"finish it with: ImageClusterer\(clusters='3', out=.*\).fit\(…\) with what it was called"
         ):
             RunDir.open(tmp_path / name).require("cluster")
     np.save(tmp_path / "x.npy", vectors * 0)
     with pytest.raises(NoImagesError):
         fit(tmp_path / "files", tmp_path / "file", tmp_path / "x.npy")
-    with pytest.raises(RunError, match=r"finish it with: shoal cluster .*files --embeddings .*x.npy --out .*file"):
+    with pytest.raises(
+        RunError, match=r"finish it with: shoal cluster .*files --clusters 3 --embeddings .*x.npy --out .*file"
+    ):
         RunDir.open(tmp_path / "file").require("cluster")
 
 
@@ -220,8 +225,58 @@ def test_somebody_elses_folder_stays_as_it_is(arrays: Array, tmp_path: Path) -> 
 def test_a_run_of_pictures_is_of_no_folder(arrays: Array, vectors: Array, tmp_path: Path) -> None:
     fit(arrays, tmp_path / "run", vectors)
     paint(tmp_path / "files", 1, 1)
-    with pytest.raises(RunError, match="is a run of pictures in memory; expected the same source"):
+    with pytest.raises(RunError, match="is a run of pictures in memory; expected the same source") as caught:
         fit(tmp_path / "files", tmp_path / "run")
+    assert "relink" not in str(caught.value)
+    with pytest.raises(RunError, match="is a run of pictures in memory, and holds them itself"):
+        relink(tmp_path / "run", [str(tmp_path / "files")], Progress())
+
+
+def test_pictures_do_not_become_those_of_a_folder(arrays: Array, vectors: Array, tmp_path: Path) -> None:
+    fit(paint(tmp_path / "files", 3, 4), tmp_path / "run", vectors)
+    with pytest.raises(RunError, match=r"not pictures in memory \(give another --out for it\)"):
+        fit(arrays, tmp_path / "run", vectors)
+
+
+def test_exports_tell_a_place_that_lasts(arrays: Array, vectors: Array, tmp_path: Path) -> None:
+    clusterer = fit(arrays, tmp_path / "run", vectors)
+    for out in ("run", "saved"):
+        if out == "saved":
+            clusterer.save(tmp_path / "saved")
+        export(RunDir.open(tmp_path / out), "parquet", tmp_path / f"{out}.parquet", say=lambda line: None)
+    fit(arrays[::-1], tmp_path / "other", vectors)
+    ImageClusterer(clusters=2, out=tmp_path / "run").fit(arrays, embeddings=vectors)  # a generation later
+    for out in ("run", "saved"):
+        exported = pq.read_table(tmp_path / f"{out}.parquet").to_pylist()
+        for row, array in zip(exported, arrays, strict=True):
+            assert row["uri"].startswith((tmp_path / out / "pictures").as_uri() + "/")
+            np.testing.assert_array_equal(np.asarray(decode(ImageReader().read(row["uri"]))), array)
+
+
+def test_pictures_leave_no_file_behind(arrays: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    source = InMemorySource(arrays)
+    items = list(source.items())
+    assert len(items) == len(arrays)
+    assert list(tmp_path.iterdir()) == []  # a process that is killed now has nothing to clear away
+    assert list(source.items()) == items
+    np.testing.assert_array_equal(read(source), arrays)
+
+
+def test_too_many_pictures_are_told(arrays: Array) -> None:
+    source = InMemorySource(arrays)
+    source.spool = Spool(most_bytes=50_000)
+    with pytest.raises(DiskSpaceError, match=r"there is no room in .* for pictures in memory beyond the first"):
+        list(source.items())
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_encoding_them_shows_how_far_it_is(is_counted: bool, arrays: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal.progress.PLAIN_LINE_SECONDS", 0.0)
+    shown = io.StringIO()
+    list(InMemorySource(arrays, len(arrays) if is_counted else 0, TerminalProgress(shown)).items())
+    last = shown.getvalue().splitlines()[-1]
+    assert last.startswith("Keeping: 12/12 pictures," if is_counted else "Keeping: 12 pictures,")
 
 
 def test_rows_lead_nowhere_but_into_the_runs_own_tables(arrays: Array, vectors: Array, tmp_path: Path) -> None:
@@ -247,6 +302,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "one array": (PICTURE, r"source is one array of uint8 \[8, 8, 3\], a single picture; expected several"),
     "none": (np.zeros((0, 8, 8, 3), np.uint8), "source holds no picture"),
     "a matrix": (np.zeros((8, 8), np.uint8), r"source is of type array of uint8 \[8, 8\]; expected"),
+    "a word in an array": (np.array("imgs"), "source is of type ndarray; expected a path"),
+    "nothing in an array": (np.array(None), "source is of type ndarray; expected a path"),
+    "a number": (np.array(5), r"source is of type array of int64 \[\]; expected a path"),
     "features": (np.zeros((8, 8)), r"features go into embeddings=, .*shoal.cluster.SphericalKMeans"),
 }
 

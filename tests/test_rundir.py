@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import psutil
 import pytest
 
 from shoal import atomic, lock
+from shoal.cli import cluster
+from shoal.config import ClusterConfig
 from shoal.disk import require_free
 from shoal.errors import DiskSpaceError, RunError, RunLockedError
 from shoal.process import lives
@@ -176,3 +179,33 @@ def test_a_full_disk_is_told_before_the_work(tmp_path: Path) -> None:
 def test_digests_tell_values_apart() -> None:
     assert digest_of("a", [1, 2]) == digest_of("a", [1, 2])
     assert digest_of("a", [1, 2]) != digest_of("a", [1], 2)
+
+
+def test_the_command_that_goes_on_has_every_option(tmp_path: Path) -> None:
+    config = ClusterConfig(
+        ("/photos of mine",),
+        clusters="5-40",
+        backbone="/models/my net.onnx",
+        metric="euclidean",
+        method="kmeans",
+        seed=3,
+        resize="squash",
+        limit=7,
+        input_mean=(0.5, 0.25, 0.125),
+        input_size=96,
+        output="features",
+    )
+    state = {"format_version": 2, "stages": {}, "asked": config.to_json()}
+    (tmp_path / "run.json").write_text(json.dumps(state))
+    words = shlex.split(RunDir.open(tmp_path).how_to_cluster())
+    context = cluster.make_context("cluster", words[2:])
+    options = {name: value for name, value in context.params.items() if name not in ("out", "no_report")}
+    assert words[:2] == ["shoal", "cluster"]
+    assert context.params["out"] == tmp_path
+    assert ClusterConfig(**options) == config
+
+
+def test_options_that_nobody_chose_are_not_told(tmp_path: Path) -> None:
+    state = {"format_version": 2, "stages": {}, "asked": ClusterConfig(("/photos",)).to_json()}
+    (tmp_path / "run.json").write_text(json.dumps(state))
+    assert RunDir.open(tmp_path).how_to_cluster() == f"shoal cluster /photos --out {tmp_path}"

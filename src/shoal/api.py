@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
 import shutil
 import tempfile
 import weakref
@@ -21,7 +22,7 @@ from shoal.assign import COLUMNS, AssignedImage, AssignSummary, cluster_called, 
 from shoal.assign import assign as assign_images
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig, three_numbers
 from shoal.corrections.corrected import corrected_table, read_corrected
-from shoal.embed.given import in_order_of, open_given
+from shoal.embed.given import open_given
 from shoal.errors import RunError, SourceError
 from shoal.hub import model_place
 from shoal.images.in_memory import CHANNELS, EXPECTED, InMemorySource, is_picture
@@ -114,7 +115,7 @@ class ImageClusterer:
         self.out = out
         self.verbose = verbose
         self._folder: Path | None = None
-        self._model: Model | None = None
+        self._models: dict[bool, Model] = {}  # by whether their encoder is started
 
     def fit(self, source: Source, *, embeddings: Embeddings | None = None) -> Self:
         """Cluster `source`: a folder, files, a glob, a manifest, a table, a zip, a tar or a URI.
@@ -132,8 +133,8 @@ class ImageClusterer:
             NoImagesError, TooFewImagesError, DiskSpaceError, RunLockedError: the work failed.
         """
         given = None if embeddings is None else open_given(embeddings)
-        spec, opened = _opened_source(source)
-        given = given and in_order_of(given, spec, opened)
+        spec, opened = _opened_source(source, self._progress())
+        given = given and given.of_source(spec)
         config = ClusterConfig(
             source=spec,
             clusters=str(self.clusters),
@@ -180,14 +181,14 @@ class ImageClusterer:
         Raises:
             RequestError: there is no such cluster. NoImagesError: no image can be read.
         """
-        wanted = cluster_called(self._opened_model().clusters, cluster)
+        wanted = cluster_called(self._opened_model(with_encoder=embeddings is None).clusters, cluster)
         found = [dataclasses.asdict(image) for image in of_cluster(self._assigned(source, embeddings), wanted)]
         return pd.DataFrame(found, columns=list(COLUMNS))
 
     def transform(self, source: Source) -> npt.NDArray[np.float32]:
         """Raw features of new images, float32 [n, dim], in the source's order without those that cannot be read."""
         model = self._opened_model()
-        _, opened = _opened_source(source)
+        _, opened = _opened_source(source, self._progress())
         found = [newcomers.features for newcomers in model.embed(opened.items(), opened.spool)]
         return np.concatenate(found) if found else np.empty((0, model.dim), np.float32)
 
@@ -296,21 +297,23 @@ class ImageClusterer:
 
     def _opened(self, folder: Path) -> Self:
         self._folder = folder
-        self._model = None
+        self._models = {}
         return self
 
-    def _opened_model(self) -> Model:
+    def _opened_model(self, *, with_encoder: bool = True) -> Model:
         if self._folder is None:
             raise RunError("this ImageClusterer has no model; call fit(source) or load(run) first")
-        if self._model is None:
-            self._model = Model.open(self._folder, self.device, self._progress())
-        return self._model
+        if with_encoder not in self._models:
+            self._models[with_encoder] = Model.open(
+                self._folder, self.device, self._progress(), with_encoder=with_encoder
+            )
+        return self._models[with_encoder]
 
     def _assigned(self, source: Source, embeddings: Embeddings | None) -> Iterator[AssignedImage]:
-        model = self._opened_model()
+        model = self._opened_model(with_encoder=embeddings is None)
         given = None if embeddings is None else open_given(embeddings)
-        spec, opened = _opened_source(source)
-        given = given and in_order_of(given, spec, opened)
+        spec, opened = _opened_source(source, self._progress())
+        given = given and given.of_source(spec)
         return assign_images(model, opened, AssignSummary(), self._progress(), given)
 
     def _cluster_facts(self) -> dict[str, Any]:
@@ -322,7 +325,7 @@ class ImageClusterer:
         return TerminalProgress() if self.verbose else Progress()
 
 
-def _opened_source(source: Source) -> tuple[tuple[str, ...], OpenedSource]:
+def _opened_source(source: Source, progress: Progress) -> tuple[tuple[str, ...], OpenedSource]:
     """What a source is called in a run, and the source itself.
 
     Raises:
@@ -333,14 +336,17 @@ def _opened_source(source: Source) -> tuple[tuple[str, ...], OpenedSource]:
     if isinstance(source, pd.DataFrame):
         return _at_paths(_paths_in(source))
     if isinstance(source, np.ndarray) and source.dtype.kind not in "OUS":
-        return _of_array(source)
+        return _of_array(source, progress)
     kind = type(source).__name__
     if isinstance(source, Mapping | bytes) or not isinstance(source, Iterable):  # a mapping yields its keys
         raise _no_source(kind)
-    given = iter(source)
+    try:
+        given = iter(source)
+    except TypeError as error:  # an array without dimensions
+        raise _no_source(kind) from error
     first = next(given, None)
     if is_picture(first):
-        return _in_memory(itertools.chain([first], given))
+        return _in_memory(itertools.chain([first], given), operator.length_hint(source), progress)
     paths = [] if first is None else [first, *given]
     for one in paths:
         if not isinstance(one, str | Path):
@@ -352,18 +358,18 @@ def _at_paths(paths: tuple[str, ...]) -> tuple[tuple[str, ...], OpenedSource]:
     return paths, open_source(paths)
 
 
-def _in_memory(pictures: Iterable[Any]) -> tuple[tuple[str, ...], OpenedSource]:
-    return (f"{IN_RUN}{PICTURES}",), InMemorySource(pictures)
+def _in_memory(pictures: Iterable[Any], count: int, progress: Progress) -> tuple[tuple[str, ...], OpenedSource]:
+    return (f"{IN_RUN}{PICTURES}",), InMemorySource(pictures, count, progress)
 
 
-def _of_array(pictures: npt.NDArray[Any]) -> tuple[tuple[str, ...], OpenedSource]:
+def _of_array(pictures: npt.NDArray[Any], progress: Progress) -> tuple[tuple[str, ...], OpenedSource]:
     """Pictures one after the other along the first axis."""
     told = f"array of {pictures.dtype} {list(pictures.shape)}"
     if pictures.ndim == 3 and pictures.shape[2] in CHANNELS:
         raise SourceError(f"source is one {told}, a single picture; expected several of them, or a list with it")
     if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4):
         raise _no_source(told)
-    return _in_memory(pictures)
+    return _in_memory(pictures, len(pictures), progress)
 
 
 def _paths_in(table: pd.DataFrame) -> tuple[str, ...]:

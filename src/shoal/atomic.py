@@ -82,7 +82,11 @@ def write_json(target: Path, value: Any, temporary: Path | None = None) -> None:
 
 def json_bytes(value: Any) -> bytes:
     """Readable JSON (sorted keys, UTF-8, trailing newline): the same value gives the same bytes."""
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # the name of a file that is no text: JSON's escapes keep it
+        return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def write_array(target: Path, array: npt.NDArray[Any]) -> None:

@@ -84,7 +84,7 @@ def cluster(out: Path | None, no_report: bool, embeddings: str | None, **options
     embeds only what is new when SOURCE has grown.
 
     With --embeddings no backbone runs: FILE.npy holds a row for each image, in the order of their paths (a manifest
-    and a table have their own), FILE.parquet the columns path and embedding.
+    and a table have their own, files alone that in which they are named), FILE.parquet the columns path and embedding.
 
     \b
     Examples:
@@ -96,7 +96,7 @@ def cluster(out: Path | None, no_report: bool, embeddings: str | None, **options
       shoal cluster photos/ --backbone dinov2.onnx --input-mean 0.485,0.456,0.406 --input-std 0.229,0.224,0.225
     """
     from shoal import pipeline
-    from shoal.embed.given import in_order_of, open_given
+    from shoal.embed.given import open_given
     from shoal.images.sources import open_source
     from shoal.progress import TerminalProgress
     from shoal.rundir import RunDir
@@ -105,7 +105,7 @@ def cluster(out: Path | None, no_report: bool, embeddings: str | None, **options
     given = None if embeddings is None else open_given(embeddings)
     config = ClusterConfig(**options, embeddings=None if given is None else given.asked)
     source = open_source(config.source)
-    given = given and in_order_of(given, config.source, source)
+    given = given and given.of_source(config.source)
     run_dir = RunDir(out or Path(pipeline.default_name(source)))
     report = None if no_report else pipeline.report_stages
     run_dir = pipeline.run(config, run_dir, pipeline.clustering_stages(source, given), TerminalProgress(), report)
@@ -140,7 +140,7 @@ def assign(
     """
     from shoal.assign import AssignSummary, check_target, cluster_called, of_cluster, write_csv, write_file
     from shoal.assign import assign as assign_images
-    from shoal.embed.given import in_order_of, open_given
+    from shoal.embed.given import open_given
     from shoal.images.sources import open_source
     from shoal.model import Model
     from shoal.progress import TerminalProgress
@@ -150,8 +150,8 @@ def assign(
         check_target(target)
     given = None if embeddings is None else open_given(embeddings)
     opened = open_source(source)
-    given = given and in_order_of(given, source, opened)
-    model = Model.open(run, device, progress)
+    given = given and given.of_source(source)
+    model = Model.open(run, device, progress, with_encoder=given is None)
     summary = AssignSummary()
     images = assign_images(model, opened, summary, progress, given)
     if wanted is not None:
@@ -551,10 +551,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(error.format_message())
         raise SystemExit(0) from None
     except (Exception, KeyboardInterrupt) as error:
+        from shoal.images.location import valid_text
+
         if debug:
             traceback.print_exc()
         code, line = _explain(error)
-        click.echo(f"shoal: {' '.join(line.split())}", err=True)
+        click.echo(f"shoal: {valid_text(' '.join(line.split()))}", err=True)
         raise SystemExit(code) from None
     raise SystemExit(status if isinstance(status, int) else 0)
 

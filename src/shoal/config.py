@@ -214,6 +214,12 @@ def _is_text(value: str) -> bool:
     return True
 
 
+def options_besides_defaults(asked: dict[str, Any]) -> dict[str, Any]:
+    """What was asked besides the source, as `to_json` has it, by option; what is as if nobody had asked is left out."""
+    defaults = {field.name: field.default for field in dataclasses.fields(ClusterConfig) if field.name != "source"}
+    return {name: asked[name] for name, default in defaults.items() if asked.get(name, default) != default}
+
+
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(f"{option} has value {value!r}; expected one of {', '.join(choices)}")

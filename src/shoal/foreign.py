@@ -43,18 +43,29 @@ def read_bytes(path: Path, most: int = LARGEST_JSON) -> bytes:
 
 @contextmanager
 def plain_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading. Raises as `read_bytes` does."""
+    """Open a file for reading, and tell of what reading it raises too. Raises as `read_bytes` does."""
+    with open_plain(path) as file:
+        try:
+            yield file
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read: {_words(error)}") from error
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """A file, open for reading. Raises as `read_bytes` does."""
     try:
         # A pipe would never answer, and a device never end.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise RunError(f"{path} is no plain file")
-            yield file
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {_words(error)}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RunError(f"{path} is no plain file")
+    return os.fdopen(descriptor, "rb")
 
 
 def parse_json(data: bytes | str, name: object) -> Any:

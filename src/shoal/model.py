@@ -28,15 +28,25 @@ from shoal.spool import Spool
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An encoder ready to run, and clusters to assign to. Where embeddings were given there is no encoder."""
+    """An encoder ready to run, and clusters to assign to; no encoder where embeddings were given, or are."""
 
     place: str
     clusters: CorrectedModel
     encoder: tuple[PreparedEncoder, Engine] | None
 
     @classmethod
-    def open(cls, place: str | Path | RunDir, device: str = "auto", progress: Progress | None = None) -> Model:
+    def open(
+        cls,
+        place: str | Path | RunDir,
+        device: str = "auto",
+        progress: Progress | None = None,
+        *,
+        with_encoder: bool = True,
+    ) -> Model:
         """Open a run, a model folder (a run's `model/`, wherever it was copied to), or hf://OWNER/NAME.
+
+        Args:
+            with_encoder: start the encoder; not needed where features are given.
 
         Raises:
             RunError: it is none of these, or is unfinished or of a newer format.
@@ -48,7 +58,7 @@ class Model:
             clusters = (
                 load_model(files) if isinstance(opened, Path) else corrected_model(opened, read_corrected(opened))
             )
-            return _prepared(files, clusters, progress or Progress()), clusters
+            return _prepared(files, clusters, progress or Progress()) if with_encoder else None, clusters
 
         if isinstance(opened, Path):
             prepared, clusters = read_whole(opened, read)

@@ -27,7 +27,9 @@ from shoal.config import ClusterConfig
 from shoal.corrections.corrected import corrected_digest
 from shoal.draft import Draft, digest_in
 from shoal.embed.given import Given
+from shoal.embed.matching import require_rows
 from shoal.errors import NoImagesError, RunError
+from shoal.images.in_memory import InMemorySource
 from shoal.images.sources import Source
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_of, versions
@@ -69,14 +71,17 @@ def _seed(config: ClusterConfig) -> int:
     return config.seed
 
 
-def index_stage(source: Source) -> Stage:
-    """From a source to a listing of its images."""
-    return Stage("index", partial(shoal.images.index.run, source), _nothing, always=True, source=source)
+def index_stage(source: Source, given: Given | None = None) -> Stage:
+    """From a source to a listing of its images, which embeddings that are given have to fit."""
+    require = None if given is None else partial(require_rows, given)
+    return Stage(
+        "index", partial(shoal.images.index.run, source, require=require), _nothing, always=True, source=source
+    )
 
 
 def clustering_stages(source: Source, given: Given | None = None) -> list[Stage]:
     """From a source to clusters; with embeddings that are given, or a backbone's."""
-    return [index_stage(source), *stages_of_images(given)]
+    return [index_stage(source, given), *stages_of_images(given)]
 
 
 def stages_of_images(given: Given | None = None) -> list[Stage]:
@@ -238,8 +243,10 @@ def _require_same_source(draft: Draft, config: ClusterConfig, source: Source) ->
     known = draft.before.read_state().get("source", {})
     if known.get("identity", source.identity) == source.identity or relink.is_moved_together(draft.before, source):
         return
-    how = shlex.join(["shoal", "relink", str(draft.root), *config.source])
+    how = "give another --out for it"
+    if source.identity != InMemorySource.identity and not relink.holds_its_source(draft.before):
+        command = shlex.join(["shoal", "relink", str(draft.root), *config.source])
+        how += f"; or, if that is where the images are now: {command}"
     raise RunError(
-        f"{draft.root} is a run of {known['identity']}; expected the same source, not {source.identity} "
-        f"(give another --out for it; or, if that is where the images are now: {how})"
+        f"{draft.root} is a run of {known['identity']}; expected the same source, not {source.identity} ({how})"
     )

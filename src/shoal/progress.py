@@ -22,7 +22,7 @@ class Progress:
 
     @contextmanager
     def task(self, name: str, total: int, unit: str = "images") -> Iterator[Task]:
-        """Follow work of `total` units called `name`."""
+        """Follow work of `total` units called `name`; 0: nobody knows how many."""
         yield _SilentTask()
 
     def say(self, line: str) -> None:
@@ -56,7 +56,7 @@ class _BarTask:
     def __init__(self, name: str, total: int, unit: str, stream: TextIO) -> None:
         from tqdm import tqdm  # noqa: PLC0415  (only a terminal needs it)
 
-        self._bar = tqdm(total=total, desc=name, unit=f" {unit}", file=stream, dynamic_ncols=True, leave=False)
+        self._bar = tqdm(total=total or None, desc=name, unit=f" {unit}", file=stream, dynamic_ncols=True, leave=False)
 
     def __enter__(self) -> _BarTask:
         return self
@@ -83,4 +83,6 @@ class _PlainTask:
         rate = self._done / (now - self._began)
         left = max(self._total - self._done, 0) / rate  # more may turn up than was foreseen
         line = f"{self._name}: {self._done:,}/{self._total:,} {self._unit}, {rate:,.1f}/s, {left:,.0f} s left"
+        if self._total == 0:
+            line = f"{self._name}: {self._done:,} {self._unit}, {rate:,.1f}/s"
         print(line, file=self._stream, flush=True)

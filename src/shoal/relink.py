@@ -13,8 +13,9 @@ import pyarrow as pa
 from shoal import draft as drafts
 from shoal import records
 from shoal.draft import Draft
-from shoal.errors import DecodeError, SourceError
+from shoal.errors import DecodeError, RunError, SourceError
 from shoal.images.folder import FolderSource
+from shoal.images.in_memory import InMemorySource
 from shoal.images.item import Item, Source
 from shoal.images.location import is_uri, local_path
 from shoal.images.manifest import ManifestSource
@@ -68,14 +69,23 @@ def is_moved_together(run_dir: RunDir, source: Source) -> bool:
     return folder == Path(os.path.normpath(run_dir.root.absolute() / known["beside"]))
 
 
+def holds_its_source(run_dir: RunDir) -> bool:
+    """Was the run made of pictures that a program held, and that it keeps?"""
+    return bool(run_dir.read_state().get("source", {}).get("identity") == InMemorySource.identity)
+
+
 def relink(root: Path, spec: Sequence[str], progress: Progress) -> tuple[Relinked, Source]:
     """Say where the source of a run is now, after comparing sizes and the bytes of some images.
 
     Raises:
-        RunError: there is no finished run. SourceError: it is not there, or holds other images.
+        RunError: there is no finished run, or it holds its images itself.
+        SourceError: it is not there, or holds other images.
         RunLockedError: another process is writing the run.
     """
-    RunDir.open(root).require("index", "cluster")
+    run = RunDir.open(root)
+    run.require("index", "cluster")
+    if holds_its_source(run):
+        raise RunError(f"{root} is a run of pictures in memory, and holds them itself: there is nothing to relink")
     source = open_source(spec)
     with drafts.writing(root) as draft:
         images = draft.run_dir.read_images()

@@ -23,11 +23,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import generations, lock, records
+from shoal.config import options_besides_defaults
 from shoal.errors import RunError
 from shoal.generations import Generation
 from shoal.runfiles import (
-    ARRAY,
     CACHE,
+    IN_MEMORY,
     IN_RUN,
     LABELS,
     LISTING,
@@ -251,41 +252,48 @@ class RunDir:
         """The command that brings the run up to date, or the call."""
         asked = self.read_state().get("asked", {})
         source, given = asked.get("source") or ["SOURCE"], asked.get("embeddings")
-        if str(source[0]).startswith(IN_RUN) or str(given).startswith(ARRAY):
-            return f"ImageClusterer(out={str(self.root)!r}).fit(…) with what it was called with"
-        words = [*map(str, source), *(["--embeddings", str(given)] if given else []), "--out", str(self.root)]
-        return shlex.join(["shoal", "cluster", *words])
+        options = options_besides_defaults(asked)
+        if str(source[0]).startswith(IN_RUN) or str(given).startswith(IN_MEMORY):
+            options.pop("embeddings", None)
+            said = ", ".join(f"{name}={value!r}" for name, value in {**options, "out": str(self.root)}.items())
+            return f"ImageClusterer({said}).fit(…) with what it was called with"
+        words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", _as_word(value))]
+        return shlex.join(["shoal", "cluster", *map(str, source), *words, "--out", str(self.root)])
 
     # -- tables -------------------------------------------------------------------------------------------------
 
-    def read_images(self, columns: list[str] | None = None) -> pa.Table:
-        """images.parquet; before anything was embedded, the listing. URIs lead to where the source is now."""
+    def read_images(self, columns: list[str] | None = None, *, lasting: bool = False) -> pa.Table:
+        """images.parquet; before anything was embedded, the listing. URIs lead to where the source is now.
+
+        Args:
+            lasting: of what lies in the run itself, where programs from outside find it; where this generation has it
+                goes with the generation.
+        """
         path = self.images if self.images.is_file() else self.listing
         table = records.read_table(path, columns)
         if "id" in table.column_names and not np.array_equal(table["id"].to_numpy(), np.arange(table.num_rows)):
             raise RunError(f"{path}: column 'id' does not count the images from 0 up")
-        return self._where_it_is(table)
+        return self._where_it_is(table, AtRoot(self.root) if lasting else self.files)
 
     def read_listing(self, columns: list[str] | None = None) -> pa.Table:
         """The index stage's own table, in the columns of images.parquet."""
-        return self._where_it_is(records.read_table(self.listing, columns))
+        return self._where_it_is(records.read_table(self.listing, columns), self.files)
 
     def read_clusters(self, columns: list[str] | None = None) -> pa.Table:
         return records.read_table(self.clusters, columns)
 
     def located(self, uri: str) -> str:
         """Where an image is that lies in the run itself; other URIs as they are."""
-        match = _PICTURE.match(uri)
-        return uri if match is None else self.path(match["name"]).absolute().as_uri() + uri[match.end("name") :]
+        return _located(uri, self.files)
 
-    def _where_it_is(self, table: pa.Table) -> pa.Table:
+    def _where_it_is(self, table: pa.Table, files: Files) -> pa.Table:
         if "uri" not in table.column_names:
             return table
         uris, moved = table["uri"], self._moved()
         if moved is not None:
             uris = _moved_uris(uris, *moved)
         for name in _tables_in_run(uris):
-            uris = pc.replace_substring(uris, f"{IN_RUN}{name}", self.located(f"{IN_RUN}{name}"))
+            uris = pc.replace_substring(uris, f"{IN_RUN}{name}", _located(f"{IN_RUN}{name}", files))
         return table.set_column(table.column_names.index("uri"), "uri", uris)
 
     def _moved(self) -> tuple[str, str] | None:
@@ -296,6 +304,16 @@ class RunDir:
             return None
         now = Path(os.path.normpath(self.root.absolute() / beside))
         return (Path(folder).as_uri(), now.as_uri()) if now.exists() else None
+
+
+def _as_word(value: Any) -> str:
+    """A value as the command line takes it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _located(uri: str, files: Files) -> str:
+    match = _PICTURE.match(uri)
+    return uri if match is None else files.path(match["name"]).absolute().as_uri() + uri[match.end("name") :]
 
 
 def _tables_in_run(uris: pa.ChunkedArray) -> list[str]:

@@ -21,7 +21,8 @@ LOCK: Final = "lock"
 CACHE: Final = "cache"  # may be deleted at any time
 LISTING: Final = "own/listing.parquet"  # the index stage's own table, which images.parquet is made from
 ORDER: Final = "own/order.parquet"  # likewise, where embeddings are given: what the source lists, in its order
-ARRAY: Final = "an array"  # how run.json's word for embeddings begins that are no file
+IN_MEMORY: Final = "an array"  # how run.json's word for embeddings begins that are no file
+NO_BACKBONE: Final = "none: embeddings were given"  # what people read where a backbone's name is else
 PICTURES: Final = "pictures"  # folder of the pictures that a program gave, in tables called by what they hold
 IN_RUN: Final = "run://"  # how the URIs of what lies in the run itself begin; `RunDir` says where that is
 LABELS: Final = "labels.parquet"
@@ -34,8 +35,8 @@ Count = Annotated[int, Between(0)]
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
-    """Embeddings that were given: how many, of them of no image, and the images of the first and the last row."""
+class _Matched:
+    """Of embeddings that were given: how many rows, how many of no image; by order, whose the ends are."""
 
     name: Words
     rows: Count
@@ -62,7 +63,7 @@ class _Facts:
     backbone: Words = ""
     licence: Words = ""
     weights_source: Words = ""
-    given: _Given | None = None
+    given: _Matched | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,19 +59,22 @@ class Spool:
         place = self._places.get(key)
         return None if place is None or self._small is None else self._small.read(*place)
 
-    def put(self, key: str, data: bytes) -> None:
-        """Keep `data`, if there is room."""
+    def put(self, key: str, data: bytes) -> bool:
+        """Keep `data`, if there is room. Is it kept?"""
         with self._lock:
-            if key in self._places or not self._room.take(len(data)):
-                return
+            if key in self._places:
+                return True
+            if not self._room.take(len(data)):
+                return False
             try:
                 if self._small is None:
                     self._small = _Stored(self._folder)
                 offset = self._small.append(data)
             except OSError as error:
                 self._room.is_full_after(error)
-                return
+                return False
             self._places[key] = (offset, len(data))
+            return True
 
     def file(self, key: str, fill: Fill) -> IO[bytes] | None:
         """A seekable file of its own, that `fill` writes when it is first asked for; None if there is no room for it.

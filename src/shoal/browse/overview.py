@@ -16,7 +16,7 @@ from shoal.cluster.model import ClusterFacts
 from shoal.corrections.log import in_force
 from shoal.encoder.spec import ModelConfig
 from shoal.publication import read_whole
-from shoal.runfiles import Folder
+from shoal.runfiles import NO_BACKBONE, Folder
 
 SETTINGS = ("clusters", "backbone", "features", "method", "metric", "seed", "resize", "limit")
 
@@ -113,7 +113,7 @@ def _model_facts(site: Site) -> dict[str, Any]:
         "name": config.name or site.folder.absolute().name,
         "kind": "model",
         "clusters": clusters.clusters,
-        "backbone": "none: embeddings were given" if config.encoder is None else config.encoder.backbone,
+        "backbone": NO_BACKBONE if config.encoder is None else config.encoder.backbone,
         "created": _when(created),
     }
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -15,17 +14,21 @@ import pyarrow.compute as pc
 
 from shoal.embed.given import Given
 from shoal.embed.newcomers import Newcomers
-from shoal.embeddings import PART_ROWS, Float32, Ids
+from shoal.embed.vectors import quoted
+from shoal.embeddings import Float32, Ids
 from shoal.errors import DecodeError, EmbeddingsError
+from shoal.images.contents import look_at_all
 from shoal.images.folder import is_image_name
 from shoal.images.gate import canonical
 from shoal.images.item import Item
-from shoal.images.location import file_uri, is_uri
+from shoal.images.location import file_uri, is_uri, split_fragment
+from shoal.images.reading import ImageReader
 from shoal.spool import Spool
 
 Texts: TypeAlias = "pa.Array | pa.ChunkedArray"
 
 NONE: Final = -1  # no row
+SOME: Final = 1024  # new images that are looked at before their rows are read
 NOT_GIVEN: Final = "no embedding is given for it"
 NOT_FINITE: Final = "its embedding is empty, or holds NaN or infinite values"
 ALL_ZEROS: Final = "its embedding is all zeros"
@@ -63,18 +66,64 @@ def rows_of(given: Given, entries: Entries) -> Ids:
     return _by_order(given, entries) if given.paths is None else _by_path(given, given.paths, entries)
 
 
+def require_rows(given: Given, items: Sequence[Item]) -> None:
+    """Refuse embeddings that do not fit what a source lists, before any of it is read. Raises as `rows_of`."""
+    rows_of(given, Entries.of(items))
+
+
 def _by_order(given: Given, entries: Entries) -> Ids:
     """A row for every entry; or for those that are named like images, whatever else lies beside them."""
-    named = int(entries.is_named.sum())
-    if given.count == len(entries):
-        return np.arange(len(entries))
-    if given.count == named:
-        return np.where(entries.is_named, np.cumsum(entries.is_named) - 1, NONE)
+    order = _order(given, entries)
+    is_named = entries.is_named[order]
+    named = int(is_named.sum())
+    if given.count in (len(entries), named):
+        rows = np.full(len(entries), NONE)
+        rows[order if given.count == len(entries) else order[is_named]] = np.arange(given.count)
+        return rows
     images = f", {named:,} of them named like images" if named != len(entries) else ""
     raise EmbeddingsError(
         f"{given.name} has {given.count:,} rows, and the source lists {len(entries):,} files{images}; expected a row "
         "for each, in the source's order (or let SOURCE be a .txt with a path on each line, in the order of the rows)"
     )
+
+
+def _order(given: Given, entries: Entries) -> Ids:
+    """The numbers of the entries in the order that the rows have.
+
+    Files that were named one by one have the order in which they were named. Where folders or tables were named among
+    other things, it is the source's order; where theirs is another, rows could be meant either way.
+    """
+    order = np.arange(len(entries))
+    if not given.named:
+        return order
+    places = _found(entries.uris, pa.chunked_array([pa.array(given.named, pa.large_string())]))
+    if (places != NONE).all():
+        return np.argsort(places, kind="stable")
+    places = _places_of_roots(given.named, entries.uris)
+    backwards = np.flatnonzero((places[1:] < places[:-1]) | (places[1:] == NONE))
+    if len(backwards) or places[0] == NONE:
+        first = entries.paths[int(backwards[0]) + 1 if places[0] != NONE else 0].as_py()
+        raise EmbeddingsError(
+            f"{given.name} has rows in an order, and SOURCE names folders, patterns or tables among other things, in "
+            f"another order than that in which they are listed ({quoted(repr(first))} comes elsewhere); expected one "
+            "folder, files alone, or a .txt with a path on each line, in the order of the rows"
+        )
+    return order
+
+
+def _places_of_roots(named: Sequence[str], uris: Texts) -> Ids:
+    """The number of the first thing named that each URI is or lies in; NONE if there is none."""
+    numbers = {uri.rstrip("/"): number for number, uri in reversed(list(enumerate(named)))}
+    return np.fromiter((_place_of(uri.as_py(), numbers) for uri in uris), np.int64, len(uris))
+
+
+def _place_of(uri: str, numbers: Mapping[str, int]) -> int:
+    base, _ = split_fragment(uri)
+    found = []
+    while base:
+        found += [numbers[base]] if base in numbers else []
+        base = base.rpartition("/")[0]
+    return min(found, default=NONE)
 
 
 def _by_path(given: Given, paths: pa.ChunkedArray, entries: Entries) -> Ids:
@@ -110,7 +159,7 @@ def _as_uri(path: str | None) -> str | None:
 
 
 def _first(paths: Texts) -> str:
-    return repr(next((path.as_py() for path in paths if path.is_valid), ""))[:200]
+    return quoted(repr(next((path.as_py() for path in paths if path.is_valid), "")))
 
 
 def unusable(features: Float32) -> dict[int, str]:
@@ -125,21 +174,28 @@ def unusable(features: Float32) -> dict[int, str]:
 
 
 def newcomers_of(given: Given, items: Iterable[Item], spool: Spool) -> Iterator[Newcomers]:
-    """Items that belong to no run, with their given features, some at a time; no image is opened.
+    """Items that belong to no run, with their given features, some at a time; what is no image has none.
 
     Raises as `rows_of`, and as `Given.rows`.
     """
     listed = list(items)
-    return _newcomers(given, zip(listed, rows_of(given, Entries.of(listed)).tolist(), strict=True), spool)
+    return _newcomers(given, listed, rows_of(given, Entries.of(listed)), spool)
 
 
-def _newcomers(given: Given, pairs: Iterator[tuple[Item, int]], spool: Spool) -> Iterator[Newcomers]:
-    with given.rows(spool) as rows:
-        while some := list(islice(pairs, PART_ROWS)):
-            skipped = [(item, item.problem or NOT_GIVEN) for item, row in some if item.problem or row == NONE]
-            usable = [(item, row) for item, row in some if not item.problem and row != NONE]
-            features = rows.read(np.array([row for _, row in usable], np.int64))
+def _newcomers(given: Given, items: Sequence[Item], rows: Ids, spool: Spool) -> Iterator[Newcomers]:
+    reader = ImageReader(spool)
+    with given.rows(spool) as opened:
+        for start in range(0, len(items), SOME):
+            some = items[start : start + SOME]
+            looked_at = look_at_all([(item.path, item.uri) for item in some if not item.problem], reader)
+            problems = [item.problem or next(looked_at).reason for item in some]
+            of_some = rows[start : start + SOME]
+            is_wanted = np.array([problem is None for problem in problems], np.bool_) & (of_some != NONE)
+            usable = [some[place] for place in np.flatnonzero(is_wanted).tolist()]
+            features = opened.read(of_some[is_wanted])
             reasons = unusable(features)
-            skipped += [(usable[place][0], reason) for place, reason in reasons.items()]
+            skipped = [(some[place], problems[place] or NOT_GIVEN) for place in np.flatnonzero(~is_wanted).tolist()] + [
+                (usable[place], reason) for place, reason in reasons.items()
+            ]
             good = [place for place in range(len(usable)) if place not in reasons]
-            yield Newcomers([usable[place][0] for place in good], features[good], skipped)
+            yield Newcomers([usable[place] for place in good], features[good], skipped)

@@ -13,21 +13,22 @@ from shoal.config import ClusterConfig
 from shoal.disk import require_free
 from shoal.embed.batches import EmbeddedBatch, Failure
 from shoal.embed.failures import write_failures
-from shoal.embed.given import Given, Rows
+from shoal.embed.given import Given
 from shoal.embed.matching import NONE, NOT_GIVEN, Entries, rows_of, unusable
 from shoal.embed.parts import PartsWriter
+from shoal.embed.vectors import Rows
 from shoal.embeddings import PART_ROWS, Ids
 from shoal.encoder.spec import CONFIG, MODEL_FORMAT
 from shoal.errors import NoImagesError
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_of
-from shoal.runfiles import ORDER
+from shoal.runfiles import NO_BACKBONE, ORDER
 from shoal.spool import Spool
 
 
 def key(given: Given, config: ClusterConfig) -> dict[str, Any]:
     """What makes the embeddings stale besides the images and their order."""
-    return {"given": given.digest, "named": given.named}
+    return {"given": given.digest, "named": digest_of(given.named)}
 
 
 def run(given: Given, config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
@@ -41,9 +42,10 @@ def run(given: Given, config: ClusterConfig, run_dir: RunDir, progress: Progress
     order = records.read_table(run_dir.path(ORDER))
     entries = Entries.of_columns(order["path"], order["uri"])
     rows = rows_of(given, entries)
-    row_of = _rows_by_id(images, order["id"].to_numpy(), rows)
+    usable, row_of = _rows_by_id(images, order["id"].to_numpy(), rows)
     writer = PartsWriter(run_dir, images.num_rows, given.dim, "float32", digest_of("given", given.digest))
-    missing = np.array(writer.plan({image: str(row) for image, row in row_of.items()}), np.int64)
+    wanted = dict(zip(usable.tolist(), map(str, row_of[usable].tolist()), strict=True))
+    missing = np.array(writer.plan(wanted), np.int64)
     require_free(run_dir.root, len(missing) * writer.row_bytes, "embedding")
     if len(missing):
         with progress.task("Embedding", len(missing)) as task, given.rows(run_dir.spool or Spool()) as opened:
@@ -51,42 +53,40 @@ def run(given: Given, config: ClusterConfig, run_dir: RunDir, progress: Progress
                 writer.add(batch)
                 task.advance(len(batch.ids))
     digest = writer.finish()
-    failures = {image: failure for image, failure in writer.failures.items() if image in row_of}
+    failures = {image: writer.failures[image] for image in usable.tolist() if image in writer.failures}
     write_failures(run_dir, failures, {})
-    if len(failures) == len(row_of):
+    if len(failures) == len(usable):
         reasons = sorted({failure.reason for failure in failures.values()})
         raise NoImagesError(f"no usable image in {' '.join(config.source)}: {'; '.join(reasons[:3])}")
     atomic.write_json(run_dir.new(f"model/{CONFIG}"), {"format_version": MODEL_FORMAT, "encoder": None})
     facts = {
-        "backbone": "none: embeddings were given",
+        "backbone": NO_BACKBONE,
         "dim": given.dim,
-        "images": len(row_of) - len(failures),
+        "images": len(usable) - len(failures),
         "embedded_now": len(missing),
         "failed": len(failures),
-        "given": {"name": given.name, "rows": given.count, **_told(given, entries, rows)},
+        "given": {"name": given.name, "rows": given.count, **_matched(given, entries, rows)},
     }
     return StageResult(digest, facts)
 
 
-def _rows_by_id(images: pa.Table, order: Ids, rows: Ids) -> dict[int, int]:
-    """The row of every usable image; of one that has none, that of a copy of it."""
+def _rows_by_id(images: pa.Table, order: Ids, rows: Ids) -> tuple[Ids, Ids]:
+    """Ids of the usable images, and the row of every image; of one that has none, that of a copy of it."""
     is_known = order != NONE
     row_of = np.full(images.num_rows, NONE)
     row_of[order[is_known]] = rows[is_known]
     status = images["status"].to_numpy(zero_copy_only=False)
-    copies = np.flatnonzero((status == records.DUPLICATE) & (row_of != NONE))
+    copies = np.flatnonzero((status == records.DUPLICATE) & (row_of != NONE))[::-1]  # of several the first counts
     originals = images["duplicate_of"].take(copies).to_numpy(zero_copy_only=False).astype(np.int64)
-    for original, copy in zip(originals[::-1].tolist(), copies[::-1].tolist(), strict=True):
-        if row_of[original] == NONE:
-            row_of[original] = row_of[copy]
-    usable = np.flatnonzero(status == records.OK)
-    return dict(zip(usable.tolist(), row_of[usable].tolist(), strict=True))
+    row_of_copy = np.full(images.num_rows, NONE)
+    row_of_copy[originals] = row_of[copies]
+    return np.flatnonzero(status == records.OK), np.where(row_of == NONE, row_of_copy, row_of)
 
 
-def _batches(missing: Ids, row_of: dict[int, int], rows: Rows, dim: int) -> Iterator[EmbeddedBatch]:
+def _batches(missing: Ids, row_of: Ids, rows: Rows, dim: int) -> Iterator[EmbeddedBatch]:
     """What is missing of each part."""
     for ids in np.split(missing, np.flatnonzero(np.diff(missing // PART_ROWS)) + 1):
-        wanted = np.array([row_of[image] for image in ids.tolist()], np.int64)
+        wanted = row_of[ids]
         has_row = wanted != NONE
         features = np.zeros((len(ids), dim), np.float32)
         features[has_row] = rows.read(wanted[has_row])
@@ -96,8 +96,10 @@ def _batches(missing: Ids, row_of: dict[int, int], rows: Rows, dim: int) -> Iter
         yield EmbeddedBatch(ids.tolist(), features, failures, {})
 
 
-def _told(given: Given, entries: Entries, rows: Ids) -> dict[str, Any]:
+def _matched(given: Given, entries: Entries, rows: Ids) -> dict[str, Any]:
     """How the rows were matched, for people to look at: a wrong order gives clusters too."""
-    unused = given.count - len(np.unique(rows[rows != NONE]))
-    ends = {"first": np.flatnonzero(rows == 0), "last": np.flatnonzero(rows == given.count - 1)}
-    return {"unused": unused, **{name: entries.paths[at[0]].as_py() for name, at in ends.items() if len(at)}}
+    facts: dict[str, Any] = {"unused": given.count - len(np.unique(rows[rows != NONE]))}
+    if given.paths is None:
+        ends = {"first": np.flatnonzero(rows == 0), "last": np.flatnonzero(rows == given.count - 1)}
+        facts |= {name: entries.paths[at[0]].as_py() for name, at in ends.items() if len(at)}
+    return facts

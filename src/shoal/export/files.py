@@ -167,7 +167,7 @@ def _transfer(placement: Placement, mode: str, read: Read, place: Place, parts: 
 
 def _read(placement: Placement, read: Read) -> bytes:
     try:
-        return read(placement.row.uri)
+        return read(placement.row.read_from)
     except DecodeError as error:
         gone = placement.source is not None and not placement.source.exists()
         raise _LeftOutError(NO_LONGER_THERE if gone else str(error)) from error

@@ -20,11 +20,16 @@ NUMBERED = re.compile(r"(?P<stem>.+)(?P<extension>\.[A-Za-z0-9]{1,5})(?P<number>
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One clustered image. `duplicate_of` is the path of its original, or None; `mtime` is in seconds, or None."""
+    """One clustered image.
+
+    `uri` is where others find it, `read_from` where this run has it while it is open. `duplicate_of` is the path of its
+    original, or None; `mtime` is in seconds, or None.
+    """
 
     id: int
     path: str
     uri: str
+    read_from: str
     size_bytes: int
     mtime: float | None
     sha256: str
@@ -57,13 +62,16 @@ def read_rows(run_dir: RunDir) -> list[Row]:
     corrected = read_corrected(run_dir)
     clusters = corrected_table(run_dir, corrected)
     images = run_dir.read_images()
+    images = images.rename_columns({"uri": "read_from"}).append_column(
+        "uri", run_dir.read_images(["uri"], lasting=True)["uri"]
+    )
     positions = pc.index_in(clusters["id"], value_set=images["id"])
     if positions.null_count:
         raise RunError(
             f"{run_dir.root}: clusters.parquet has ids that images.parquet lacks; run the same shoal cluster again"
         )
     paths = dict(zip(images["id"].to_pylist(), images["path"].to_pylist(), strict=True))
-    joined = images.select(["uri", "size_bytes", "mtime", "sha256", "duplicate_of"]).take(positions)
+    joined = images.select(["uri", "read_from", "size_bytes", "mtime", "sha256", "duplicate_of"]).take(positions)
     for name in ("id", "path", "cluster", "confidence", "unsure", "runner_up", "silhouette"):
         joined = joined.append_column(name, clusters[name])
     rows = [

@@ -1,12 +1,11 @@
-"""Pictures that a program holds, as a source: they are kept as a Parquet table, in the run or in a temporary file."""
+"""Pictures that a program holds, as a source: a Parquet table in the run, or a nameless file while they are used."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
-import os
 import tempfile
-import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +16,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from shoal import atomic
-from shoal.errors import DecodeError, SourceError
+from shoal.errors import DecodeError, DiskSpaceError, SourceError
+from shoal.images.clouds import MEMORY
 from shoal.images.item import Item
 from shoal.images.left_out import LeftOut
-from shoal.images.location import file_uri
 from shoal.images.orientation import upright
 from shoal.images.storage import reading_errors
+from shoal.progress import Progress
+from shoal.runfiles import PICTURES
 from shoal.spool import Spool
 
 GROUP_BYTES: Final = 16 << 20  # of pictures in a row group, about
@@ -45,26 +46,34 @@ class InMemorySource:
 
     Args:
         pictures: PIL images or arrays, gone through once.
+        count: how many they are; 0: nobody knows.
+        progress: shows how far their encoding is.
     """
 
     identity = "pictures in memory"
     name = "pictures"
 
-    def __init__(self, pictures: Iterable[Any]) -> None:
+    def __init__(self, pictures: Iterable[Any], count: int = 0, progress: Progress | None = None) -> None:
         self.spool = Spool()
         self._pictures = pictures
-        self._temporary: tuple[str, list[Item]] | None = None
+        self._count = count
+        self._progress = progress or Progress()
+        self._items: list[Item] | None = None
 
     def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
-        """Every picture in order, from a table in a temporary file. Raises as `write` does."""
-        if self._temporary is None:
-            descriptor, name = tempfile.mkstemp(prefix="shoal-", suffix=".parquet")
-            os.close(descriptor)
-            weakref.finalize(self, Path(name).unlink, missing_ok=True)
-            _, items = self.write(Path(name))
-            self._temporary = name, items
-        name, items = self._temporary
-        yield from items_in(file_uri(name), items)
+        """Every picture in order, kept in the spool. Raises as `write` does; DiskSpaceError."""
+        if self._items is None:
+            items: list[Item] = []
+            for item, data in self._files():
+                uri = f"{MEMORY}://{PICTURES}/{item.path}"
+                if data is not None and not self.spool.put(uri, data):
+                    raise DiskSpaceError(
+                        f"there is no room in {tempfile.gettempdir()} for pictures in memory beyond the first "
+                        f"{len(items):,}; make room, or give fewer at a time"
+                    )
+                items.append(dataclasses.replace(item, uri=uri))
+            self._items = items
+        yield from self._items
 
     def write(self, target: Path) -> tuple[str, list[Item]]:
         """Write the table. Returns the digest of what it holds, and items whose URIs are their rows: `#row=12`.
@@ -75,15 +84,31 @@ class InMemorySource:
         state = hashlib.sha256()
         items: list[Item] = []
         with atomic.replacing(target) as temporary, pq.ParquetWriter(temporary, _SCHEMA, compression="none") as table:
-            for rows in _groups(self._pictures, items):
-                for path, data in rows:
-                    state.update(f"{path}\0{len(data or b'')}\0".encode())
+            for rows in _groups(self._files()):
+                for item, data in rows:
+                    items.append(item)
+                    state.update(f"{item.path}\0{len(data or b'')}\0".encode())
                     state.update(data or b"")
-                paths, images = zip(*rows, strict=True)
-                table.write_table(pa.table({"path": paths, "image": images}, schema=_SCHEMA))
-        if not items:
-            raise SourceError(f"source holds no picture; expected at least one: {EXPECTED}")
+                columns = {"path": [item.path for item, _ in rows], "image": [data for _, data in rows]}
+                table.write_table(pa.table(columns, schema=_SCHEMA))
         return state.hexdigest(), items
+
+    def _files(self) -> Iterator[tuple[Item, bytes | None]]:
+        """Items, and the files that pictures become; none of one that has a problem."""
+        number = -1
+        with self._progress.task("Keeping", self._count, "pictures") as task:
+            for number, picture in enumerate(self._pictures):
+                image = _as_image(picture, number)
+                data, problem = None, None
+                try:
+                    data = _encoded(image)
+                except DecodeError as error:  # a file that Pillow has opened, and cannot decode
+                    problem = str(error)
+                path = f"{number:08d}.{'tif' if image.mode in TIFF_MODES else 'png'}"
+                yield Item(path, f"#row={number}", problem=problem), data
+                task.advance()
+        if number < 0:
+            raise SourceError(f"source holds no picture; expected at least one: {EXPECTED}")
 
 
 def items_in(table: str, items: Iterable[Item]) -> Iterator[Item]:
@@ -91,19 +116,12 @@ def items_in(table: str, items: Iterable[Item]) -> Iterator[Item]:
     return (Item(item.path, f"{table}{item.uri}", problem=item.problem) for item in items)
 
 
-def _groups(pictures: Iterable[Any], items: list[Item]) -> Iterator[list[tuple[str, bytes | None]]]:
-    """Pairs of path and file, as many as make a row group; their items are added to `items`."""
-    rows: list[tuple[str, bytes | None]] = []
+def _groups(files: Iterable[tuple[Item, bytes | None]]) -> Iterator[list[tuple[Item, bytes | None]]]:
+    """As many as make a row group."""
+    rows: list[tuple[Item, bytes | None]] = []
     size = 0
-    for number, picture in enumerate(pictures):
-        image = _as_image(picture, number)
-        data, problem = None, None
-        try:
-            data = _encoded(image)
-        except DecodeError as error:  # a file that Pillow has opened, and cannot decode
-            problem = str(error)
-        rows.append((f"{number:08d}.{'tif' if image.mode in TIFF_MODES else 'png'}", data))
-        items.append(Item(rows[-1][0], f"#row={number}", problem=problem))
+    for item, data in files:
+        rows.append((item, data))
         size += len(data or b"")
         if size >= GROUP_BYTES:
             yield rows

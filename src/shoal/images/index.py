@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
 from shoal import records
 from shoal.config import ClusterConfig
-from shoal.cores import core_count
-from shoal.errors import DecodeError, NoImagesError
+from shoal.errors import NoImagesError
 from shoal.images import catalogue
 from shoal.images.catalogue import Catalogue, Row
-from shoal.images.decode import VERSION, Header, probe
+from shoal.images.contents import Content, look_at_all
+from shoal.images.decode import VERSION
 from shoal.images.folder import is_image_name
 from shoal.images.in_memory import InMemorySource, items_in
 from shoal.images.item import Item, Source
@@ -25,19 +23,25 @@ from shoal.images.left_out import FACT, LeftOut, counted, told
 from shoal.images.location import file_uri
 from shoal.images.manifest import ManifestSource, looked_for
 from shoal.images.reading import ImageReader
-from shoal.images.storage import GONE, MISSING, is_local
+from shoal.images.storage import GONE, MISSING
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult
 from shoal.runfiles import IN_RUN, LABELS, LISTING, ORDER, PICTURES
 
-MOST_LOCAL_READERS: Final = 4
-REMOTE_READERS: Final = 16  # waiting for a network is not work
 DECODER: Final = "decoder"  # the fact that tells its version
-CHUNK: Final = 32  # images that a reader takes at a time
 
 
-def run(source: Source, config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+def run(
+    source: Source,
+    config: ClusterConfig,
+    run_dir: RunDir,
+    progress: Progress,
+    require: Callable[[Sequence[Item]], None] | None = None,
+) -> StageResult:
     """List the source, read what is new or changed, find exact duplicates, and write the tables.
+
+    Args:
+        require: raises if what the source lists does not do, before any of it is read.
 
     Raises:
         SourceError: the source is not there, or cannot be listed.
@@ -46,6 +50,8 @@ def run(source: Source, config: ClusterConfig, run_dir: RunDir, progress: Progre
     earlier = _rows(run_dir.earlier.listing)
     left_out: LeftOut = {}
     items = _listed(source, run_dir, left_out)
+    if require is not None:
+        require(items)
     selected = catalogue.select(_likely(items), config.limit) if config.limit is not None else None
     found = catalogue.match(earlier, items, selected, _is_same_decoder(run_dir.earlier))
     unread = catalogue.look_up(found, _rows(run_dir.unfinished(LISTING)))
@@ -98,62 +104,18 @@ def _likely(items: list[Item]) -> list[str]:
     return named or [item.path for item in items]
 
 
-# -- contents --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    """What reading one file told."""
-
-    size_bytes: int | None = None
-    sha256: str | None = None
-    header: Header | None = None
-    reason: str | None = None
-
-
 def _read_contents(rows: Sequence[tuple[Row, str]], reader: ImageReader, progress: Progress) -> None:
-    """Read, hash and probe the files of rows, which lie at the URIs beside them, in a few threads; fill the rows in."""
+    """Read, hash and probe the files of rows, which lie at the URIs beside them, and fill the rows in."""
     if not rows:
         return
-
-    def look(chunk: Sequence[tuple[Row, str]]) -> list[_Content]:
-        return [_look(reader, row, uri) for row, uri in chunk]
-
-    local = all(is_local(uri) for _, uri in rows)
-    readers = min(MOST_LOCAL_READERS, core_count()) if local else REMOTE_READERS
-    size = CHUNK if local else 1
-    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    with (
-        progress.task("Reading", len(rows)) as task,
-        ThreadPoolExecutor(readers, thread_name_prefix="index") as pool,
-    ):
-        for chunk, contents in zip(chunks, _results(pool, look, chunks), strict=True):
-            for (row, _), content in zip(chunk, contents, strict=True):
-                _fill(row, content)
-            task.advance(len(chunk))
+    with progress.task("Reading", len(rows)) as task:
+        contents = look_at_all([(row.path, uri) for row, uri in rows], reader)
+        for (row, _), content in zip(rows, contents, strict=True):
+            _fill(row, content)
+            task.advance()
 
 
-def _results(pool: ThreadPoolExecutor, work: Any, chunks: Sequence[Any]) -> Iterator[list[_Content]]:
-    """The results in order; should the reader of them be interrupted, what has not begun is not done."""
-    try:
-        yield from pool.map(work, chunks)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _look(reader: ImageReader, row: Row, uri: str) -> _Content:
-    try:
-        data = reader.read(uri)
-    except DecodeError as error:
-        return _Content(reason=_with_extension(str(error), row.path))
-    sha256 = hashlib.sha256(data).hexdigest()
-    try:
-        return _Content(len(data), sha256, probe(data))
-    except DecodeError as error:
-        return _Content(len(data), sha256, None, _with_extension(str(error), row.path))
-
-
-def _fill(row: Row, content: _Content) -> None:
+def _fill(row: Row, content: Content) -> None:
     row.sha256 = content.sha256
     if row.size_bytes is None:
         row.size_bytes = content.size_bytes
@@ -162,11 +124,6 @@ def _fill(row: Row, content: _Content) -> None:
         return
     row.status = records.VANISHED if content.reason == GONE else records.SKIPPED
     row.reason = content.reason
-
-
-def _with_extension(reason: str, path: str) -> str:
-    extension = PurePosixPath(path).suffix
-    return f"{reason} ({extension})" if reason == "not an image" and extension else reason
 
 
 # -- tables and facts ------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from shoal.images.table import TableSource
 from shoal.images.tar import TarSource
 from shoal.spool import Spool
 
-__all__ = ["Item", "Source", "open_source"]
+__all__ = ["Item", "Source", "named_by", "open_source"]
 
 ZIP_ENDING = ".zip"
 
@@ -50,6 +50,27 @@ def open_source(spec: Sequence[str]) -> Source:
     return _open_remote(remote, spool)
 
 
+def named_by(spec: Sequence[str]) -> tuple[str, ...]:
+    """What several words name, in their order, as URIs, each once; patterns of this machine name what they match.
+
+    Nothing where there is one word: what that names has an order of its own.
+
+    Raises:
+        SourceError: as `open_source`.
+    """
+    words = [text for text in spec if text.strip()]
+    if len(words) < 2:
+        return ()
+    named: list[str] = []
+    for word in words:
+        uri = _canonical(word) if is_uri(word) else None
+        if uri is not None and not is_local(uri):
+            named.append(uri)
+        else:
+            named += map(file_uri, _expanded(word if uri is None else local_path(uri)))
+    return tuple(dict.fromkeys(named))
+
+
 def _canonical(uri: str) -> str:
     try:
         return canonical(uri)
@@ -64,10 +85,7 @@ def _canonical(uri: str) -> str:
 
 
 def _open_local(specs: list[str], spool: Spool) -> Source:
-    paths: list[str] = []
-    for text in specs:
-        expanded = os.path.expanduser(text)
-        paths.extend([expanded] if os.path.lexists(expanded) else _glob(expanded))
+    paths = [path for text in specs for path in _expanded(text)]
     if len(specs) > 1:
         return _open_several(paths, _common_folder(paths), " (several files)")
     pattern = os.path.expanduser(specs[0])
@@ -75,6 +93,11 @@ def _open_local(specs: list[str], spool: Spool) -> Source:
         return _open_folder(pattern, spool) if os.path.isdir(pattern) else _open_file(pattern, spool)
     base = os.path.abspath(_fixed_part(pattern))
     return _open_several(paths, base, display_path(os.sep + os.path.relpath(os.path.abspath(pattern), base)))
+
+
+def _expanded(text: str) -> list[str]:
+    path = os.path.expanduser(text)
+    return [path] if os.path.lexists(path) else _glob(path)
 
 
 def _open_folder(folder: str, spool: Spool) -> Source:

@@ -18,6 +18,7 @@ from shoal.cluster.model import ClusterModel
 from shoal.corrections.corrected import corrected_digest, read_corrected
 from shoal.embeddings import Float32, Ids
 from shoal.images import left_out
+from shoal.images.location import valid_text
 from shoal.pictures.originals import Original
 from shoal.report.evaluation import read_evaluation
 from shoal.report.map import known_neighbours
@@ -109,9 +110,8 @@ class Findings:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What `shoal cluster` was asked for: ClusterConfig as JSON."""
-        asked: dict[str, Any] = self.state.get("asked", {})
-        return asked
+        """What `shoal cluster` was asked for: ClusterConfig as JSON, names of files as text for people."""
+        return {name: _shown(value) for name, value in self.state.get("asked", {}).items()}
 
     @property
     def name(self) -> str:
@@ -271,3 +271,9 @@ def _measured(run_dir: RunDir, ids: Ids, cluster: Int32, known: Float32) -> Floa
     if metric == EUCLIDEAN:
         return np.asarray(silhouette.euclidean(points, [labels])[0], np.float32)
     return silhouette.cosine(points, labels, int(labels.max()) + 1).astype(np.float32)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shown(one) for one in value]
+    return valid_text(value) if isinstance(value, str) else value
