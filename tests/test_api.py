@@ -35,7 +35,9 @@ def fitted(pictures: Path) -> ImageClusterer:
 
 def test_fitting_gives_a_cluster_to_every_image(fitted: ImageClusterer) -> None:
     table = fitted.clusters_
-    assert list(table.columns) == ["id", "path", "cluster", "confidence", "unsure", "silhouette", "runner_up"]
+    assert list(table.columns) == [
+        "id", "path", "cluster", "confidence", "unsure", "silhouette", "runner_up", "name", "name_strength",
+    ]  # fmt: skip
     assert fitted.n_clusters_ == 3
     assert fitted.why_.startswith("3 clusters, as asked")
     assert sorted(np.bincount(fitted.labels_)) == [8, 8, 8]
@@ -193,6 +195,7 @@ def test_permuted_labels_change_nothing_but_the_report(pictures: Path, tmp_path:
     stages = [*pipeline.clustering_stages(open_source(config.source)), *pipeline.report_stages()]
     run = pipeline.run(config, RunDir(tmp_path), stages, Progress())
     before = _files(tmp_path)
+    assert {"classes/ids.npy", "classes/probabilities.npy", "model/guesses.json"} <= set(before)
     labels = records.read_table(run.labels).to_pandas()
     labels["label"] = labels["label"].sample(frac=1, random_state=1).to_numpy()
     assert run.generation is not None

@@ -124,6 +124,13 @@ def test_nothing_changed_is_the_table(run: RunDir) -> None:
     assert corrected.names == {}
 
 
+def test_clusters_with_an_image_twice_are_refused(run: RunDir) -> None:
+    table = records.read_table(run.clusters)
+    records.write_table(run.clusters, pa.concat_tables([table, table.slice(2, 1)]))
+    with pytest.raises(RunError, match="column 'id' has a number twice"):
+        read_corrected(run)
+
+
 def test_rename(run: RunDir) -> None:
     assert do(run, changes.rename, 1, "  cats \n and dogs ").names == {1: "cats and dogs"}
     assert do(run, changes.rename, 1, "").names == {}

@@ -750,6 +750,7 @@ def test_long_csv_has_every_image_and_its_values(run: RunDir, tmp_path: Path) ->
         "duplicate_of",
         "uri",
         "name",
+        "name_strength",
     ]
     assert [line[0] for line in lines] == list(FILES)
     assert [int(line[1]) for line in lines] == list(FILES.values())

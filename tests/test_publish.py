@@ -28,6 +28,9 @@ from shoal.encoder.parts import parts_of
 from shoal.encoder.spec import EncoderSpec
 from shoal.errors import RequestError, RunError
 from shoal.model import Model
+from shoal.names.guesses import ClusterGuess
+from shoal.names.guesses_file import Guesses
+from shoal.names.guesses_file import read as read_guesses
 from shoal.progress import Progress
 from shoal.publish import licences
 from shoal.publish.card import plain, recipe_of
@@ -40,7 +43,7 @@ from shoal.train.run import TrainRequest, train
 
 FILES = {
     "README.md", "architecture.png", "clusters.json", "clusters.safetensors", "config.json", "encoder.safetensors",
-    "publication.json",
+    "guesses.json", "head.safetensors", "publication.json",
 }  # fmt: skip
 SECRET = "the-clients-photographs"
 RECIPE = """
@@ -117,6 +120,24 @@ def test_it_opens_from_another_path_and_predicts_the_same(
     assert {path.name for path in folder.iterdir()} == FILES
     expected = ImageClusterer.load(run.root).predict(source)
     assert ImageClusterer.load(tmp_path / "elsewhere").predict(source).equals(expected)
+
+
+def test_guessed_names_go_along_as_guesses_and_a_person_s_win(copied: RunDir, source: Path, tmp_path: Path) -> None:
+    said = (ClusterGuess(0, "lion", 1.5, "n02129165", ()), ClusterGuess(1, "tiger", 2.0, "n02129604", ()))
+    guesses = Guesses("ImageNet-1k", medium=(*said, ClusterGuess(2, None, 0.0, None, ())))
+    copied.path("model/guesses.json").write_text(json.dumps(guesses.to_json()))
+    rename(copied, 1, "stripes")
+    publish(copied, tmp_path / "shapes")
+    _, text = card_of(tmp_path / "shapes")
+    assert {row[0]: row[1] for row in table(text, "Clusters")} == {"0": "*lion* (1.5)", "1": "stripes", "2": ""}
+    assert "are guesses" in text
+    assert read_guesses(tmp_path / "shapes" / "guesses.json") == guesses
+    found = ImageClusterer.load(tmp_path / "shapes").predict(source)
+    told = found.set_index("cluster")[["name", "name_strength"]].drop_duplicates()
+    assert told["name"].dropna().to_dict() == {0: "lion", 1: "stripes"}
+    assert told["name_strength"].dropna().to_dict() == {0: 1.5}
+    lions = ImageClusterer.load(tmp_path / "shapes").retrieve(source, "lion")
+    assert set(lions["cluster"]) == {0}
 
 
 def test_it_tells_nothing_of_where_the_images_were_nor_shows_one(folder: Path, source: Path) -> None:

@@ -22,8 +22,10 @@ from shoal.assign import COLUMNS, AssignedImage, AssignSummary, cluster_called, 
 from shoal.assign import assign as assign_images
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig, three_numbers
 from shoal.corrections.corrected import corrected_table, read_corrected
+from shoal.corrections.shown import read_shown
 from shoal.embed.given import open_given
 from shoal.errors import RunError, SourceError
+from shoal.find import find
 from shoal.hub import model_place
 from shoal.images.in_memory import CHANNELS, EXPECTED, InMemorySource, is_picture
 from shoal.images.manifest import PATH_COLUMNS, path_column
@@ -65,8 +67,9 @@ class ImageClusterer:
         verbose: show progress on standard error.
 
     Attributes:
-        clusters_: DataFrame with id, path, cluster, confidence, unsure, silhouette, runner_up; a row an image; as
-            people corrected them, if they did.
+        clusters_: DataFrame with id, path, cluster, confidence, unsure, silhouette, runner_up, name, name_strength; a
+            row an image; as people corrected them, if they did. A name is a person's or, where it has a strength, a
+            guess of what the cluster shows.
         labels_: int32 array, the `cluster` column.
         n_clusters_: how many clusters were made.
         why_: one sentence saying why that many.
@@ -162,7 +165,7 @@ class ImageClusterer:
         return self.fit(source, embeddings=embeddings).labels_
 
     def predict(self, source: Source, *, embeddings: Embeddings | None = None) -> pd.DataFrame:
-        """Assign new images: a DataFrame with path, cluster, confidence, unknown, unsure, runner_up, name.
+        """Assign new images: path, cluster, confidence, unknown, unsure, runner_up, name, name_strength of each.
 
         Images that cannot be read, or have no embedding, are left out; `NoImagesError` if all are.
 
@@ -176,7 +179,7 @@ class ImageClusterer:
         """The images of `source` that belong to a cluster, surest first: rows as of `predict`.
 
         Args:
-            cluster: its number, or the name that a person gave it.
+            cluster: its number, or its name: a person's before a guess.
 
         Raises:
             RequestError: there is no such cluster. NoImagesError: no image can be read.
@@ -206,6 +209,18 @@ class ImageClusterer:
         found = similar(self.run_dir_, query, n, self.device, self._progress())
         return pd.DataFrame([dataclasses.asdict(one) for one in found], columns=["id", "path", "similarity", "cluster"])
 
+    def find(self, words: str, n: int = 20) -> pd.DataFrame:
+        """The `n` images of the run that show what `words` say best: a DataFrame with id, path, score, cluster.
+
+        Args:
+            words: `penguin ice`: both; `bird -penguin`: no penguins; `"polar bear"`: one phrase.
+
+        Raises:
+            RequestError: a word is not known. RunError: the run has no classifier to search with.
+        """
+        found = find(self.run_dir_, words, n).images
+        return pd.DataFrame([dataclasses.asdict(one) for one in found], columns=["id", "path", "score", "cluster"])
+
     @property
     def run_dir_(self) -> RunDir:
         if self._folder is None or not (self._folder / "run.json").is_file():
@@ -215,7 +230,12 @@ class ImageClusterer:
     @property
     def clusters_(self) -> pd.DataFrame:
         run_dir = self.run_dir_
-        table: pd.DataFrame = corrected_table(run_dir, read_corrected(run_dir)).to_pandas()
+        corrected = read_corrected(run_dir)
+        table: pd.DataFrame = corrected_table(run_dir, corrected).to_pandas()
+        shown = read_shown(run_dir, corrected)
+        table["name"] = table["cluster"].map({number: one.name for number, one in shown.items()}).astype(object)
+        strengths = {number: one.strength for number, one in shown.items() if one.strength is not None}
+        table["name_strength"] = table["cluster"].map(strengths).astype(np.float32)
         return table
 
     @property

@@ -21,7 +21,7 @@ from shoal.images.storage import GONE, MISSING
 from shoal.model import Model
 from shoal.progress import Progress
 
-COLUMNS = ("path", "cluster", "confidence", "unknown", "unsure", "runner_up", "name")
+COLUMNS = ("path", "cluster", "confidence", "unknown", "unsure", "runner_up", "name", "name_strength")
 _CHOOSE = "delete it or choose another name"
 MOST_NAMED = 30  # clusters listed in an error
 
@@ -36,7 +36,8 @@ class AssignedImage:
     unknown: bool
     unsure: bool
     runner_up: int  # -1 where there is no other cluster
-    name: str | None = None  # of the cluster, if a person gave it one
+    name: str | None = None  # of the cluster
+    name_strength: float | None = None  # of a name that is a guess, in nats; None of one that a person gave
 
 
 @dataclass(slots=True)
@@ -69,10 +70,12 @@ def assign(
 def _assigned(
     model: Model, source: Source, embedded: Iterator[Newcomers], count: int, summary: AssignSummary, progress: Progress
 ) -> Iterator[AssignedImage]:
+    names = model.clusters.shown
     with progress.task("Assigning", count) as task:
         for newcomers in embedded:
             found = model.assign(newcomers)
             for row, item in enumerate(newcomers.items):
+                name = names.get(int(found.cluster[row]))
                 summary.assigned += 1
                 summary.unknown += bool(found.unknown[row])
                 yield AssignedImage(
@@ -82,7 +85,8 @@ def _assigned(
                     unknown=bool(found.unknown[row]),
                     unsure=bool(found.unsure[row]),
                     runner_up=int(found.runner_up[row]),
-                    name=model.clusters.names.get(int(found.cluster[row])),
+                    name=None if name is None else name.name,
+                    name_strength=None if name is None else name.strength,
                 )
             summary.skipped += [(item.path, reason) for item, reason in newcomers.skipped]
             task.advance(len(newcomers.items) + len(newcomers.skipped))
@@ -100,13 +104,14 @@ def cluster_called(clusters: CorrectedModel, wanted: int | str) -> int:
         RequestError: there is none, or several have the name.
     """
     numbers = sorted(set(clusters.numbers.tolist()))
+    shown = clusters.shown
     called = [number for number, name in clusters.names.items() if name == wanted and number in numbers]
+    called = called or [number for number in numbers if number in shown and shown[number].name == wanted]
     if not called and str(wanted).isdecimal() and int(wanted) in numbers:
         called = [int(wanted)]
     if len(called) != 1:
         have = ", ".join(
-            f"{number} ({clusters.names[number]})" if number in clusters.names else str(number)
-            for number in numbers[:MOST_NAMED]
+            f"{number} ({shown[number].name})" if number in shown else str(number) for number in numbers[:MOST_NAMED]
         )
         more = ", …" if len(numbers) > MOST_NAMED else ""
         raise RequestError(
@@ -123,7 +128,7 @@ def of_cluster(images: Iterable[AssignedImage], cluster: int) -> list[AssignedIm
 
 
 def write_csv(images: Iterable[AssignedImage], stream: TextIO) -> None:
-    """Write the images as CSV with the columns path, cluster, confidence, unknown, unsure, runner_up, name.
+    """Write the images as CSV with the columns that `COLUMNS` names; what is not known is an empty cell.
 
     Texts are written as `shoal.cells` has it.
     """
@@ -137,6 +142,7 @@ def write_csv(images: Iterable[AssignedImage], stream: TextIO) -> None:
             str(image.unsure).lower(),
             image.runner_up,
             guarded(image.name or ""),
+            "" if image.name_strength is None else image.name_strength,
         ]
         stream.write(csv_line(cells))
 

@@ -9,10 +9,10 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -91,10 +91,23 @@ def json_bytes(value: Any) -> bytes:
 
 def write_array(target: Path, array: npt.NDArray[Any]) -> None:
     """Write what `np.save` writes, byte by byte; but a full disk is told as such."""
+    with writing_array(target, array.shape, array.dtype) as append:
+        append(array)
+
+
+@contextmanager
+def writing_array(
+    target: Path, shape: tuple[int, ...], dtype: npt.DTypeLike
+) -> Iterator[Callable[[npt.NDArray[Any]], None]]:
+    """Yield what takes the rows of an array of that shape, some at a time; then it is what `write_array` writes."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     with replacing(target) as written, written.open("wb") as file:
-        whole = np.ascontiguousarray(array)
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(whole))
-        file.write(whole.data)
+        np.lib.format.write_array_header_1_0(file, header)
+        yield lambda rows: _write_rows(file, np.ascontiguousarray(rows, dtype))
+
+
+def _write_rows(file: BinaryIO, rows: npt.NDArray[Any]) -> None:
+    file.write(rows.data)
 
 
 def give_second_name(file: Path, other: Path) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -32,6 +33,18 @@ class _ThreeNumbers(click.ParamType[tuple[float, float, float]]):
 
 
 THREE = _ThreeNumbers()
+MINUS = "\N{MINUS SIGN}"  # stands for the hyphen of a word that is no option
+
+
+class _TakingMinusWords(click.Command):
+    """A command whose arguments may be words with a hyphen before them: `-snow`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [MINUS + arg[1:] if _is_minus_word(arg) else arg for arg in args])
+
+
+def _is_minus_word(arg: str) -> bool:
+    return re.fullmatch(r"-(?!-|h$|n[0-9]*$).+", arg) is not None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -197,6 +210,34 @@ def similar(run: Path, image: str, count: int, device: str) -> None:
         click.echo(f"{found.similarity:10.4f}  {found.cluster:7d}  {found.path}")
 
 
+@shoal.command(cls=_TakingMinusWords)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("words", nargs=-1, required=True)
+@click.option("-n", "count", type=click.IntRange(1), default=20, show_default=True, help="How many.")
+def find(run: Path, words: tuple[str, ...], count: int) -> None:
+    """List the images of RUN that show what WORDS say, the likeliest first.
+
+    The words are those of the classifier that the backbone came with, their synonyms and plurals, and what they are
+    kinds of: bird finds all birds. Several words: all of them together. -WORD: but not that.
+
+    \b
+    Examples:
+      shoal find photos.shoal penguin
+      shoal find photos.shoal "polar bear" boat -n 50
+      shoal find photos.shoal bird -penguin
+    """
+    from shoal.find import find as look
+    from shoal.rundir import RunDir
+
+    query = " ".join(word.replace(MINUS, "-", 1) if word.startswith(MINUS) else word for word in words)
+    found = look(RunDir.open(run), query, count)
+    for line in found.notes:
+        click.echo(line, err=True)
+    click.echo(" score  cluster  path")
+    for image in found.images:
+        click.echo(f"{image.score:6.3f}  {image.cluster:7d}  {image.path}")
+
+
 @shoal.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("dest", type=click.Path(path_type=Path))
@@ -205,9 +246,12 @@ def similar(run: Path, image: str, count: int, device: str) -> None:
 @click.option(
     "--layout", default="long", show_default=True, help="For csv: long (a row an image) or wide (a column a cluster)."
 )
+@click.option("--numbers", is_flag=True, help="Call clusters by their numbers alone: cluster_007.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-def export(run: Path, dest: Path, kind: str, mode: str, layout: str, dry_run: bool) -> None:
+def export(run: Path, dest: Path, kind: str, mode: str, layout: str, numbers: bool, dry_run: bool) -> None:
     """Write the clusters of RUN out to DEST, for people or other programs.
+
+    Folders are called by the names that people gave, or by number and guess: 07 monarch butterfly.
 
     Nothing that lies at DEST is overwritten, and a folder holds the export of one clustering: another one is refused. A
     move keeps a journal in DEST; `shoal undo DEST` puts every file back.
@@ -225,7 +269,15 @@ def export(run: Path, dest: Path, kind: str, mode: str, layout: str, dry_run: bo
     run_dir = RunDir.open(run)
     run_dir.require("cluster")
     result = write_out(
-        run_dir, kind, dest, mode=mode, dry_run=dry_run, layout=layout, say=click.echo, progress=TerminalProgress()
+        run_dir,
+        kind,
+        dest,
+        mode=mode,
+        dry_run=dry_run,
+        layout=layout,
+        by_number=numbers,
+        say=click.echo,
+        progress=TerminalProgress(),
     )
     click.echo(result.summary())
 

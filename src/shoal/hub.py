@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from shoal import cache
 from shoal.errors import RequestError, RunError, ShoalError, WorkError
 from shoal.progress import Progress
+from shoal.runfiles import GUESSES, HEAD
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -23,7 +24,15 @@ VARIABLE: Final = "HF_HOME"  # moves the folder of its client
 EXPECTED: Final = "hf://OWNER/NAME, of letters, digits, '-', '_' and '.'"
 # What opening a model reads. Named one by one: a mistyped name is not to bring somebody else's many gigabytes.
 ENCODER_FILES: Final = ("encoder.safetensors", "encoder.onnx")  # a model has one of them
-MODEL_FILES: Final = ("config.json", *ENCODER_FILES, "clusters.json", "clusters.safetensors", "names.json")
+MODEL_FILES: Final = (
+    "config.json",
+    *ENCODER_FILES,
+    HEAD,
+    "clusters.json",
+    "clusters.safetensors",
+    "names.json",
+    GUESSES,
+)
 NO_TOKEN: Final = "log in with `hf auth login`, or set HF_TOKEN"
 
 

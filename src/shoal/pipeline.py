@@ -20,6 +20,8 @@ import shoal.embed.join
 import shoal.embed.stage
 import shoal.embed.take
 import shoal.images.index
+import shoal.names.classes
+import shoal.names.naming
 import shoal.neighbours.stage
 from shoal import draft as drafts
 from shoal import relink
@@ -35,7 +37,7 @@ from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_of, versions
 
 # Raised when a stage writes something else than before from the same inputs, so that old runs are brought up to date.
-STAGE_VERSION = {"index": 1, "embed": 2, "images": 1, "neighbours": 2, "cluster": 5, "map": 1, "report": 3}
+STAGE_VERSION = {"index": 1, "embed": 3, "images": 1, "neighbours": 2, "cluster": 5, "map": 1, "report": 3}
 
 
 def _no_check(config: ClusterConfig, progress: Progress) -> None:
@@ -88,10 +90,17 @@ def stages_of_images(given: Given | None = None) -> list[Stage]:
     """From a listing of images to clusters."""
     return [
         _embed_stage() if given is None else _take_stage(given),
+        Stage("classes", shoal.names.classes.run, _nothing, ("embed", "embed.head")),
         Stage("images", shoal.embed.join.run, _nothing, ("index", "embed"), always=True),
         Stage("neighbours", shoal.neighbours.stage.run, shoal.neighbours.stage.key, ("embed", "images")),
         Stage("cluster", shoal.cluster.stage.run, shoal.cluster.stage.key, ("embed", "images")),
+        names_stage(),
     ]
+
+
+def names_stage() -> Stage:
+    """From clusters to guesses of what they show."""
+    return Stage("names", shoal.names.naming.run, _nothing, ("classes", "cluster"))
 
 
 def _embed_stage() -> Stage:
@@ -118,7 +127,7 @@ def report_stages(again: bool = False) -> list[Stage]:
             shoal.report.build.run,
             _seed,
             ("images", "cluster"),
-            shows=("index", "map", "evaluate"),
+            shows=("index", "map", "evaluate", "names"),
             reads_edits=True,
             always=again,
         ),

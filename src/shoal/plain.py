@@ -10,7 +10,17 @@ from typing import Final
 from shoal import atomic, generations, records
 from shoal.generations import Generation
 from shoal.rundir import RunDir
-from shoal.runfiles import FORMAT_VERSION, LABELS, LISTING, ORDER, PICTURES, read_run_json, write_run_json
+from shoal.runfiles import (
+    FORMAT_VERSION,
+    GUESSES,
+    HEAD,
+    LABELS,
+    LISTING,
+    ORDER,
+    PICTURES,
+    read_run_json,
+    write_run_json,
+)
 
 # The files of each stage, and what older runs made it of.
 _FILES: Final = {
@@ -25,7 +35,14 @@ _FILES: Final = {
     "scan": ("train/scan/outcome.safetensors", "own/train-scan.jsonl"),
     "selflabel": ("train/selflabel/outcome.safetensors", "own/train-selflabel.jsonl"),
     "encoder": ("train/encoder.safetensors",),
-    "embed": ("embeddings/*", "model/config.json", "model/encoder.*", "own/failures.parquet"),
+    "embed": (
+        "embeddings/*",
+        "model/config.json",
+        "model/encoder.*",
+        f"model/{HEAD}",
+        "own/failures.parquet",
+    ),
+    "classes": ("classes/*",),
     "images": ("images.parquet",),
     "neighbours": ("neighbours/*",),
     "cluster": (
@@ -36,6 +53,7 @@ _FILES: Final = {
         "model/clusters.*",
         "model/names.json",
     ),
+    "names": (f"model/{GUESSES}",),
     "map": ("map.parquet",),
     "evaluate": ("report/evaluation.json",),
     "views": ("report/views.png",),
@@ -43,13 +61,17 @@ _FILES: Final = {
 }
 _INPUTS: Final = {
     "embed": ("index",),
+    "classes": ("embed",),
     "images": ("index", "embed"),
     "neighbours": ("embed",),
     "cluster": ("embed",),
+    "names": ("classes", "cluster"),
     "map": ("neighbours", "cluster"),
     "evaluate": ("cluster",),
     "report": ("cluster",),
 }
+
+_PARTS: Final = {"embed": {"head": "none"}}  # of what older runs made
 
 
 def adopt(root: Path) -> None:
@@ -67,7 +89,7 @@ def adopt(root: Path) -> None:
     for name, record in done.items():
         inputs = {wanted: done[wanted]["digest"] for wanted in _INPUTS.get(name, ()) if wanted in done}
         record.setdefault("inputs", inputs)
-        record.setdefault("parts", {})
+        record.setdefault("parts", dict(_PARTS.get(name, {})))
     log = root / "edits.jsonl"
     lines = log.read_bytes().count(b"\n") if log.is_file() else 0
     generations.write(root, Generation(number, files, {}, lines), number)

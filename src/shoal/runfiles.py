@@ -26,6 +26,8 @@ NO_BACKBONE: Final = "none: embeddings were given"  # what people read where a b
 PICTURES: Final = "pictures"  # folder of the pictures that a program gave, in tables called by what they hold
 IN_RUN: Final = "run://"  # how the URIs of what lies in the run itself begin; `RunDir` says where that is
 LABELS: Final = "labels.parquet"
+HEAD: Final = "head.safetensors"  # of a model: the classifier that the encoder came with
+GUESSES: Final = "guesses.json"  # of a model: what its clusters may show
 KNN: Final = "report/knn.jsonl"  # how an encoder's neighbours tell labels, while it is trained
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
 from shoal.corrections.corrected import read_corrected
 from shoal.corrections.log import in_force, read_log
+from shoal.corrections.shown import read_shown
 from shoal.images import left_out
 from shoal.rundir import RunDir
 
@@ -24,6 +27,7 @@ def cluster_summary(run_dir: RunDir) -> str:
         *_recall(mined.get("recall", 1.0)),
         *_given(embed.get("given")),
         *_edits(run_dir),
+        *_names(run_dir),
         *_skipped(statuses),
         *_left_out(stages),
         f"Run:    {run_dir.root}   (shoal browse {run_dir.root})",
@@ -39,6 +43,7 @@ SPECIAL = {
     "vanished": "vanished",
 }
 REASONS_TOLD = 5
+NAMES_TOLD = 12
 NEEDS = "needs "  # how reasons begin that name what to install
 
 
@@ -56,6 +61,21 @@ def _given(told: dict[str, Any] | None) -> list[str]:
     rows = [f"row {row:,} for {told[end]}" for row, end in ((0, "first"), (told["rows"] - 1, "last")) if end in told]
     unused = f"; {told['unused']:,} of no image of the source" if told["unused"] else ""
     return [f"{told['rows']:,} embeddings given in {told['name']}{': ' if rows else ''}{', '.join(rows)}{unused}"]
+
+
+def _names(run_dir: RunDir) -> list[str]:
+    """A line with the names of the largest clusters that have one."""
+    corrected = read_corrected(run_dir)
+    shown = read_shown(run_dir, corrected)
+    sizes = np.bincount(corrected.cluster)
+    named = sorted((number for number in corrected.numbers if number in shown), key=lambda number: -sizes[number])
+    if not named:
+        return []
+    told = [f"{number} {shown[number].name} ({sizes[number]:,})" for number in named[:NAMES_TOLD]]
+    if len(named) > NAMES_TOLD:
+        told.append(f"{len(named) - NAMES_TOLD:,} more names")
+    head = "Names, guessed" if any(shown[number].is_guess for number in named) else "Names"
+    return [f"{head}: {', '.join(told)}"]
 
 
 def _edits(run_dir: RunDir) -> list[str]:

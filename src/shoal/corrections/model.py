@@ -19,9 +19,12 @@ from shoal.cluster.model import KNOWN_SHARE, NAMES, UNSURE_BELOW, Assignment, Cl
 from shoal.cluster.space import points_of
 from shoal.corrections.corrected import NONE, Corrected
 from shoal.corrections.edit import Names
+from shoal.corrections.shown import ShownName, read_guesses, shown_names
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
+from shoal.names import guesses_file
+from shoal.names.guesses_file import Guesses
 from shoal.rundir import RunDir
-from shoal.runfiles import Folder
+from shoal.runfiles import GUESSES, Folder
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,12 +34,18 @@ class CorrectedModel:
     Attributes:
         model: its `centroids` [M, dims] and `least_closeness` [M].
         numbers: int32 [M], the cluster of each centroid.
-        names: of clusters that have one.
+        names: that people gave; guesses: of what the clusters show, if there are any.
     """
 
     model: ClusterModel
     numbers: Labels
     names: dict[int, str]
+    guesses: Guesses | None = None
+
+    @property
+    def shown(self) -> dict[int, ShownName]:
+        """What the clusters are called."""
+        return shown_names(self.names, self.guesses)
 
     def assign(self, features: Float32) -> Assignment:
         """Assign raw features float32 [n, d]; `runner_up` is -1 where there is one cluster only."""
@@ -92,7 +101,7 @@ def load_model(folder: Folder) -> CorrectedModel:
         RunError: there are none that can be read.
     """
     model, numbers = read_clusters(folder)
-    return CorrectedModel(model, numbers, _read_names(folder))
+    return CorrectedModel(model, numbers, _read_names(folder), guesses_file.read(folder / GUESSES))
 
 
 def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
@@ -116,7 +125,8 @@ def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
         centroids.append(centroid)
         least.append(close)
     model = replace(fitted.model, centroids=np.concatenate(centroids), least_closeness=np.concatenate(least))
-    return CorrectedModel(model, np.r_[now[kept], made].astype(np.int32), corrected.names)
+    numbers = np.r_[now[kept], made].astype(np.int32)
+    return CorrectedModel(model, numbers, corrected.names, read_guesses(run_dir, corrected))
 
 
 def _read_names(folder: Folder) -> dict[int, str]:

@@ -26,10 +26,12 @@ from shoal.corrections.model import CorrectedModel, corrected_model
 from shoal.draft import Draft
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
 from shoal.errors import RequestError
+from shoal.names import naming
 from shoal.progress import Progress
 from shoal.rundir import RunDir
 
 STEPS = 4
+NAMES = "names"  # the stage that guesses them
 EVIDENCE = ("choose_k.parquet", "sweep.parquet")  # a refit leaves it as it is
 
 
@@ -177,7 +179,10 @@ def _write(draft: Draft, corrected: Corrected, found: _Found, rows: npt.NDArray[
     run = draft.run_dir
     if draft.before.kept(corrected.base) is None:
         places = draft.files["cluster"]
-        draft.kept[corrected.base] = {name: number for name, number in places.items() if name not in EVIDENCE}
+        guesses = draft.files.get(NAMES, {})
+        draft.kept[corrected.base] = {
+            name: number for name, number in (places | guesses).items() if name not in EVIDENCE
+        }
     paths = run.read_clusters(["id", "path"]).sort_by("id")["path"]
     record = draft.records["cluster"]
     draft.begin_stage()
@@ -199,6 +204,9 @@ def _write(draft: Draft, corrected: Corrected, found: _Found, rows: npt.NDArray[
         ),
     )
     draft.end_stage("cluster", {**record, "digest": result.digest, "parts": result.parts, "facts": result.facts})
+    if "classes" in draft.records:
+        draft.begin_stage()
+        draft.end_stage(NAMES, draft.record("by a refit", ("classes", "cluster"), naming.write(run), 0.0))
 
 
 def _levels(run: RunDir, found: _Found) -> Levels:

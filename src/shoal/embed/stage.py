@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from shoal import atomic, records
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig, is_onnx
 from shoal.disk import require_free
+from shoal.embed import head
 from shoal.embed.batches import embed_batches
 from shoal.embed.failures import write_failures
 from shoal.embed.parts import PartsWriter
@@ -76,6 +77,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         reasons = sorted({failure.reason for failure in failures.values()})
         raise NoImagesError(f"no usable image in {' '.join(config.source)}: {'; '.join(reasons[:3])}")
     _save_encoder(run_dir, prepared)
+    kept = head.write(run_dir, prepared, weight_files.checked_file(config.weights) if config.weights else None)
     facts = {
         "backbone": prepared.spec.backbone,
         "weights_source": prepared.spec.weights_source,
@@ -86,7 +88,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         "failed": len(failures),
         **({"engine": engine.name} if engine else {}),
     }
-    return StageResult(digest, facts)
+    return StageResult(digest, facts, {"head": kept})
 
 
 def _prepare(config: ClusterConfig, progress: Progress) -> PreparedEncoder:

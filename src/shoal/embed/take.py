@@ -11,6 +11,7 @@ import pyarrow as pa
 from shoal import atomic, records
 from shoal.config import ClusterConfig
 from shoal.disk import require_free
+from shoal.embed import head
 from shoal.embed.batches import EmbeddedBatch, Failure
 from shoal.embed.failures import write_failures
 from shoal.embed.given import Given
@@ -67,7 +68,7 @@ def run(given: Given, config: ClusterConfig, run_dir: RunDir, progress: Progress
         "failed": len(failures),
         "given": {"name": given.name, "rows": given.count, **_matched(given, entries, rows)},
     }
-    return StageResult(digest, facts)
+    return StageResult(digest, facts, {"head": head.NONE})
 
 
 def _rows_by_id(images: pa.Table, order: Ids, rows: Ids) -> tuple[Ids, Ids]:

@@ -27,6 +27,7 @@ from shoal import hub
 from shoal.config import DEFAULT_BACKBONE, three_numbers
 from shoal.encoder import architectures, hub_models, lite, names
 from shoal.encoder import weights as weight_files
+from shoal.encoder.classifier import Layer
 from shoal.encoder.spec import CONFIG, EncoderSpec
 from shoal.errors import ConfigError, RunError, WeightsError
 from shoal.foreign import Tensors
@@ -113,6 +114,54 @@ def build(backbone: str, features: str, resize: str, weights: Path | None) -> tu
     model.eval().requires_grad_(False)
     encoder = Encoder(model, features).eval()
     return encoder, _describe(encoder, backbone, architecture, resize, weights, from_hub)
+
+
+def classifier(encoder: Encoder, spec: EncoderSpec, weights: Path | None) -> Layer | None:
+    """What gives the classes of timm's model from features as `encoder` stores them.
+
+    None if the features are its own output, if the weights have no classifier, or if that is not one linear layer on
+    the features (of a map: on their mean over places), as made images tell.
+
+    Raises:
+        WeightsError: the weights are gone since they were read.
+    """
+    if spec.features in lite.TOP or spec.architecture.startswith(names.PREFIX):
+        return None
+    try:
+        whole = _whole(spec, weights)
+    except ConfigError:
+        return None
+    linear = None if whole is None else whole.get_classifier()  # type: ignore[operator]
+    if whole is None or not isinstance(linear, nn.Linear):
+        return None
+    weight = linear.weight.detach()
+    bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach()
+    images = torch.randn((2, 3, spec.size, spec.size), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = (whole(images) + whole(images.flip(-1))) / 2 if spec.features == "best" else whole(images)
+        rows = encoder(images)
+        if rows.shape[1] % weight.shape[1]:
+            return None
+        found = F.linear(rows.unflatten(1, (-1, weight.shape[1])).mean(dim=1), weight, bias)
+    if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
+        return None
+    return Layer(weight.numpy().copy(), bias.numpy().copy())
+
+
+def _whole(spec: EncoderSpec, weights: Path | None) -> nn.Module | None:
+    """timm's model with its classifier; None if the weights have none. Raises ConfigError if the model has none."""
+    if weights is None:
+        model, _ = _fetch(spec.backbone, "logits")
+        return model.eval()
+    state = weight_files.encoder_tensors(read_state_dict(weights))
+    model = _create(spec.architecture, "logits")
+    top = model.pretrained_cfg.get("classifier", "")  # type: ignore[union-attr, operator]
+    last = state.get(f"{top}.weight") if isinstance(top, str) else None
+    if last is None:
+        return None
+    model = _create(spec.architecture, "logits", len(last))
+    _load(model, state, spec.backbone)
+    return model.eval()
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from shoal.encoder.backbones import Encoder
 from shoal.encoder.bindings import load_openvino
+from shoal.encoder.classifier import Layer
 from shoal.encoder.engines import CPU_BATCH, OpenVinoEngine, TorchEngine
 from shoal.encoder.pixels import taking_pixels
 from shoal.encoder.probes import probe_images
@@ -29,6 +30,7 @@ class TorchMakeable:
 
     encoder: Encoder
     spec: EncoderSpec
+    classifier: Layer | None = None
 
     runs_in_torch: ClassVar[bool] = True
 

@@ -24,6 +24,8 @@ from typing import Any, Protocol
 from shoal import atomic, cache, errors, foreign
 from shoal.config import DEFAULT_BACKBONE
 from shoal.encoder import embedded, lite, memory, needs, onnx
+from shoal.encoder.classifier import FILE as CLASSIFIER
+from shoal.encoder.classifier import Layer
 from shoal.encoder.engines import OpenVinoEngine, cpu_precision
 from shoal.encoder.onnx_input import Said
 from shoal.encoder.onnx_network import words
@@ -49,6 +51,10 @@ class Makeable(Protocol):
     @property
     def runs_in_torch(self) -> bool:
         """Can torch run it where OpenVINO cannot?"""
+
+    @property
+    def classifier(self) -> Layer | None:
+        """By which its features tell classes; None if it has none, or that lies elsewhere."""
 
     def save(self, target: Path) -> None:
         """Write what `spec.file` is to hold: its tensors as safetensors, or the ONNX file that it came as."""
@@ -108,7 +114,8 @@ class Wanted:
         from shoal.encoder.convert import TorchMakeable  # noqa: PLC0415
 
         if spec is None or weights is None:
-            return TorchMakeable(*backbones.build(self.backbone, self.features, self.resize, weights))
+            encoder, spec = backbones.build(self.backbone, self.features, self.resize, weights)
+            return TorchMakeable(encoder, spec, backbones.classifier(encoder, spec, weights))
         return TorchMakeable(*backbones.rebuild(spec, weights))
 
 
@@ -209,6 +216,8 @@ def _write(built: Makeable, cache_folder: Path) -> Path:
     made = Path(tempfile.mkdtemp(prefix=".making-", dir=cache_folder))
     try:
         built.save(made / built.spec.file)
+        if built.classifier is not None:
+            built.classifier.save(made)
         facts: dict[str, Any] = {"cpu_engine": "torch", "precision": "fp32"}
         for precision in dict.fromkeys((cpu_precision(), "fp32")):
             try:
@@ -233,6 +242,8 @@ def _write(built: Makeable, cache_folder: Path) -> Path:
         except OSError:  # another process was quicker; its folder is as good as ours
             if not (folder / "spec.json").is_file():
                 raise
+            if built.classifier is not None:  # which a run's or a model's encoder is prepared without
+                (made / CLASSIFIER).replace(folder / CLASSIFIER)
         return folder
     finally:
         shutil.rmtree(made, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,18 @@ from shoal import atomic
 from shoal import draft as drafts
 from shoal.corrections.corrected import Corrected, corrected_digest, corrected_table, read_corrected
 from shoal.corrections.model import corrected_model
+from shoal.corrections.shown import read_guesses
 from shoal.embeddings import EmbeddingStore, Ids
 from shoal.errors import RunError
 from shoal.evaluate import metrics
-from shoal.evaluate.agreement import TOP, Agreement, agreement
+from shoal.evaluate.agreement import TOP, Agreement, Clusters, Names, agreement
 from shoal.evaluate.labels import read_labels
+from shoal.evaluate.names import NamesAgreement, names_agreement
 from shoal.evaluate.ranking import led_by, ranked_clusters
+from shoal.names.classifier import words_of
 from shoal.neighbours.mined import check_among, read_ids
 from shoal.rundir import RunDir, StageResult, digest_file
+from shoal.runfiles import HEAD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,7 @@ class Evaluation(Agreement):
         unlabelled: images that have a cluster, but no label.
         unmatched: labels given for images that the run does not have.
         labels: where the labels come from.
+        names: how the names that were guessed go with the labels; None without guesses, or if no label is a word.
         neighbour_purity: at k = 1, 5, 10, 20, 50, as far as the run's neighbours go; empty if it has none.
         clusters_digest: of the clusters that were compared, edits and all, to tell whether this is still true.
     """
@@ -42,6 +47,7 @@ class Evaluation(Agreement):
     labels: str
     clusters_digest: str
     neighbour_purity: dict[int, float]
+    names: NamesAgreement | None
 
     def summary_line(self) -> str:
         return (
@@ -56,6 +62,8 @@ class Evaluation(Agreement):
         if self.neighbour_purity:
             shares = "  ".join(f"{value:.3f} at {k}" for k, value in self.neighbour_purity.items())
             lines.append(f"neighbours with the same label: {shares}")
+        if self.names is not None:
+            lines.append(self.names.text())
         if self.unlabelled or self.unmatched:
             lines.append(f"{self.unlabelled:,} images have no label; {self.unmatched:,} labels have no image")
         lines += ["", "cluster     size  accuracy  majority label"]
@@ -79,6 +87,7 @@ class Evaluation(Agreement):
             **super().to_json(),
             **{name: getattr(self, name) for name in own},
             "labelled": self.n,
+            "names": asdict(self.names) if self.names else None,
             "neighbour_purity": {str(k): value for k, value in self.neighbour_purity.items()},
         }
 
@@ -121,6 +130,7 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
         labels=found.source,
         clusters_digest=corrected_digest(run_dir),
         neighbour_purity=neighbour_purity(run_dir, found.by_id),
+        names=_names(run_dir, corrected, names, clusters),
     )
 
 
@@ -137,6 +147,11 @@ def keep(root: Path, evaluation: Evaluation) -> None:
 def write(run_dir: RunDir, evaluation: Evaluation) -> None:
     """Write report/evaluation.json, atomically; the report shows it."""
     atomic.write_json(run_dir.new("report/evaluation.json"), evaluation.to_json())
+
+
+def _names(run_dir: RunDir, corrected: Corrected, labels: Names, clusters: Clusters) -> NamesAgreement | None:
+    guesses, words = read_guesses(run_dir, corrected), words_of(run_dir.model / HEAD)
+    return None if guesses is None or words is None else names_agreement(labels, clusters, guesses, words)
 
 
 def _ranked(run_dir: RunDir, corrected: Corrected, ids: Ids) -> npt.NDArray[np.int32] | None:

@@ -17,7 +17,7 @@ from shoal.export import fiftyone, labelstudio, tables
 from shoal.export.files import COPY, LINK, MOVE, NO_LONGER_THERE, Checked, Outcome, Read, carry_out, check, describe
 from shoal.export.journal import JOURNAL_NAME
 from shoal.export.placement import Placement, plan_fiftyone, plan_folders
-from shoal.export.rows import Row, names_of_clusters, read_rows
+from shoal.export.rows import Row, names_of_clusters, read_rows, without_names
 from shoal.export.seal import key_file, read_key
 from shoal.export.transfer import Place, is_plain_file, remove_unfinished, rename_into_place, write_new, writing_errors
 from shoal.images.reading import ImageReader
@@ -25,6 +25,7 @@ from shoal.progress import Progress
 from shoal.rundir import RunDir, digest_file
 
 KINDS: Final = ("folders", "csv", "parquet", "imagefolder", "fiftyone", "labelstudio")
+TABLES: Final = ("csv", "parquet")
 KINDS_OF_FILES: Final = ("folders", "imagefolder", "fiftyone")
 MODES: Final = (COPY, LINK, MOVE)
 LAYOUTS: Final = ("long", "wide")
@@ -85,6 +86,7 @@ def export(
     mode: str = COPY,
     dry_run: bool = False,
     layout: str = "long",
+    by_number: bool = False,
     say: Say = lambda line: None,
     progress: Progress | None = None,
     read: Read | None = None,
@@ -98,6 +100,7 @@ def export(
         mode: copy, link or move, for kinds of files.
         dry_run: only say what would be done.
         layout: long or wide, for csv.
+        by_number: call clusters by their numbers alone, whatever names they have; not for tables.
         say: takes lines for the person.
         progress: shows how far it is.
         read: gives the bytes of an image by its URI, or raises DecodeError.
@@ -110,8 +113,8 @@ def export(
         RunLockedError: another process is writing into DEST.
         DiskSpaceError, WorkError: see `shoal.export.files.carry_out`.
     """
-    _check_arguments(kind, mode, layout)
-    rows = read_rows(run_dir)
+    _check_arguments(kind, mode, layout, by_number)
+    rows = without_names(read_rows(run_dir)) if by_number else read_rows(run_dir)
     target = Path(dest).absolute()
     if kind not in KINDS_OF_FILES:
         return _export_table(rows, kind, target, layout, dry_run, say, place)
@@ -133,12 +136,14 @@ def export(
     return _result(kind, checked, outcome, len(rows), dry_run)
 
 
-def _check_arguments(kind: str, mode: str, layout: str) -> None:
+def _check_arguments(kind: str, mode: str, layout: str, by_number: bool) -> None:
     for option, value, choices in (("--to", kind, KINDS), ("--mode", mode, MODES), ("--layout", layout, LAYOUTS)):
         if value not in choices:
             raise RequestError(f"{option} has value {value!r}; expected one of {', '.join(choices)}")
     if mode != COPY and kind not in KINDS_OF_FILES:
         raise RequestError(f"--mode {mode} does not go with --to {kind}, only with --to {', '.join(KINDS_OF_FILES)}")
+    if by_number and kind in TABLES:
+        raise RequestError(f"--numbers does not go with --to {kind}, which has columns for numbers and for names")
     if layout != "long" and kind != "csv":
         raise RequestError(f"--layout {layout} does not go with --to {kind}, only with --to csv")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Any
 
 import pyarrow.compute as pc
 
 from shoal.corrections.corrected import corrected_table, read_corrected
+from shoal.corrections.shown import ShownName, read_shown
 from shoal.errors import RunError
 from shoal.export.names import cluster_name, cluster_width
 from shoal.rundir import RunDir
@@ -39,7 +41,8 @@ class Row:
     runner_up: int | None
     silhouette: float | None
     duplicate_of: str | None
-    name: str | None = None  # of the cluster, if a person gave it one
+    name: str | None = None  # of the cluster
+    name_strength: float | None = None  # of a name that is a guess, in nats; None of one that a person gave
 
     @property
     def file_name(self) -> str:
@@ -60,6 +63,7 @@ def read_rows(run_dir: RunDir) -> list[Row]:
         RunError: the run has no clusters yet, or its two tables are not of one run.
     """
     corrected = read_corrected(run_dir)
+    shown = read_shown(run_dir, corrected)
     clusters = corrected_table(run_dir, corrected)
     images = run_dir.read_images()
     images = images.rename_columns({"uri": "read_from"}).append_column(
@@ -77,24 +81,39 @@ def read_rows(run_dir: RunDir) -> list[Row]:
     rows = [
         Row(
             **{**values, "size_bytes": values["size_bytes"] or 0, "duplicate_of": paths.get(values["duplicate_of"])},
-            name=corrected.names.get(values["cluster"]),
+            **_called(shown.get(values["cluster"])),
         )
         for values in joined.to_pylist()
     ]
     return sorted(rows, key=lambda row: row.id)
 
 
-def names_of_clusters(rows: Sequence[Row]) -> dict[int, str]:
-    """The name of every cluster that has an image, in the clusters' order: a person's, or the padded number.
+def without_names(rows: Sequence[Row]) -> list[Row]:
+    """The rows, for clusters that are to be called by their numbers alone."""
+    return [replace(row, name=None, name_strength=None) for row in rows]
 
+
+def names_of_clusters(rows: Sequence[Row]) -> dict[int, str]:
+    """What every cluster that has an image is called, in the clusters' order.
+
+    A person's name; or a guess after the padded number, `07 monarch butterfly`; or the padded number, `cluster_007`.
     Names that a person gave to several clusters are told apart by their numbers.
     """
-    given = {row.cluster: row.name for row in rows}
+    given = {row.cluster: row for row in rows}
     numbers = sorted(given)
     width = cluster_width(numbers[-1]) if numbers else 0
-    uses = Counter(given.values())
+    uses = Counter(row.name for row in given.values() if row.name_strength is None)
     names = {}
     for number in numbers:
-        name, padded = given[number], cluster_name(number, width)
-        names[number] = padded if name is None else name if uses[name] == 1 else f"{name} ({padded})"
+        name, padded = given[number].name, cluster_name(number, width)
+        if name is None:
+            names[number] = padded
+        elif given[number].name_strength is not None:
+            names[number] = f"{number:0{max(2, len(str(numbers[-1])))}d} {name}"
+        else:
+            names[number] = name if uses[name] == 1 else f"{name} ({padded})"
     return names
+
+
+def _called(shown: ShownName | None) -> dict[str, Any]:
+    return {} if shown is None else {"name": shown.name, "name_strength": shown.strength}

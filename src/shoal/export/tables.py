@@ -29,7 +29,8 @@ SCHEMA = pa.schema(
         ("silhouette", pa.float32()),
         ("duplicate_of", pa.string()),  # path of the original; null for an image that is none's duplicate
         ("uri", pa.string()),
-        ("name", pa.string()),  # of the cluster; null if nobody gave it one
+        ("name", pa.string()),  # of the cluster; null if it has none
+        ("name_strength", pa.float32()),  # of a name that is a guess, in nats; null for one that a person gave
     ]
 )
 
@@ -50,8 +51,8 @@ def wide_csv(rows: list[Row]) -> bytes:
     for row in rows:
         is_telling = stems[row.stem] == 1 and (row.stem == row.path or row.stem not in paths)
         columns[row.cluster].append(row.stem if is_telling else row.path)
-    given = {row.cluster: row.name for row in rows}
-    header = [given[number] or cluster_name(number) for number in columns]
+    given = {row.cluster: row.name for row in rows if row.name_strength is None}
+    header = [given.get(number) or cluster_name(number) for number in columns]
     lines = [header, *map(list, zip_longest(*columns.values(), fillvalue=""))]
     return _csv_bytes([[_cell(text) for text in line] for line in lines])
 

@@ -254,11 +254,19 @@ class Card:
         return next(shown.cluster for shown in self.clusters if shown.cluster != self.noise)
 
     def name(self, cluster: int) -> str:
-        return self.findings.names.get(cluster, "")
+        """A cluster's name as Markdown; a guess is in italics, with its strength."""
+        shown = self.findings.shown.get(cluster)
+        if shown is None:
+            return ""
+        return f"*{plain(shown.name)}* ({shown.strength:.1f})" if shown.is_guess else plain(shown.name)
 
     @property
     def has_names(self) -> bool:
         return any(self.name(shown.cluster) for shown in self.clusters)
+
+    @property
+    def has_guesses(self) -> bool:
+        return any(self.findings.guess(shown.cluster) for shown in self.clusters)
 
     @property
     def evaluation(self) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from shoal.report.findings import Findings
 from shoal.report.page import shown_side
 from shoal.report.selection import show
 from shoal.rundir import RunDir, versions
+from shoal.runfiles import GUESSES, HEAD
 from shoal.typed import shown
 
 CARD: Final = "README.md"
@@ -39,7 +40,9 @@ FILES: Final = {
     NETWORK: "the encoder, as an ONNX file",
     "clusters.json": "metric and thresholds of the clusters",
     "clusters.safetensors": "the space and the clusters' centroids",
+    HEAD: "the classifier that the encoder came with",
     NAMES: "the clusters' names",
+    GUESSES: "guesses of what the clusters show",
     ARCHITECTURE: "the picture of the architecture",
     PROTOTYPES: "each cluster's most confident images, small",
     MANIFEST: "these files' SHA-256, by which `shoal publish` knows what it may replace",
@@ -152,6 +155,10 @@ def _write_model(run_dir: RunDir, corrected: Corrected, wanted: Wanted, folder: 
     atomic.write_json(folder / CONFIG, {**config, "library_name": "shoal", "name": wanted.title})
     found = corrected_model(run_dir, corrected)
     found.model.save(folder, found.numbers, found.names)
+    if found.guesses is not None:
+        atomic.write_json(folder / GUESSES, replace(found.guesses, coarse=(), fine=()).to_json())
+    if (run_dir.model / HEAD).is_file():
+        shutil.copyfile(run_dir.model / HEAD, folder / HEAD)
     for path in folder.iterdir():  # safetensors makes files that nobody else may read
         shutil.copymode(folder / CONFIG, path)
     return spec

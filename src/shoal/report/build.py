@@ -93,7 +93,7 @@ def summary(findings: Findings, selection: Selection) -> dict[str, Any]:
         "clusters": [
             {
                 "cluster": shown.cluster,
-                "name": findings.names.get(shown.cluster),
+                **_called(findings, shown.cluster),
                 "size": shown.size,
                 "copies": shown.copies,
                 "confidence": round(shown.confidence, 6),
@@ -105,6 +105,12 @@ def summary(findings: Findings, selection: Selection) -> dict[str, Any]:
             for shown in selection.clusters
         ],
     }
+
+
+def _called(findings: Findings, cluster: int) -> dict[str, Any]:
+    """A cluster's name and, where it is a guess, how strong it is."""
+    shown = findings.shown.get(cluster)
+    return {"name": shown and shown.name, "name_strength": shown and shown.strength}
 
 
 def _collect(explorer: Explorer, looked: payload.ExplorerData) -> Look:

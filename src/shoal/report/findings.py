@@ -16,6 +16,7 @@ from shoal.cluster import silhouette
 from shoal.cluster.kmeans import EUCLIDEAN
 from shoal.cluster.model import ClusterModel
 from shoal.corrections.corrected import corrected_digest, read_corrected
+from shoal.corrections.shown import ShownName, read_shown
 from shoal.embeddings import Float32, Ids
 from shoal.images import left_out
 from shoal.images.location import valid_text
@@ -46,6 +47,7 @@ class Findings:
         evidence: rows of choose_k.parquet, by k.
         evaluation: report/evaluation.json, or None.
         names: of clusters that a person named; is_corrected: whether a person changed anything.
+        shown: what the clusters are called, by a person or as a guess.
     """
 
     run_dir: RunDir
@@ -68,6 +70,7 @@ class Findings:
     evaluation: dict[str, Any] | None
     names: dict[int, str]
     is_corrected: bool
+    shown: dict[int, ShownName]
 
     @classmethod
     def read(cls, run_dir: RunDir) -> Findings:
@@ -102,6 +105,7 @@ class Findings:
             evaluation=_read_evaluation(run_dir),
             names=corrected.names,
             is_corrected=corrected.is_changed,
+            shown=read_shown(run_dir, corrected),
         )
 
     @property
@@ -163,6 +167,11 @@ class Findings:
     def title(self, cluster: int) -> str:
         """What a cluster is called."""
         return self.names.get(cluster) or f"Cluster {cluster}"
+
+    def guess(self, cluster: int) -> ShownName | None:
+        """What a cluster may show, where no person named it."""
+        shown = self.shown.get(cluster)
+        return shown if shown is not None and shown.is_guess else None
 
     @property
     def chosen_k(self) -> int:

@@ -230,17 +230,17 @@ def _views_stage(training: Training, seed: int) -> Stage:
 
 def _onward(draft: Draft, asked: ClusterConfig, training: Training) -> tuple[ClusterConfig, list[Stage]]:
     """From the learned encoder to clusters: the ordinary stages, but for clusters that a trained head tells."""
-    *to_neighbours, cluster = pipeline.stages_of_images()
+    *to_neighbours, cluster, names = pipeline.stages_of_images()
     last = training.phases()[-1]
     outcome = Outcome.load(training.outcome(last))
     head = outcome.head
     if head is None:
         if training.is_taught:
-            return _teaching(asked, training), [*to_neighbours, cluster]
-        return dataclasses.replace(asked, weights=str(draft.path(ENCODER))), [*to_neighbours, cluster]
+            return _teaching(asked, training), [*to_neighbours, cluster, names]
+        return dataclasses.replace(asked, weights=str(draft.path(ENCODER))), [*to_neighbours, cluster, names]
 
     def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
         return clusters.write(run_dir, head, config.seed, last, str(outcome.facts["why"]))
 
     told = Stage("cluster", run, lambda config: {"told by": last}, ("embed", "images", last))
-    return dataclasses.replace(asked, weights=str(draft.path(ENCODER))), [*to_neighbours, told]
+    return dataclasses.replace(asked, weights=str(draft.path(ENCODER))), [*to_neighbours, told, names]
