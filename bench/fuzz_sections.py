@@ -419,6 +419,7 @@ class Models(Section):
         from safetensors.torch import save_file
 
         from shoal import atomic
+        from shoal.cluster.confidence import Landmarks
         from shoal.cluster.model import ClusterModel
         from shoal.cluster.space import ClusterSpace
         from shoal.encoder import backbones
@@ -439,7 +440,8 @@ class Models(Section):
             return rng.standard_normal(shape).astype(np.float32)
 
         space = ClusterSpace("cosine", drawn(spec.dim), drawn(spec.dim, 8), drawn(8))
-        clusters = ClusterModel(space, drawn(4, 8), 8.0, drawn(4), 3.0)
+        landmarks = Landmarks(drawn(6, 8), np.abs(drawn(6)))
+        clusters = ClusterModel(space, drawn(4, 8), 8.0, drawn(4), 3.0, landmarks)
         clusters.save(self.model, np.array([0, 1, 1, 2], np.int32), {0: "discs", 2: "stripes"})
         Manifest.of(self.model).write(self.model)
         self.names = sorted(path.name for path in self.model.iterdir())

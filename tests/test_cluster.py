@@ -16,6 +16,7 @@ from shoal.cluster.choose_k import choose, most_kinds
 from shoal.cluster.coding_length import PRECISION, coding_length
 from shoal.cluster.model import ClusterModel, fit_model, scores_without_itself
 from shoal.cluster.space import ClusterSpace
+from shoal.cluster.stage import _unequal
 from shoal.config import ClusterCounts
 from shoal.embeddings import normalise_rows
 from shoal.errors import RunError, TooFewImagesError
@@ -194,6 +195,31 @@ def test_kinds_of_kinds_are_defensible_too() -> None:
 
 def test_one_number_asked_for_has_no_runner_up() -> None:
     assert choose(blobs(3, 20)[0], ClusterCounts.parse("3"), seed=0).runners_up == ()
+
+
+def test_of_a_long_tail_of_kinds_far_apart_at_most_the_smallest_is_missed() -> None:
+    sizes = [400, 200, 100, 50, 25, 12]
+    truth = np.repeat(np.arange(6), sizes)
+    noise = np.random.default_rng(0).standard_normal((len(truth), 12))
+    choice = choose(unit(np.eye(6, 12)[truth] + 0.05 * noise), ClusterCounts(), seed=0)
+    assert choice.chosen.k in (5, 6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_nothing_stands_out_the_sentence_says_so(seed: int) -> None:
+    angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, 400)  # any number of arcs is as good
+    choice = choose(unit(np.stack([np.cos(angle), np.sin(angle)], axis=1)), ClusterCounts.parse("2-20"), seed=0)
+    assert len(choice.runners_up) >= 2
+    assert f"no one number stands out, also defensible: {choice.runners_up[0]}" in choice.sentence
+
+
+def test_sizes_that_differ_are_told_as_a_reason_against_one_number() -> None:
+    assert _unequal(np.array([300, 310, 280, 295])) == ""
+    assert _unequal(np.array([900, 20])) == ""
+    assert _unequal(np.array([900, 300, 100, 30, 10])) == (
+        "; sizes are unequal (1 of the clusters holds half of the images, the smallest 10), so more clusters would "
+        "part the frequent kinds and fewer would join the rare ones"
+    )
 
 
 def test_the_coding_length_equals_its_formula_and_is_least_at_the_kinds() -> None:

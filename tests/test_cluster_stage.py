@@ -47,6 +47,21 @@ def test_kinds_become_clusters_and_every_file_agrees(metric: str, tmp_path: Path
     assert np.array_equal(pq.read_table(run.levels)["medium"].to_numpy(), table["cluster"].to_numpy())
 
 
+@pytest.mark.parametrize(("metric", "dims"), [("cosine", 24), ("euclidean", 24), ("euclidean", 700)])
+def test_assigned_again_the_images_are_as_sure_as_when_they_were_clustered(
+    metric: str, dims: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space_module, "POINT_VALUES", 60_000)  # 700 dimensions become other coordinates
+    rows = vectors(each=60, dims=dims, seed=1) + np.random.default_rng(2).standard_normal((240, dims))
+    run = write_small_run(tmp_path, rows)
+    cluster(run, clusters="4", metric=metric)
+    table = run.read_clusters().to_pandas()
+    again = ClusterModel.load(run.model).assign(EmbeddingStore.open(run.embeddings).read(np.arange(240)))
+    assert again.cluster.tolist() == table["cluster"].tolist()
+    np.testing.assert_allclose(again.confidence, table["confidence"], atol=1e-4)
+    assert 0.3 < table["confidence"].mean() < 1
+
+
 def test_duplicates_share_their_originals_row_and_others_have_none(tmp_path: Path) -> None:
     statuses = [records.OK] * 120
     statuses[5], statuses[7], statuses[9] = records.DUPLICATE, records.SKIPPED, records.VANISHED

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_tensors
 
 from shoal import atomic
+from shoal.cluster.confidence import Landmarks
 from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import ClusterSpace
 from shoal.encoder import backbones, hub_models
@@ -41,7 +42,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     draw: Callable[..., Any] = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
     space = ClusterSpace("cosine", draw(spec.dim), draw(spec.dim, 8), draw(8))
-    model = ClusterModel(space, draw(4, 8), 8.0, draw(4), 3.0)
+    model = ClusterModel(space, draw(4, 8), 8.0, draw(4), 3.0, Landmarks(draw(6, 8), abs(draw(6))))
     model.save(folder, np.array([0, 1, 1, 2], np.int32), {0: "discs", 2: "stripes"})
     return folder
 
@@ -156,6 +157,8 @@ def test_a_file_that_is_shorter_than_it_says_is_told(folder: Path, name: str, wo
         (lambda tensors: tensors.update(centroids=tensors["centroids"][:, :5].copy()), "expected F32 [n, 8]"),
         (lambda tensors: tensors.update(centroids=tensors["centroids"][:0]), "expected F32 [n, 8]"),
         (lambda tensors: tensors.update(least_closeness=tensors["mean"]), "expected F32 [4]"),
+        (lambda tensors: tensors.update(landmarks=tensors["landmarks"][:, :5].copy()), "expected F32 [n, 8]"),
+        (lambda tensors: tensors.pop("landmarks.trust"), "tensor 'landmarks.trust' is missing; expected F32 [6]"),
         (lambda tensors: tensors.update(numbers=np.array([0, 1, 1, -2], np.int32)), "expected numbers of clusters"),
         (
             lambda tensors: tensors.update(numbers=np.array([0, 1, 1, 2**31 - 1], np.int32)),

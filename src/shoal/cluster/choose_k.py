@@ -2,8 +2,9 @@
 
 The rule: the greatest product of the mean silhouette (are the clusters apart?) and the stability under resampling
 (would they be found again?). Either alone misleads: two clusters are nearly always stable, and the silhouette of many
-tight clusters can be high by chance. Other peaks of that product are told as numbers that can be defended too. The
-coding length is kept as evidence, and decides nothing: docs/decisions.md has what was compared.
+tight clusters can be high by chance. Other peaks of that product are told as numbers that can be defended too; where
+two of them or more come near the chosen one, the sentence says that no one number stands out. The coding length is kept
+as evidence, and decides nothing: docs/decisions.md has what was compared.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ EDGE = 0.9  # a best number beyond this part of the largest one looked at asks f
 WIDER = 1.6
 STARTS = 4
 POLISH_ITERATIONS = 10  # rounds on all images for a candidate; the chosen one runs to the end
-RUNNERS_UP = 2
+RUNNERS_UP = 4
 APART = 1.25  # how many times as large, at the least, one of two numbers told is as the other
 WORTH_TELLING = 0.6  # of the chosen one's score, that a runner-up has at the least
+NEARLY = 0.75  # of it, with which two runners-up leave no number standing out
 EUCLIDEAN_PAIRS_IMAGES = 10_000  # the Euclidean silhouette of candidates is taken on at most this many images
 
 
@@ -109,7 +111,8 @@ def choose(
     chosen, silhouettes = _finish(best, points, metric)
     candidates = tuple(chosen if candidate is best else candidate for candidate in look.candidates)
     also = _runners_up(chosen, candidates)
-    return Choice(chosen, candidates, silhouettes, _sentence(chosen, candidates, counts) + _also(also), also)
+    sentence = _sentence(chosen, candidates, counts) + _also(chosen, also)
+    return Choice(chosen, candidates, silhouettes, sentence, tuple(candidate.k for candidate in also))
 
 
 def most_kinds(images: int) -> float:
@@ -211,23 +214,26 @@ def _finish(best: Candidate, points: Float32, metric: str) -> tuple[Candidate, F
     return replace(best, clustering=found, silhouette=float(silhouettes.mean()), smallest=smallest), silhouettes
 
 
-def _runners_up(chosen: Candidate, candidates: Sequence[Candidate]) -> tuple[int, ...]:
-    """Peaks of the score elsewhere: no number nearer than APART has a greater one."""
+def _runners_up(chosen: Candidate, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Peaks of the score elsewhere, best first: no number nearer than APART has a greater one."""
 
     def near(k: int, other: int) -> bool:
         return max(k, other) < APART * min(k, other)
 
-    told: list[int] = []
+    told: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda candidate: (-candidate.score, candidate.k)):
         around = max(other.score for other in candidates if near(other.k, candidate.k))
         is_peak = around == candidate.score >= WORTH_TELLING * chosen.score > 0
-        if is_peak and not any(near(candidate.k, k) for k in (chosen.k, *told)):
-            told.append(candidate.k)
+        if is_peak and not any(near(candidate.k, other.k) for other in (chosen, *told)):
+            told.append(candidate)
     return tuple(told[:RUNNERS_UP])
 
 
-def _also(numbers: Sequence[int]) -> str:
-    return f"; also defensible: {', '.join(map(str, numbers))}" if numbers else ""
+def _also(chosen: Candidate, others: Sequence[Candidate]) -> str:
+    numbers = ", ".join(str(other.k) for other in others)
+    if sum(other.score >= NEARLY * chosen.score for other in others) >= 2:
+        return f"; no one number stands out, also defensible: {numbers}"
+    return f"; also defensible: {numbers}" if others else ""
 
 
 def _checked(counts: ClusterCounts, images: int) -> list[int]:

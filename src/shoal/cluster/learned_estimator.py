@@ -14,7 +14,7 @@ from shoal.cluster.estimators import single_precision
 from shoal.cluster.learned import learn
 from shoal.cluster.model import fit_model
 from shoal.cluster.objectives import OBJECTIVES
-from shoal.cluster.space import ArrayRows
+from shoal.cluster.space import ArrayRows, points_of
 from shoal.embeddings import Float32
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ class LearnedClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         seed = int(check_random_state(self.random_state).randint(2**31))
         store, ids = ArrayRows(rows), np.arange(len(rows))
         learned = learn(store, ids, int(self.n_clusters), seed, objective=self.objective, heads=self.n_heads)
-        self._model = fit_model(learned.space, learned.found, learned.points, learned.lengths, seed, learned.votes)
+        plain, _ = points_of(learned.space.plain, store, ids)
+        self._model = fit_model(learned.space, learned.found, learned.points, learned.lengths, seed, plain)
         self.labels_ = learned.found.labels
         self.agreement_ = learned.agreement
         self.loss_ = learned.loss
@@ -93,7 +94,8 @@ class LearnedClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """How likely each row of X [n, d] belongs to each cluster, [n, n_clusters]; rows sum to 1.
 
-        Calibrated by how many of an image's neighbours are in its cluster.
+        Calibrated by how many of an image's neighbours are in its cluster, and by how far another kind of clustering
+        agrees.
         """
         check_is_fitted(self)
         return self._model.probabilities(self._rows(X, reset=False))

@@ -1,4 +1,4 @@
-"""What `assign` needs besides the encoder: the space, centroids, how peaked clusters are, how far is too far."""
+"""What `assign` needs besides the encoder: the space, centroids, how far to trust them, how far is too far."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from shoal import atomic, foreign
-from shoal.cluster import kmeans, stability
+from shoal.cluster import kmeans
+from shoal.cluster.confidence import Landmarks, Values, calibrate, trusted
 from shoal.cluster.consensus import Consensus
 from shoal.cluster.kmeans import COSINE, Clustering, Labels
 from shoal.cluster.space import ClusterSpace
@@ -31,8 +32,6 @@ IMAGES_PER_DIM = 4  # with fewer images than this a dimension, what lies outside
 ROWS = 8192  # points worked on at once
 NO_OTHER = -1  # the runner-up of an only cluster
 NO_LIMIT = float(np.finfo(np.float32).max)
-TEMPERATURES = np.geomspace(0.25, 256.0, 61)  # concentrations looked at, in spreads of the scores ...
-DEFAULT_CONCENTRATION = 8.0  # ... and what is taken where there is nothing to look at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +53,8 @@ class ClusterModel:
     """Clusters as centroids [K, dims] in a space; all else is fitted without labels.
 
     Confidence is the posterior of a mixture of K equal components around the centroids, softmax(concentration · score),
-    with the score of k-means. An image is unknown if its closeness is below `least_closeness` of its cluster: the
+    with the score of k-means, as far as the landmarks trust it (`shoal.cluster.confidence`; models of before 2026-11-28
+    have none, and are trusted). An image is unknown if its closeness is below `least_closeness` of its cluster: the
     cosine between its centred feature in the full space and the centroid (Euclidean: minus the distance); or if its
     feature is longer outside of the space than `most_outside`, as those of noise and empty pictures are.
     """
@@ -64,6 +64,7 @@ class ClusterModel:
     concentration: float
     least_closeness: Float32  # [K]
     most_outside: float
+    landmarks: Landmarks | None = None
 
     def assign(self, features: Float32) -> Assignment:
         """Assign raw features float32 [n, d]."""
@@ -79,6 +80,7 @@ class ClusterModel:
             best = np.take_along_axis(scores, order[:, :1], axis=1)
             score[where] = best[:, 0]
             confidence[where] = 1 / np.exp(self.concentration * (scores - best)).sum(axis=1)
+        confidence = self.trusted(confidence, points, len(self.centroids))
         closeness = closeness_of(points, score, lengths, self.space.metric)
         unknown = (closeness < self.least_closeness[cluster]) | (lengths[:, 1] > self.most_outside)
         return Assignment(cluster, confidence, confidence < UNSURE_BELOW, runner_up, unknown)
@@ -90,7 +92,13 @@ class ClusterModel:
         for where, scores in kmeans.score_blocks(points, self.centroids, metric=self.space.metric):
             found[where] = np.exp(self.concentration * (scores - scores.max(axis=1, keepdims=True)))
         found /= found.sum(axis=1, keepdims=True)
-        return found
+        return self.trusted(found, points, len(self.centroids))
+
+    def trusted(self, posterior: Values, points: Float32, k: int) -> Values:
+        """The posterior of each point's own cluster [n], or of all of k clusters [n, k], as far as it is trusted."""
+        if self.landmarks is None:
+            return posterior
+        return trusted(posterior, self.landmarks.trust_at(points, self.space.metric), k)
 
     def save(self, folder: Folder, numbers: Labels | None = None, names: Mapping[int, str] | None = None) -> None:
         """Write clusters.safetensors, clusters.json and, if there are names, names.json into `folder`.
@@ -108,6 +116,8 @@ class ClusterModel:
             tensors |= {"basis": np.ascontiguousarray(self.space.basis), "scales": self.space.scales}
         if self.space.consensus is not None:
             tensors |= self.space.consensus.tensors()
+        if self.landmarks is not None:
+            tensors |= self.landmarks.tensors()
         with atomic.replacing(folder / "clusters.safetensors") as temporary:
             save_file(tensors, temporary)
         atomic.write_json(
@@ -172,12 +182,20 @@ def read_clusters(folder: Folder) -> tuple[ClusterModel, Labels]:
     dims = _dims(file, d, facts.metric)
     count, _ = file.shape("centroids", (None, dims))
     file.shape("least_closeness", (count,))
-    tensors = file.read("mean", "basis", "scales", "centroids", "least_closeness", *Consensus.names())
+    landmarks, trust = Landmarks.names()
+    if landmarks in file.found:
+        file.shape(trust, (file.shape(landmarks, (None, dims))[0],))
+    tensors = file.read("mean", "basis", "scales", "centroids", "least_closeness", landmarks, trust, *Consensus.names())
     space = ClusterSpace(
         facts.metric, tensors["mean"], tensors.get("basis"), tensors.get("scales"), Consensus.of_tensors(tensors)
     )
     model = ClusterModel(
-        space, tensors["centroids"], facts.concentration, tensors["least_closeness"], facts.most_outside
+        space,
+        tensors["centroids"],
+        facts.concentration,
+        tensors["least_closeness"],
+        facts.most_outside,
+        Landmarks.of_tensors(tensors),
     )
     return model, _numbers(file, count)
 
@@ -219,28 +237,22 @@ def fit_model(
     points: Float32,
     lengths: Float32,
     seed: int,
-    votes: Float32 | None = None,
+    plain: Float32 | None = None,
 ) -> ClusterModel:
     """Calibrate a clustering of `points` [N, dims], with `lengths` [N, 2], so that it can assign others.
 
-    `votes` [N] is the share of its neighbours that are in an image's cluster, where it is known (NaN where not);
-    without it, halves of the images are clustered apart to see how often they agree.
+    `plain` [N, d] are the points of the same images in `space.plain`, where that is another space.
     """
     metric = space.metric
-    if votes is None:
-        judged = _halves_agree(points, len(found.centroids), metric, np.random.default_rng([seed, 1]))
-    else:
-        known = np.flatnonzero(~np.isnan(votes))
-        blocks = kmeans.score_blocks(points[known], found.centroids, metric=metric)
-        judged = np.concatenate([block for _, block in blocks]), votes[known].astype(np.float64)
-    concentration = DEFAULT_CONCENTRATION if judged is None else fit_concentration(*judged)
+    random = np.random.default_rng([seed, 1])
+    concentration, landmarks = calibrate(points, found.centroids, random, metric, plain)
     dims = points.shape[1] if space.basis is None else space.basis.shape[1]
     lengths = as_if_new(lengths, dims)
     scores = scores_without_itself(points, found, metric)
     least = least_closeness(points, scores, lengths, found.labels, len(found.centroids), metric)
     spared = metric == COSINE and len(points) >= IMAGES_PER_DIM * dims
     most_outside = float(np.quantile(lengths[:, 1], KNOWN_SHARE)) if spared else NO_LIMIT
-    return ClusterModel(space, found.centroids, concentration, least, most_outside)
+    return ClusterModel(space, found.centroids, concentration, least, most_outside, landmarks)
 
 
 def least_closeness(
@@ -305,40 +317,3 @@ def closeness_of(points: Float32, scores: Float32, lengths: Float32, metric: str
     squares = np.einsum("nd,nd->n", points, points) + outside**2
     closeness: Float32 = -np.sqrt(np.maximum(squares - 2 * scores, 0))  # ‖x − c‖² = ‖x‖² − 2(x·c − ‖c‖²/2)
     return closeness
-
-
-def fit_concentration(scores: Float32, agreed: npt.NDArray[np.float64]) -> float:
-    """How sharply membership falls off with scores [n, k], so that confidence says how often others agree.
-
-    The concentration is the one under which the confidence best predicts, in log-likelihood, the share [n] of others
-    (clusterings of the image, or neighbours of it) that agree on its cluster.
-    """
-    spread = float(scores.std()) or 1.0
-    gaps = (scores - scores.max(axis=1, keepdims=True)) / spread
-    best, best_likelihood = TEMPERATURES[0], -np.inf
-    for temperature in TEMPERATURES:
-        confidence = np.clip(1 / np.exp(temperature * gaps).sum(axis=1), 1e-6, 1 - 1e-6)
-        likelihood = float((agreed * np.log(confidence) + (1 - agreed) * np.log1p(-confidence)).mean())
-        if likelihood > best_likelihood:
-            best, best_likelihood = temperature, likelihood
-    return float(best) / spread
-
-
-def _halves_agree(
-    points: Float32, k: int, metric: str, rng: np.random.Generator
-) -> tuple[Float32, npt.NDArray[np.float64]] | None:
-    """Scores [n, k] of images to clusters, and 1 or 0 [n] for whether another half of the images agrees.
-
-    Two halves are clustered apart; images of each half are placed by both, whose clusters are matched by overlap.
-    None if there are too few images.
-    """
-    order = rng.permutation(len(points))[:20_000]
-    halves = order[: len(order) // 2], order[len(order) // 2 :]
-    if len(halves[0]) <= k or k < 2:
-        return None
-    sample = points[order]
-    fits = [kmeans.fit(points[half], k, rng, metric=metric, starts=2) for half in halves]
-    scores = np.concatenate([block for _, block in kmeans.score_blocks(sample, fits[0].centroids, metric=metric)])
-    first = scores.argmax(axis=1).astype(np.int32)
-    second, _ = kmeans.assign(sample, fits[1].centroids, metric=metric)
-    return scores, (stability.contingency(second, first, k).argmax(axis=1)[second] == first).astype(np.float64)

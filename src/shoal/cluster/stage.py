@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,9 +15,9 @@ from shoal import records
 from shoal.cluster import density, kmeans, learned, levels, silhouette
 from shoal.cluster.choose_k import Choice, automatic_counts, choose
 from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Clustering, Float64, Labels
-from shoal.cluster.model import Assignment, fit_model
+from shoal.cluster.model import Assignment, ClusterModel, fit_model
 from shoal.cluster.rows import ImageRows
-from shoal.cluster.space import ClusterSpace, centroids_of, cluster_points, fit_space
+from shoal.cluster.space import ClusterSpace, Rows, centroids_of, cluster_points, fit_space
 from shoal.cluster.write import Clusters, Evidence, runner_up, write
 from shoal.config import DENSITY, ClusterConfig, ClusterCounts
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
@@ -26,6 +26,9 @@ from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult
 
 MOST_REASONS: Final = 3  # told where too few images are usable
+EVEN: Final = (
+    0.85  # clusters in force (exp of the entropy of sizes) a cluster; of tails too k-means makes 0.95 and more
+)
 
 
 def key(config: ClusterConfig) -> dict[str, Any]:
@@ -66,13 +69,14 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         outcome = _by_density(plain, dense)
         choice = replace(choice, sentence=_told(dense))
     found = outcome.found
-    model = fit_model(outcome.space, found, outcome.points, outcome.lengths, config.seed, outcome.votes)
+    model = fit_model(outcome.space, found, outcome.points, outcome.lengths, config.seed, points)
     assignment = model.assign_points(outcome.points, outcome.lengths)
     means = means_of(points, found.labels, config.metric)
     looked_at = {f"k{item.k}": item.clustering.labels for item in choice.candidates}
     looked_at[f"k{choice.chosen.k}"] = found.labels
     if config.metric == EUCLIDEAN:  # the points may be other coordinates than those of new images
-        model = replace(model, centroids=centroids_of(space, store, ids, found.labels, choice.chosen.k))
+        model = _in_features(model, points, found.labels, store, ids)
+        assignment = _assigned(model, store, ids)
     return write(
         run_dir,
         Clusters(
@@ -125,7 +129,6 @@ class _Outcome:
     points: Float32
     lengths: Float32
     silhouettes: Float64
-    votes: Float32 | None = None
     noise: npt.NDArray[np.bool_] | None = None  # images that lie in no dense group, where that was looked at
 
 
@@ -176,9 +179,7 @@ def _better(plain: _Outcome, config: ClusterConfig, store: EmbeddingStore, ids: 
         return replace(plain, why=verdict.sentence)
     found = _numbered(fitted.found, fitted.points, config.metric)
     silhouettes = silhouette.cosine(plain.points, found.labels, k)
-    return _Outcome(
-        "learned", verdict.sentence, fitted.space, found, fitted.points, fitted.lengths, silhouettes, fitted.votes
-    )
+    return _Outcome("learned", verdict.sentence, fitted.space, found, fitted.points, fitted.lengths, silhouettes)
 
 
 def _numbered(clustering: Clustering, points: Float32, metric: str) -> Clustering:
@@ -192,6 +193,26 @@ def means_of(points: Float32, labels: Labels, metric: str) -> Float32:
     sums, counts = kmeans.cluster_sums(points, labels, int(labels.max()) + 1)
     centroids = (sums / counts[:, None]).astype(np.float32)
     return centroids if metric == EUCLIDEAN else normalise_rows(centroids)
+
+
+def _in_features(model: ClusterModel, points: Float32, labels: Labels, store: Rows, ids: Ids) -> ClusterModel:
+    """The model of Euclidean `points` [N, d] with its centroids and landmarks where the features are."""
+    space = model.space
+    centroids = centroids_of(space, store, ids, labels, len(model.centroids))
+    if model.landmarks is None:
+        return replace(model, centroids=centroids)
+    used, nearest = np.unique(
+        kmeans.assign(points, model.landmarks.points, metric=space.metric)[0], return_inverse=True
+    )
+    places = centroids_of(space, store, ids, nearest.astype(np.int32), len(used))
+    landmarks = replace(model.landmarks, points=places, trust=model.landmarks.trust[used])
+    return replace(model, centroids=centroids, landmarks=landmarks)
+
+
+def _assigned(model: ClusterModel, store: Rows, ids: Ids) -> Assignment:
+    """What `model` says of the images, as it will of new ones."""
+    blocks = [model.assign(features) for _, features in store.blocks(ids)]
+    return Assignment(*(np.concatenate([getattr(block, item.name) for block in blocks]) for item in fields(Assignment)))
 
 
 def _unsure(outcome: _Outcome, assignment: Assignment) -> npt.NDArray[np.bool_]:
@@ -217,11 +238,24 @@ def _evidence(choice: Choice) -> pa.Table:
 
 
 def _facts(choice: Choice, outcome: _Outcome) -> dict[str, Any]:
+    sizes = np.bincount(outcome.found.labels, minlength=choice.chosen.k)
     return {
         "k": choice.chosen.k,
-        "sentence": choice.sentence,
+        "sentence": choice.sentence + ("" if outcome.method == DENSITY else _unequal(sizes)),
         "method": outcome.method,
         "why_method": outcome.why,
-        "sizes": np.bincount(outcome.found.labels, minlength=choice.chosen.k).tolist(),
+        "sizes": sizes.tolist(),
         "runners_up": list(choice.runners_up),
     }
+
+
+def _unequal(sizes: npt.NDArray[np.int64]) -> str:
+    """What to say of a long tail: there more clusters part what is frequent, and fewer join what is rare."""
+    shares = sizes[sizes > 0] / sizes.sum()
+    if len(shares) < 3 or np.exp(-np.sum(shares * np.log(shares))) >= EVEN * len(shares):
+        return ""
+    half = int(np.searchsorted(np.cumsum(np.sort(shares)[::-1]), 0.5)) + 1
+    return (
+        f"; sizes are unequal ({half} of the clusters hold{'s' * (half == 1)} half of the images, the smallest "
+        f"{sizes.min():,}), so more clusters would part the frequent kinds and fewer would join the rare ones"
+    )

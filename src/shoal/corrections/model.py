@@ -59,14 +59,17 @@ class CorrectedModel:
         order = np.argsort(-shares, axis=1, kind="stable")[:, :2]
         cluster = clusters[order[:, 0]]
         confidence = np.take_along_axis(shares, order[:, :1], axis=1)[:, 0]
+        confidence = self.model.trusted(confidence, points, len(clusters))
         runner_up = clusters[order[:, 1]] if len(clusters) > 1 else np.full(len(points), NONE, np.int32)
         closeness, least = self._closeness(points, lengths, cluster)
         unknown = (closeness < least) | (lengths[:, 1] > self.model.most_outside)
         return Assignment(cluster, confidence, confidence < UNSURE_BELOW, runner_up, unknown)
 
     def probabilities(self, features: Float32) -> tuple[Labels, Float32]:
-        """Clusters [n, K] and the posterior of each [n, K], most likely first."""
-        clusters, shares = self.shares(self.model.space.transform(features))
+        """Clusters [n, K] and the confidence in each [n, K], most likely first."""
+        points = self.model.space.transform(features)
+        clusters, shares = self.shares(points)
+        shares = self.model.trusted(shares, points, len(clusters))
         order = np.argsort(-shares, axis=1, kind="stable")
         return clusters[order], np.take_along_axis(shares, order, axis=1)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shoal.cluster.model import fit_concentration
+from shoal.cluster.confidence import fit_concentration
 from shoal.train import losses
 from shoal.train.config import PLAIN, SelfLabelConfig
 from shoal.train.ema import Average
