@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shoal.names import finding, likeliest
 from shoal.names.kinds import Vocabulary, vocabulary
-from shoal.names.words import parse
+from shoal.names.words import Term, parse
 
 
 def known() -> Vocabulary:
@@ -105,7 +105,9 @@ def some(count: int, seed: int = 0) -> likeliest.Likeliest:
     return likeliest.of_probabilities([random.dirichlet(np.full(1000, 0.02), count).astype(np.float32)])
 
 
-@pytest.mark.parametrize("query", ["bird", "dog -terrier", "crane", "boat bird -duck -goose", "animal"])
+@pytest.mark.parametrize(
+    "query", ["bird", "dog -terrier", "crane", "boat bird -duck -goose", "animal", "fruit -banana"]
+)
 def test_scores_are_those_of_plain_loops(query: str) -> None:
     words, table, count = known(), some(40), 40
     random = np.random.default_rng(1)
@@ -114,16 +116,20 @@ def test_scores_are_those_of_plain_loops(query: str) -> None:
     found = finding.scores(parse(query, words), table, words, near)
     lines = [set(words.ancestors(place)) for place in words.classes.tolist()]
 
-    def evidence(image: int, kinds: tuple[int, ...]) -> float:
+    terms = parse(query, words).terms
+    unwanted = {kind for term in terms if term.is_minus for kind in term.kinds}
+
+    def evidence(image: int, term: Term) -> float:
         pairs = zip(table.classes[image].tolist(), table.probabilities[image].tolist(), strict=True)
-        return sum(p for one, p in pairs if lines[one] & set(kinds))
+        there = [(p, lines[one]) for one, p in pairs if lines[one] & set(term.kinds)]
+        return sum(p for p, line in there if term.is_minus or not line & unwanted)
 
     for image in range(count):
         around = [one for one in near[image, : finding.NEIGHBOURS].tolist() if one >= 0]
         logs, kept = [], 1.0
-        for term in parse(query, words).terms:
-            own = evidence(image, term.kinds)
-            mean = sum(evidence(one, term.kinds) for one in around) / len(around) if around else own
+        for term in terms:
+            own = evidence(image, term)
+            mean = sum(evidence(one, term) for one in around) / len(around) if around else own
             if term.is_minus:
                 kept *= 1 - (own + mean) / 2
             else:
@@ -142,6 +148,8 @@ def test_bird_finds_every_bird_and_minus_takes_away() -> None:
     assert {shown[row] for row in birds.tolist()} == {"goose", "flamingo", "kite (bird)"}
     fewer = finding.best(finding.scores(parse("birds -flamingo", words), table, words), 2)
     assert {shown[row] for row in fewer.tolist()} == {"goose", "kite (bird)"}
+    other_fruit = finding.scores(parse("fruit -banana", words), table, words)
+    assert other_fruit[shown.index("banana")] < 0.01
 
 
 def test_an_image_is_found_by_its_neighbours_classes_too() -> None:

@@ -27,6 +27,8 @@ Neighbours = npt.NDArray[np.integer[Any]]
 def scores(query: Query, likeliest: Likeliest, vocabulary: Vocabulary, neighbours: Neighbours | None = None) -> Float32:
     """How well each image fits a query, [N], 0 to 1: the geometric mean of its words, times 1 − p of each minus word.
 
+    What a minus word covers is no evidence for the others: `fruit -banana` looks for other fruit.
+
     Args:
         neighbours: rows of the nearest images of each, nearest first, [N, any]; −1 where there is none.
 
@@ -36,9 +38,10 @@ def scores(query: Query, likeliest: Likeliest, vocabulary: Vocabulary, neighbour
     wanted = [term for term in query.terms if not term.is_minus]
     if not wanted:
         raise ValueError("the query has no known word to look for")
+    unwanted = [kind for term in query.terms if term.is_minus for kind in term.kinds]
     found = np.zeros(len(likeliest), np.float32)
     for term in wanted:
-        found += np.log(_smooth(shown(term.kinds, likeliest, vocabulary), neighbours) + np.float32(FLOOR))
+        found += np.log(_smooth(shown(term.kinds, likeliest, vocabulary, unwanted), neighbours) + np.float32(FLOOR))
     found = np.exp(found / np.float32(len(wanted)))
     for term in query.terms:
         if term.is_minus:
@@ -57,12 +60,13 @@ def best(found: Float32, count: int) -> Ints:
     return rows[np.argsort(-found[rows], kind="stable")][:count].astype(np.int64)
 
 
-def shown(kinds: Sequence[int], likeliest: Likeliest, vocabulary: Vocabulary) -> Float32:
-    """The probability that each image shows any of some kinds, [N], from the classes kept of it."""
+def shown(kinds: Sequence[int], likeliest: Likeliest, vocabulary: Vocabulary, unwanted: Sequence[int] = ()) -> Float32:
+    """The probability that each image shows any of some kinds but `unwanted` ones, [N], from the classes kept of it."""
     covered = np.zeros(len(vocabulary.classes), bool)
     members = vocabulary.members
-    for kind in kinds:
-        covered[members.indices[members.indptr[kind] : members.indptr[kind + 1]]] = True
+    for some, are_wanted in ((kinds, True), (unwanted, False)):
+        for kind in some:
+            covered[members.indices[members.indptr[kind] : members.indptr[kind + 1]]] = are_wanted
     found = np.zeros(len(likeliest), np.float32)
     for start in range(0, len(found), ROWS):
         part = slice(start, start + ROWS)
