@@ -334,7 +334,7 @@ def test_of_a_first_run_without_a_usable_image_the_reasons_are_kept(tmp_path: Pa
         cluster(folder, root)
     assert records.read_table(root / "images.parquet")["reason"].to_pylist() == ["not an image (.txt)"]
     with pytest.raises(
-        RunError, match=r"its stage 'cluster' is not done; finish it with: shoal cluster .*pictures --out"
+        RunError, match=r"its stage 'cluster' is not done; finish it with: shoal cluster .*pictures --clusters 3 --out"
     ):
         RunDir.open(root).require("cluster")
     paint(folder, each=3)
