@@ -64,7 +64,8 @@ def test_the_table_of_assign_is_a_source_again(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text(table.getvalue(), encoding="utf-8", newline="")
     items = list(open_source([str(tmp_path / "table.csv")]).items())
     assert [(item.path, item.problem) for item in items] == [(name, None) for name in names]
-    assert [row[-1] for row in manifest.table_rows(table.getvalue().encode())[1:]] == ["@home"] * len(names)
+    head, *rows = manifest.table_rows(table.getvalue().encode())
+    assert [row[head.index("name")] for row in rows] == ["@home"] * len(names)
     assert [row[5] for row in csv.reader(io.StringIO(table.getvalue()))][1:] == ["-1"] * len(names)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.onnx_files import (
+
+from onnx_files import (
     DIM,
     FLATTEN,
     attribute,
@@ -27,7 +28,6 @@ from tests.onnx_files import (
     value,
     varint,
 )
-
 from shoal.encoder import file_bytes, onnx_file, onnx_network
 from shoal.encoder.file_bytes import AT_ONCE, FileBytes
 from shoal.encoder.onnx_file import Contents

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.onnx_files import small
 
+from onnx_files import small
 from shoal.config import three_numbers
 from shoal.encoder import huggingface, onnx_input
 from shoal.encoder.onnx_input import Said

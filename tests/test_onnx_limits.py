@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.onnx_files import CONVOLUTION, DIM, FLATTEN, POOL, RELU, graph, kernel, model, node, put, tensor, value
 
+from onnx_files import CONVOLUTION, DIM, FLATTEN, POOL, RELU, graph, kernel, model, node, put, tensor, value
 from shoal.encoder import making, memory, onnx_network
 from shoal.encoder.making import Wanted
 from shoal.errors import WeightsError, WorkError

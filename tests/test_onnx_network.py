@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from tests.onnx_files import (
+from torch import nn
+
+from onnx_files import (
     CONVOLUTION,
     DIM,
     FLATTEN,
@@ -25,8 +27,6 @@ from tests.onnx_files import (
     tensor,
     value,
 )
-from torch import nn
-
 from shoal.encoder import onnx, onnx_network, onnx_texts
 from shoal.encoder.engines import OpenVinoEngine
 from shoal.encoder.onnx import OnnxEncoder

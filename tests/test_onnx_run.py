@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.onnx_files import DIM, kernel, node, small, tensor
-from tests.pictures import paint
-from tests.test_onnx_file import EXTERNAL, FOREIGN, holding
 
+from onnx_files import DIM, kernel, node, small, tensor
+from pictures import paint
 from shoal import ImageClusterer
 from shoal.config import ClusterConfig
 from shoal.encoder.spec import NETWORK, WEIGHTS
@@ -24,6 +23,7 @@ from shoal.errors import ConfigError, RunError, WeightsError
 from shoal.model import Model
 from shoal.publish.publish import publish
 from shoal.rundir import RunDir, digest_file
+from test_onnx_file import EXTERNAL, FOREIGN, holding
 
 MEAN = ["--input-mean", "0.5,0.5,0.5", "--input-std", "0.25,0.25,0.25"]
 BARE = """
@@ -148,14 +148,14 @@ def test_options_that_do_not_go_together(options: dict[str, object], told: str) 
         ClusterConfig(("a",), **{"backbone": "net.onnx", **options})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("option", ["source", "backbone", "weights", "embeddings", "output"])
+@pytest.mark.parametrize("option", ["backbone", "weights", "output"])
 def test_names_that_are_no_text_are_told(option: str) -> None:
-    """Of bytes that are not UTF-8: a run could not note them."""
+    """Of bytes that are not UTF-8: they stand in models and in the cache, for people to read."""
     value = os.fsdecode(b"bad\xff.onnx")
-    options = {"source": ("a",), option: (value,) if option == "source" else value}
-    name = "SOURCE" if option == "source" else f"--{option}"
-    with pytest.raises(ConfigError, match=rf"^{name} has value 'bad\\udcff\.onnx'; expected a name in UTF-8: rename"):
-        ClusterConfig(**options)  # type: ignore[arg-type]
+    with pytest.raises(
+        ConfigError, match=rf"^--{option} has value 'bad\\udcff\.onnx'; expected a name in UTF-8: rename"
+    ):
+        ClusterConfig(("a",), **{option: value})  # type: ignore[arg-type]
 
 
 def test_what_was_asked_is_written_down_and_read_again() -> None:

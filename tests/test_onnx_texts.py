@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.onnx_files import FLATTEN, graph, model, node, put, small, tensor, value
 
+from onnx_files import FLATTEN, graph, model, node, put, small, tensor, value
 from shoal.encoder import onnx_texts
 
 TRACE = 'File "/home/ada/net.py", line 3, in forward'

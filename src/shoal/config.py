@@ -139,15 +139,12 @@ class ClusterConfig:
         self._check_onnx()
 
     def _check_text(self) -> None:
-        """A run notes what it was asked for, in JSON; names of bytes that are no text cannot stand there."""
-        for name, value in [
-            *((name, getattr(self, name)) for name in _TEXTS),
-            *(("source", one) for one in self.source),
-        ]:
+        """What stands in the cache and in models too, for people to read, has to be text."""
+        for name in _TEXTS:
+            value = getattr(self, name)
             if value is not None and not _is_text(value):
-                option = "SOURCE" if name == "source" else f"--{name.replace('_', '-')}"
                 raise ConfigError(
-                    f"{option} has value {value!r}; expected a name in UTF-8: rename it, or what it lies in"
+                    f"--{name} has value {value!r}; expected a name in UTF-8: rename it, or what it lies in"
                 )
 
     def _check_no_backbone(self) -> None:
@@ -203,7 +200,7 @@ class ClusterConfig:
             raise ConfigError(str(error)) from error
 
 
-_TEXTS = ("clusters", "backbone", "weights", "embeddings", "output")  # of any letters
+_TEXTS = ("clusters", "backbone", "weights", "output")
 
 
 def _is_text(value: str) -> bool:

@@ -54,7 +54,6 @@ class Learned:
         space: whitening and consensus; its points are what `found` is made of, and new images go through it too.
         found: the clustering of all images.
         points, lengths: of all images in the space, as `ClusterSpace.project` gives them.
-        votes: share of each image's neighbours that are in its cluster, [N]; NaN for images that trained no head.
         sample: positions of the images that the heads were trained on, rising.
         neighbours: of the sample, as positions in it.
         agreement: mean adjusted Rand index of the kept heads with the consensus, at most 1.
@@ -65,7 +64,6 @@ class Learned:
     found: Clustering
     points: Float32
     lengths: Float32
-    votes: Float32
     sample: Ids
     neighbours: Neighbours
     agreement: float
@@ -132,10 +130,8 @@ def learn(
     points, lengths = points_of(space, store, ids)
     found = kmeans.fit(points, k, np.random.default_rng([seed, k, 6]), starts=CONSENSUS_STARTS)
     own = found.labels[sample]
-    votes = np.full(n, np.nan, np.float32)
-    votes[sample] = (own[neighbours] == own[:, None]).mean(axis=1)
     agreement = _agreement(kept, white, own, k)
-    return Learned(space, found, points, lengths, votes, sample, neighbours, agreement, float(kept.losses.mean()))
+    return Learned(space, found, points, lengths, sample, neighbours, agreement, float(kept.losses.mean()))
 
 
 def judge(learned: Learned, plain: Labels, k: int) -> Verdict:
