@@ -436,7 +436,7 @@ NPY: dict[str, tuple[Callable[[Path], Any], str]] = {
     "complex": (lambda at: np.save(at, np.ones((2, 2), complex)), r"holds complex128 \[2, 2\]; expected"),
     "records": (
         lambda at: np.save(at, np.zeros((2, 2), [("a", "f4")])),
-        r"holds \[\('a', '<f4'\)\] \[2, 2\]",
+        "is not readable as a .npy file: it holds records; expected",
     ),
     "nothing": (lambda at: np.save(at, np.ones((0, 4))), r"holds float64 \[0, 4\]; expected"),
     "no columns": (lambda at: np.save(at, np.ones((4, 0))), r"holds float64 \[4, 0\]; expected"),
@@ -456,9 +456,12 @@ NPY: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "below nothing": (
         lambda at: at.write_bytes(header("{'descr': '<f4', 'fortran_order': False, 'shape': (-4, 4)}")),
-        r"holds float32 \[-4, 4\]; expected",
+        "is not readable as a .npy file: its header is damaged; expected",
     ),
-    "a later version": (lambda at: at.write_bytes(header("{}", 3)), "is a .npy of version 3; expected"),
+    "a later version": (
+        lambda at: at.write_bytes(header("{}", 3)),
+        "as a .npy file: version 3 of .npy; expected",
+    ),
     "a folder": (lambda at: at.mkdir(), "is no plain file"),
     "a pipe": (os.mkfifo, "is no plain file"),
     "not there": (lambda at: None, "does not exist"),

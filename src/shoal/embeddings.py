@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal import foreign
+from shoal.array_header import memory_map
 from shoal.errors import RunError
 from shoal.runfiles import Folder
 from shoal.typed import Between, Like, OneOf
@@ -112,10 +113,7 @@ def read_array(path: Path, shape: tuple[int | None, ...], dtype: np.dtype[Any]) 
     Raises:
         RunError: it is not there, cut off, or another array.
     """
-    try:
-        found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # a damaged header is read as Python text, which fails in many ways
-        raise RunError(f"{path} is not readable as an array: {' '.join(str(error).split())[:200]}") from error
+    found = memory_map(path)
     fits = found.ndim == len(shape) and all(
         wanted is None or wanted == size for wanted, size in zip(shape, found.shape, strict=True)
     )

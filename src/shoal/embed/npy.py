@@ -5,20 +5,17 @@ A memory map of a file that somebody cuts off meanwhile would end the process.
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
 from dataclasses import dataclass
-from typing import IO, Any, BinaryIO, Final
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from shoal.array_header import ArrayHeader
 from shoal.embed.vectors import BLOCK_BYTES, EXPECTED, check, single, telling_of
 from shoal.embeddings import Float32, Ids
 from shoal.errors import EmbeddingsError
-
-MOST_HEADER: Final = 1 << 16  # bytes before the values
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +31,21 @@ class StoredArray:
 
     @classmethod
     def open(cls, file: IO[bytes], name: str) -> StoredArray:
-        """Read the header, which numpy parses without running anything.
+        """Read the header.
 
         Raises:
             EmbeddingsError: it is no .npy, is cut off, or holds something else than embeddings.
         """
-        head = io.BytesIO(file.read(MOST_HEADER))
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of headers that Python 2 wrote
-                version = np.lib.format.read_magic(head)
-                read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-                shape, is_fortran, dtype = read[version](head, max_header_size=MOST_HEADER)
-        except KeyError as error:  # the third is for names of fields in other scripts
-            raise EmbeddingsError(f"{name} is a .npy of version {error.args[0][0]}; expected {EXPECTED}") from error
-        except Exception as error:  # a damaged header is read as Python text, which fails in many ways
-            raise EmbeddingsError(f"{name} is not readable as a .npy file; expected {EXPECTED}") from error
+            header = ArrayHeader.read(file)
+        except ValueError as error:
+            raise EmbeddingsError(f"{name} is not readable as a .npy file: {error}; expected {EXPECTED}") from error
+        dtype, shape, offset = header.dtype, header.shape, header.offset
         check(name, dtype, shape)
-        offset = head.tell()
         size, needed = file.seek(0, os.SEEK_END), offset + shape[0] * shape[1] * dtype.itemsize
         if size < needed:
             raise EmbeddingsError(f"{name} is cut off: it has {size:,} bytes; expected {needed:,}")
-        return cls(file, name, dtype, (shape[0], shape[1]), offset, is_fortran and min(shape) > 1)
+        return cls(file, name, dtype, (shape[0], shape[1]), offset, header.is_fortran and min(shape) > 1)
 
     def read(self, numbers: Ids) -> Float32:
         found = np.empty((len(numbers), self.shape[1]), np.float32)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from shoal import atomic, records
+from shoal.array_header import memory_map
 from shoal.cores import core_count
 from shoal.disk import require_free
 from shoal.embeddings import Ids
@@ -105,8 +106,8 @@ def open_pixels(run_dir: RunDir, config: DataConfig, progress: Progress) -> Pixe
     file, good = run_dir.cache / f"pixels-{name}.npy", run_dir.cache / f"pixels-{name}.good.npy"
     if not good.is_file():
         _decode_all(file, good, uris, config, reader, progress)
-    kept: Pictures = np.load(file, mmap_mode="r")
-    is_good = np.load(good)
+    kept: Pictures = memory_map(file)
+    is_good = memory_map(good)
     if not is_good.any():
         raise NoImagesError(f"no usable image in {run_dir.root}: none of {len(ids):,} can be decoded")
     if is_good.all():
