@@ -49,7 +49,7 @@ def judged(run: RunDir, ids: Ids, truth: Any, seed: int) -> dict[str, Any]:
     verdict = learned.judge(found, plain, k)
     acc = {
         name: round(100 * metrics.clustering_accuracy(truth, labels), 1)
-        for name, labels in (("learned", found.found.labels), ("k-means", plain))
+        for name, labels in (("learned", found.placed.found.labels), ("k-means", plain))
     }
     return {**acc, "taken": verdict.taken, "sentence": verdict.sentence}
 

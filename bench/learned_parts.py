@@ -2,6 +2,7 @@
 
     shoal bench cifar10 tinyimagenet-20 --data DATASETS --out bench.out       # embeds them
     python bench/learned_parts.py cifar10=bench.out/cifar10/efficientnet_lite0-default/train.shoal --seeds 3
+    python bench/learned_parts.py cifar10=… tinyimagenet-20=… --tails 3   # thinned
 
 Only runs of CIFAR-10's training images and of tinyimagenet-20 may be given: nothing else is there to choose by.
 """
@@ -11,23 +12,28 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from machine import write_result
-from shoal.bench.embedded import label_places, unit_features, usable_ids
+from shoal.bench.embedded import unit_features, usable_ids
 from shoal.cluster import kmeans, learned
 from shoal.cluster.adam import Adam
+from shoal.cluster.agreed import agreed
+from shoal.cluster.distilled import distil
+from shoal.cluster.ground import Ground, prepare
 from shoal.cluster.objectives import OBJECTIVES, LinearHeads
 from shoal.cluster.space import cluster_points, fit_space
+from shoal.cluster.starts import CommunityStarts, KMeansStarts
 from shoal.embeddings import EmbeddingStore, Float32, Ids
 from shoal.evaluate import metrics
 from shoal.rundir import RunDir
+from subsets import LabelledRun, Truth, even, long_tail
 
 HEADS = 16
+THINNED, LEAST = 100, 10  # a tail's last kind has so small a part of its first one's images, but so many
 PROBE_STEPS, PROBE_BATCH, PROBE_RATE = 300, 512, 1e-2
 Labels = npt.NDArray[np.integer]
 Result = TypeVar("Result")
@@ -38,25 +44,31 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=20_000, help="of each run at most, the first of a random order")
+    parser.add_argument("--tails", type=int, default=0, help="thin the classes instead, by so many of their orders")
     asked = parser.parse_args()
     found: dict[str, Any] = {}
     for name, folder in (text.split("=", 1) for text in asked.runs):
-        found[name] = measured(RunDir(Path(folder)), asked.seeds, asked.images)
-        print(f"{name}\n{table(found[name])}")
-    write_result("learned_parts", {"images_at_most": asked.images, "seeds": asked.seeds, "heads": HEADS, **found})
+        run = LabelledRun(folder)
+        sizes = even(run.kinds, min(asked.images, len(run.ids)))
+        if asked.tails:
+            largest = int(np.bincount(run.truth).min())
+            sizes = long_tail(run.kinds, largest, max(LEAST, largest // THINNED))
+        for draw in range(max(1, asked.tails)):
+            part = f"{name}, tail {draw}" if asked.tails else name
+            found[part] = measured(run.run, *run.part(sizes, draw), asked.seeds)
+            print(f"{part}\n{table(found[part])}", flush=True)
+    kept = "learned_parts_tails" if asked.tails else "learned_parts"
+    write_result(kept, {"images_at_most": asked.images, "seeds": asked.seeds, "heads": HEADS, **found})
 
 
-def measured(run: RunDir, seeds: int, images: int) -> dict[str, list[dict[str, float]]]:
+def measured(run: RunDir, ids: Ids, truth: Truth, seeds: int) -> dict[str, list[dict[str, float]]]:
     """ACC, NMI, ARI and seconds of each part, a value a seed."""
-    names, places = label_places(run, None, {})
-    chosen = np.sort(np.random.default_rng(0).permutation(len(places))[:images])
-    ids, truth = usable_ids(run)[places[chosen]], names[chosen]
     rows: dict[str, list[dict[str, float]]] = {}
     for seed in range(seeds):
-        for part, labels, seconds in parts(run, ids, len(np.unique(truth)), seed):
+        for part, labels, seconds in parts(run, ids, int(truth.max()) + 1, seed):
             scores = {"acc": metrics.clustering_accuracy, "nmi": metrics.nmi, "ari": metrics.ari}
             values = {score: float(np.mean([of(truth, one) for one in labels])) for score, of in scores.items()}
-            values["probe"] = probe_accuracy(unit_features(run)[places[chosen]], labels[0], seed)
+            values["probe"] = probe_accuracy(unit_features(run)[np.searchsorted(usable_ids(run), ids)], labels[0], seed)
             rows.setdefault(part, []).append({**values, "seconds": seconds})
     return rows
 
@@ -72,16 +84,36 @@ def parts(run: RunDir, ids: Ids, k: int, seed: int) -> Iterator[tuple[str, list[
     points, _ = cluster_points(space, store, ids)
     plain, took = timed(lambda: kmeans.fit(points, k, random, starts=4))
     yield "k-means in the space", [plain.labels], took
-    ground, prepared = timed(lambda: learned.prepare(store, ids, np.arange(len(ids)), seed))
-    starts, took = timed(lambda: learned.starts_on(ground, k, HEADS, seed))
-    yield "k-means on points drawn to their neighbours (each start)", list(starts), prepared + took
-    for objective in OBJECTIVES:
-        heads, took = timed(lambda name=objective: learned.heads_on(ground, k, seed, HEADS, objective=name))
-        said = heads.logits(ground.white).argmax(axis=2)
-        yield f"a head, {objective} (mean of {HEADS})", list(said.T), took
-        yield f"the head of least held-out loss, {objective}", [said[:, heads.losses.argmin()]], took
-        both, took = timed(lambda name=objective: learned.learn(store, ids, k, seed, objective=name, heads=HEADS))
-        yield f"consensus, {objective}", [both.found.labels], took
+    ground, prepared = timed(lambda: prepare(store, ids, np.arange(len(ids)), seed))
+    even, took = timed(lambda: KMeansStarts(ground, k, seed).next(HEADS))
+    yield "k-means on points drawn to their neighbours (each start)", list(even), prepared + took
+    free, took = timed(lambda: CommunityStarts(ground, k, seed).next(HEADS))
+    yield "communities (each start)", list(free), prepared + took
+    for what, starts, keep_sizes in (("equal sizes", even, False), ("sizes kept", free, True)):
+        for objective in OBJECTIVES if not keep_sizes else ("mutual_information", "temi"):
+            yield from _of_heads(ground, k, seed, starts, objective, keep_sizes, what)
+    both, took = timed(lambda: learned.learn(store, ids, k, seed))
+    taken = "sizes kept" if both.sizes.differ else "equal sizes"
+    yield f"learned clusters, as they are made ({taken}, gain {both.sizes.gain:.3f})", [both.placed.found.labels], took
+
+
+def _of_heads(
+    ground: Ground, k: int, seed: int, starts: list[Labels], objective: str, keep_sizes: bool, what: str
+) -> Iterator[tuple[str, list[Labels], float]]:
+    """The heads, the one of least loss, the votes joined in both ways, and the last head."""
+    heads, took = timed(lambda: learned.heads_on(ground, k, seed, starts, objective=objective, keep_sizes=keep_sizes))
+    said = heads.logits(ground.white).argmax(axis=2)
+    yield f"a head, {what}, {objective} (mean of {HEADS})", list(said.T), took
+    yield f"the head of least held-out loss, {what}, {objective}", [said[:, heads.losses.argmin()]], took
+    kept = learned.sound(heads, ground, per_entropy=keep_sizes)
+    for way, linked in (("k-means", False), ("linkage", True)):
+        joined, took = timed(lambda linked=linked: agreed(kept, ground, k, seed, keep_sizes=linked))
+        yield f"votes by {way}, {what}, {objective}", [joined], took
+        if linked == keep_sizes:
+            head, took = timed(lambda joined=joined: distil(ground.white, joined, ground.neighbours, k, seed))
+            if head is not None:
+                last = head.transform(ground.white).argmax(axis=1)
+                yield f"the last head, {what}, {objective}", [last], took
 
 
 def probe_accuracy(rows: Float32, labels: Labels, seed: int) -> float:

@@ -46,7 +46,7 @@ def main() -> None:
         told = {"knn": weighted_knn(rows[bank], labels[bank], rows[queries], labels[queries])}
         told |= purity(rows, labels, queries, bank)
         for k in COUNTS:
-            clusters = learned.learn(ArrayRows(rows), np.arange(len(rows)), k, asked.seed).found.labels
+            clusters = learned.learn(ArrayRows(rows), np.arange(len(rows)), k, asked.seed).placed.found.labels
             told |= {
                 f"acc_{k}": metrics.clustering_accuracy(labels, clusters),
                 f"nmi_{k}": metrics.nmi(labels, clusters),

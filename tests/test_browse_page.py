@@ -19,9 +19,12 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from drafted import run_stage
+from named_run import EACH, KINDS, config, named_run
 from patience import PATIENCE, PATIENCE_MS
 from pictures import paint
 from shoal import records
+from shoal.report.map import run as map_images
 from shoal.rundir import RunDir
 
 ROOT = Path(__file__).parents[1]
@@ -725,6 +728,218 @@ def test_pictures_that_cannot_be_had_are_told_in_their_place_and_asked_for_once(
         expect(page.locator(".tile .none").first).to_be_visible()
         expect(page.locator(".tile img")).to_have_count(0)
         page.context.close()
+
+
+# -- names and words --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A run whose clusters show known kinds, without pictures, and the address of its server."""
+    root = named_run(tmp_path_factory.mktemp("named") / "named.shoal").root
+    run_stage(root, "map", map_images, config())
+    with served(root) as address:
+        yield root, address
+
+
+@pytest.fixture
+def open_named(opened: Open, named: tuple[Path, str]) -> Iterator[Open]:
+    """As `opened`, of that run. Whatever a test corrects is forgotten."""
+    root, address = named
+    yield lambda view="clusters", **options: opened(view, at=address, expects_errors=True, **options)
+    (root / "edits.jsonl").unlink(missing_ok=True)
+
+
+def number_of(page: Page, guess: str) -> int:
+    """The number of the cluster that is guessed to show something; the page is at the clusters."""
+    return int(page.locator("article", has=page.locator("em", has_text=guess)).get_attribute("data-cluster") or -1)
+
+
+def test_guesses_are_seen_as_guesses_wherever_clusters_are_named(open_named: Open) -> None:
+    page = open_named()
+    told = page.locator("article em")
+    expect(told).to_have_count(6)
+    assert set(told.all_inner_texts()) == set(KINDS)
+    for guess in told.all():
+        expect(guess).to_have_attribute("title", re.compile(r"^A guess .*; strength \d\.\d\d$"))
+        expect(guess).to_have_css("font-style", "italic")
+    goldfish = number_of(page, "goldfish")
+    page.get_by_label("Filter clusters by name").fill("gold")
+    expect(page.locator("article")).to_have_count(1)
+    go(page, f"cluster/{goldfish}")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Cluster {goldfish} goldfish, a guess")
+    expect(page.get_by_role("listbox", name=f"Images of Cluster {goldfish} (goldfish)")).to_be_visible()
+    page.keyboard.press("m")
+    page.get_by_label("Find a cluster").fill("hour")
+    expect(page.get_by_role("option", name=re.compile("hourglass, a guess"))).to_be_visible()
+    page.keyboard.press("Escape")
+    go(page, "map")
+    expect(page.locator(".label.guess", has_text="goldfish")).to_be_attached()
+    expect(page.get_by_role("button", name=f"Select all of Cluster {goldfish} (goldfish)")).to_be_attached()
+    go(page, "evidence")
+    expect(page.get_by_role("region", name="How good they are").get_by_role("link", name="goldfish")).to_be_visible()
+    go(page, f"image/{KINDS.index('goldfish') * EACH}")
+    expect(page.locator(".where em")).to_have_text("goldfish")
+
+
+def test_levels_are_called_by_what_they_show(open_named: Open) -> None:
+    page = open_named()
+    slider = page.get_by_label("Granularity")
+    for level, lead in ((0, "Group"), (2, "Cluster")):
+        slider.fill(str(level))
+        expect(page.get_by_text("is for looking")).to_be_visible()
+        expect(page.locator("article b", has=page.locator("em")).filter(has_text=lead).first).to_be_visible()
+        expect(page.get_by_role("button", name=re.compile("^Name cluster"))).to_have_count(0)
+
+
+def test_one_click_accepts_a_guess_and_undo_takes_it_back(open_named: Open, named: tuple[Path, str]) -> None:
+    page = open_named()
+    banana = number_of(page, "banana")
+    tile = page.locator(f"article[data-cluster='{banana}']")
+    tile.hover()
+    tile.get_by_role("button", name=f"Name cluster {banana} “banana”").click()
+    said(page, "Renamed to “banana”.")
+    expect(card(page, "banana")).to_be_visible()
+    expect(tile.locator("em")).to_have_count(0)
+    expect(page.locator("article em")).to_have_count(5)
+    assert [(line["op"], line["name"]) for line in lines(named[0])] == [("rename", "banana")]
+    page.get_by_role("status").get_by_role("button", name="Undo").click()
+    expect(tile.locator("em")).to_have_text("banana")
+
+
+def test_another_guess_is_taken_with_one_click_or_typed_over(open_named: Open) -> None:
+    page = open_named()
+    pug = number_of(page, "pug")
+    go(page, f"cluster/{pug}")
+    guesses = page.get_by_role("group", name="Guessed names").get_by_role("button")
+    expect(guesses.nth(1)).to_be_visible()
+    other = guesses.nth(1).inner_text()
+    guesses.nth(1).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(other)
+    expect(page.get_by_role("group", name="Guessed names")).to_have_count(0)
+    page.keyboard.press("r")
+    page.get_by_role("button", name="Use “pug”").click()
+    expect(page.get_by_role("textbox", name="Name")).to_have_value("pug")
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Rename").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("pug")
+
+
+def test_guesses_are_accepted_by_the_keyboard(open_named: Open) -> None:
+    page = open_named()
+    page.keyboard.press("ArrowRight")
+    first = page.locator("article em").first.inner_text()
+    page.keyboard.press("a")
+    said(page, f"Renamed to “{first}”.")
+    second = page.locator("article", has=page.locator("em")).first
+    number, guess = second.get_attribute("data-cluster"), second.locator("em").inner_text()
+    go(page, f"cluster/{number}")
+    page.keyboard.press("a")
+    expect(page.get_by_role("heading", level=1)).to_have_text(guess)
+
+
+def test_what_is_corrected_is_named_anew_at_once(open_named: Open) -> None:
+    page = open_named()
+    for kind in ("Chihuahua", "komondor", "pug"):
+        tile = page.locator("article", has=page.locator("em", has_text=kind))
+        tile.get_by_role("checkbox").check()
+    page.get_by_role("button", name="Merge", exact=True).click()
+    said(page, "Merged")
+    expect(page.locator("article em")).to_have_count(4)
+    dog = number_of(page, "dog")
+    go(page, f"cluster/{dog}")
+    page.keyboard.press("s")
+    parts = page.get_by_role("dialog").get_by_role("listitem").locator("em")
+    page.get_by_role("dialog").get_by_role("slider").fill("3")
+    expect(parts).to_have_count(3)
+    assert set(parts.all_inner_texts()) == {"Chihuahua", "komondor", "pug"}
+
+
+def test_images_are_found_by_words_and_opened_one_after_another(open_named: Open) -> None:
+    page = open_named("search")
+    page.keyboard.press("/")
+    expect(page.get_by_label("Words for what images show")).to_be_focused()
+    page.keyboard.type("dog -pug")
+    page.keyboard.press("Enter")
+    expect(options(page).first).to_have_attribute("aria-label", re.compile(r"^Image \d+, fits \d+ %, in Cluster"))
+    heading = page.get_by_role("heading", level=2)
+    expect(heading).to_contain_text(re.compile(r"^\d+ images"))
+    first = [int(option.get_attribute("data-id") or -1) for option in options(page).all()[: 2 * EACH]]
+    wanted = {KINDS.index(kind) * EACH + place for kind in ("Chihuahua", "komondor") for place in range(EACH)}
+    assert set(first) == wanted
+    page.get_by_role("listbox").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_have_attribute("data-view", f"image/{first[0]}")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("main")).to_have_attribute("data-view", f"image/{first[1]}")
+    page.keyboard.press("Escape")
+    expect(page.get_by_label("Words for what images show")).to_have_value("dog -pug")
+    expect(options(page).first).to_have_attribute("data-id", str(first[0]))
+
+
+def test_what_is_found_is_selected_and_moved(open_named: Open) -> None:
+    page = open_named("search/banana")
+    expect(options(page).first).to_be_visible()
+    page.get_by_role("listbox").focus()
+    page.keyboard.press("Control+a")
+    expect(page.get_by_text(re.compile(r"\d+ images selected"))).to_be_visible()
+    page.keyboard.press("n")
+    said(page, "to a new cluster")
+    expect(options(page).first.locator(".caption em")).to_have_text("banana")
+
+
+def test_words_that_are_not_known_lead_to_those_that_are(open_named: Open) -> None:
+    page = open_named("search")
+    field = page.get_by_label("Words for what images show")
+    field.fill("sparrow -penguin")
+    page.get_by_role("button", name="Find").click()
+    expect(page.get_by_text("“sparrow” is no word that is known here")).to_be_visible()
+    assert options(page).count() == 0
+    page.get_by_role("button", name="bird").click()
+    expect(field).to_have_value("bird -penguin")
+    expect(page.get_by_text("is no word")).to_have_count(0)
+    field.fill("submarine")
+    field.press("Enter")
+    expect(page.get_by_text("No image here shows that")).to_be_visible()
+    field.fill("crane")
+    field.press("Enter")
+    expect(page.get_by_text("'crane' means crane (bird), crane (machine): all of them.")).to_be_visible()
+    field.fill("-dog")
+    field.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("expected a word to look for")
+
+
+def test_where_nothing_can_be_named_numbers_stay_and_the_search_says_why(opened: Open, tmp_path: Path) -> None:
+    root = named_run(tmp_path / "bare.shoal", has_classifier=False).root
+    with served(root) as address:
+        page = opened(at=address, expects_errors=True)
+        expect(page.locator("article")).to_have_count(6)
+        expect(page.locator("article em")).to_have_count(0)
+        go(page, "cluster/0")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Cluster 0")
+        expect(page.get_by_role("group", name="Guessed names")).to_have_count(0)
+        go(page, "search")
+        expect(page.get_by_text("without a classifier whose words are known")).to_be_visible()
+        expect(page.get_by_label("Words for what images show")).to_have_count(0)
+        expect(page.get_by_label("Choose an image")).to_be_attached()
+        page.context.close()
+
+
+@pytest.mark.parametrize(("scheme", "rules"), [("light", ()), ("dark", ("color-contrast",))])
+def test_axe_finds_nothing_serious_among_guesses(open_named: Open, scheme: str, rules: tuple[str, ...]) -> None:
+    page = open_named(color_scheme=scheme, reduced_motion="reduce")
+    page.locator("article").first.hover()
+    assert not serious(page, *rules)
+    for view in ("cluster/0", "map", "search", "search/dog", "search/sparrow", "evidence"):
+        page.evaluate("view => { location.hash = '#/' + view }", view)
+        assert not serious(page, *rules), view
+    go(page, "cluster/0")
+    for key, name in (("r", "Rename"), ("s", "Split"), ("m", "Merge")):
+        page.keyboard.press(key)
+        expect(page.get_by_role("dialog", name=re.compile(name))).to_be_visible()
+        assert not serious(page, *rules), name
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 # -- for everybody ---------------------------------------------------------------------------------------------------

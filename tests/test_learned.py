@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,28 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics import adjusted_rand_score, mutual_info_score
 
-from shoal.cluster import LearnedClustering, learned, objectives, stage
+from shoal.cluster import LearnedClustering, SphericalKMeans, learned, objectives, stage
+from shoal.cluster.accumulation import average, joined
+from shoal.cluster.agreed import agreed
 from shoal.cluster.consensus import consensus_of
+from shoal.cluster.distilled import distil
+from shoal.cluster.ground import Ground, prepare
 from shoal.cluster.heads import Heads, train_heads
+from shoal.cluster.information import entropy, information, own_shares, worst_cluster
 from shoal.cluster.model import ClusterModel
-from shoal.cluster.objectives import BALANCE_WEIGHT, ENTROPY_WEIGHT, MIXED, OBJECTIVES, SHARPNESS, LinearHeads
+from shoal.cluster.objectives import (
+    BALANCE_WEIGHT,
+    ENTROPY_WEIGHT,
+    MIXED,
+    OBJECTIVES,
+    SHARPNESS,
+    SIZES_WEIGHT,
+    LinearHeads,
+)
+from shoal.cluster.sizes import Sizes, compare
 from shoal.cluster.smoothing import principal, smoothed
 from shoal.cluster.space import ArrayRows, fit_space
+from shoal.cluster.starts import CommunityStarts, KMeansStarts
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, normalise_rows
 from shoal.neighbours.exact import exact_neighbours
@@ -101,6 +117,16 @@ def test_losses_equal_literal_loops(name: str) -> None:
     assert float(found[0]) == pytest.approx(literal(name, first[0].T, second[0].T), abs=1e-7)
 
 
+def test_mutual_information_with_sizes_adds_how_far_they_are_from_those() -> None:
+    first, second = softmax(drawn())
+    sizes = np.array([[0.2, 0.3, 0.5]])
+    found = float(objectives.mutual_information(first, second, sizes)[0][0])
+    means = [sum(both[0, c, i] for both in (first, second) for i in range(7)) / 14 for c in range(3)]
+    away = sum(mean * math.log(mean / size) for mean, size in zip(means, sizes[0], strict=True))
+    expected = literal("mutual_information", first[0].T, second[0].T) + SIZES_WEIGHT * away
+    assert found == pytest.approx(expected, abs=1e-7)
+
+
 def test_temi_equals_literal_loops() -> None:
     student = softmax(drawn(4))
     s, s_other, t, t_other = (rows[0].T for rows in student)
@@ -122,10 +148,20 @@ def test_turtle_equals_literal_loops() -> None:
     assert float(objectives.turtle(labelling, probe)[0][0]) == pytest.approx(expected, abs=1e-7)
 
 
-@pytest.mark.parametrize("name", ["mutual_information", "scan", "icon", "temi", "turtle"])
-def test_gradients_equal_differences(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "with_prior"),
+    [
+        ("mutual_information", False),
+        ("mutual_information", True),
+        ("scan", False),
+        ("icon", False),
+        ("temi", True),
+        ("turtle", False),
+    ],
+)
+def test_gradients_equal_differences(name: str, with_prior: bool) -> None:
     drawn_logits = drawn(4 if name == "temi" else 2, heads=2)
-    prior = (np.array([[0.2, 0.3, 0.5], [0.4, 0.4, 0.2]]),) if name == "temi" else ()
+    prior = (np.array([[0.2, 0.3, 0.5], [0.4, 0.4, 0.2]]),) if with_prior else ()
 
     def loss(logits: npt.NDArray[np.float64]) -> float:
         return float(getattr(objectives, name)(*softmax(logits), *prior)[0].sum())
@@ -248,7 +284,7 @@ def test_information_equals_scikit_learns() -> None:
     held_out = np.arange(0, 50, 10)
     first, second = np.repeat(labels[held_out], 4), labels[neighbours[held_out]].ravel()
     both = mutual_info_score(np.concatenate([first, second]), np.concatenate([second, first]))
-    assert learned._information(labels, neighbours, 3) == pytest.approx(both, abs=1e-9)
+    assert information(labels, neighbours, 3) == pytest.approx(both, abs=1e-9)
 
 
 def test_few_kinds_far_apart_are_found_however_many_directions_are_noise() -> None:
@@ -264,14 +300,141 @@ def test_heads_that_tell_far_less_than_the_best_are_left_out() -> None:
     points, truth = kinds(3, 100, noise=0.3)
     space = fit_space(ArrayRows(points), np.arange(300), "cosine", np.random.default_rng(0))
     neighbours, _ = exact_neighbours(normalise_rows(points.copy()), 10)
-    ground = learned.Ground(space, points, neighbours, points, np.ones(24, np.float32))
+    ground = Ground(space, points, neighbours, points, np.ones(24, np.float32))
     own = np.stack([points[truth == kind].mean(axis=0) for kind in range(3)], axis=1).astype(np.float32)
     weights = np.stack(
         [own, np.random.default_rng(0).standard_normal(own.shape).astype(np.float32), own[:, [1, 2, 0]]], 1
     )
     bias = np.stack([-(row**2).sum(axis=0) / 2 for row in weights.transpose(1, 0, 2)]).astype(np.float32)
-    kept = learned._sound(Heads(weights, bias, np.array([1.0, 2.0, 3.0])), ground)
+    kept = learned.sound(Heads(weights, bias, np.array([1.0, 2.0, 3.0])), ground, per_entropy=False)
     np.testing.assert_array_equal(kept.losses, [1, 3])
+
+
+def test_sizes_are_kept_where_that_is_asked() -> None:
+    """Mutual information makes clusters of one size of those of a long tail, unless it is told their sizes."""
+    points, truth = tail((700, 300, 120, 50, 25, 12))
+    ids = np.arange(len(points))
+    ground = prepare(ArrayRows(points), ids, ids, 0)
+    moved = {}
+    for keep in (False, True):
+        heads = train_heads(ground.white, ground.neighbours, [truth.astype(np.int32)], 6, seed=0, keep_sizes=keep)
+        sizes = np.bincount(heads.logits(ground.white)[:, 0].argmax(axis=1), minlength=6)
+        moved[keep] = int(np.abs(sizes - np.bincount(truth)).sum())
+    assert moved[True] < moved[False] / 2
+
+
+def test_the_worst_cluster_is_that_whose_neighbours_lie_elsewhere() -> None:
+    labels = np.array([0, 0, 1, 1, 2, 2], np.int32)
+    neighbours = np.array([[1, 2], [0, 1], [3, 2], [2, 3], [0, 1], [4, 0]], np.int32)
+    np.testing.assert_allclose(own_shares(labels, neighbours), [0.5, 1, 1, 1, 0, 0.5])
+    assert worst_cluster(labels, neighbours, 3) == pytest.approx(0.25)
+    assert worst_cluster(labels, neighbours, 4) == 0
+    assert entropy(labels) == pytest.approx(math.log(3))
+
+
+def test_average_linkage_equals_scipys() -> None:
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    random = np.random.default_rng(0)
+    points = random.standard_normal((40, 5))
+    alike = points @ points.T
+    mine = average(alike, np.ones(40, np.int64), 6, least=1)
+    apart = alike.max() - alike[np.triu_indices(40, 1)]
+    assert adjusted_rand_score(fcluster(linkage(apart, "average"), 6, "maxclust"), mine) == 1
+
+
+def test_small_groups_are_no_clusters_of_their_own() -> None:
+    places = np.array([0.0, 0.1, 0.2, 5.0, 5.1, 5.2, 9.0, 9.1, 40.0])  # the last one lies far off, and is one image
+    alike = -np.abs(places[:, None] - places)
+    sizes = np.array([10, 10, 10, 10, 10, 10, 10, 10, 1])
+    found = average(alike, sizes, 3, least=2)
+    assert len(np.unique(found)) == 3
+    assert found[8] == found[7]
+
+
+def test_votes_of_unlike_sizes_are_joined_as_they_are() -> None:
+    truth = np.repeat([0, 1, 2], [400, 60, 12])
+    random = np.random.default_rng(0)
+    said = np.where(random.random((472, 6)) < 0.1, random.integers(0, 3, (472, 6)), truth[:, None])
+    votes = np.eye(3, dtype=np.float32)[said]  # [n, heads, clusters]
+    rows = normalise_rows(votes.reshape(472, -1).copy())
+    found = joined(rows, votes, 3, np.random.default_rng(0))
+    assert adjusted_rand_score(truth, found) > 0.95
+
+
+def test_a_last_head_learns_a_clustering_and_leaves_no_cluster_empty() -> None:
+    points, truth = kinds(4, 120, noise=0.3)
+    white = principal(points, 8)[0]
+    neighbours, _ = exact_neighbours(normalise_rows(white.copy()), 10)
+    labels = truth.astype(np.int32)
+    labels[:2] = 4  # two images of another kind, as alike to theirs as any
+    head = distil(white, labels, neighbours, 5, seed=0)
+    assert head is not None
+    rows = head.transform(white)
+    said = (rows @ head.directions.T).argmax(axis=1)
+    assert len(np.unique(said)) == 5
+    assert adjusted_rand_score(truth, said) > 0.75  # some go to the other kind, which they are as alike to
+    np.testing.assert_array_equal(said, head.probabilities(white).argmax(axis=1))
+    white[2] = white[3]  # two of one point cannot be two clusters
+    labels[2:4] = 5, 6
+    assert distil(white, labels, neighbours, 7, seed=0) is None
+
+
+@pytest.mark.parametrize(
+    ("each", "differ"), [((200, 200, 200, 200, 200, 200), False), ((700, 300, 120, 50, 25, 12), True)]
+)
+def test_sizes_are_told_by_evidence(each: tuple[int, ...], differ: bool) -> None:
+    found = sizes_of(*tail(each))
+    assert found.differ is differ
+    assert found.sentence.startswith("sizes differ" if differ else "sizes are about equal")
+
+
+def tail(each: tuple[int, ...], dims: int = 24, seed: int = 0) -> tuple[Points, npt.NDArray[np.int64]]:
+    """Kinds of so many images each, the features of which are not negative."""
+    random = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(len(each)), each)
+    points = 1.6 * random.standard_normal((len(each), dims))[truth] + random.standard_normal((len(truth), dims))
+    return np.maximum(points + 1, 0).astype(np.float32), truth
+
+
+def sizes_of(points: Points, truth: npt.NDArray[np.int64], seed: int = 0) -> Sizes:
+    k, ids = int(truth.max()) + 1, np.arange(len(truth))
+    ground = prepare(ArrayRows(points), ids, ids, seed)
+    even, free = KMeansStarts(ground, k, seed).next(8), CommunityStarts(ground, k, seed).next(10)
+    return compare(ground, even, free, k, seed)
+
+
+def test_communities_are_the_same_however_many_are_asked_for_at_once() -> None:
+    points, truth = tail((100, 60, 30))
+    ids = np.arange(len(truth))
+    ground = prepare(ArrayRows(points), ids, ids, 0)
+    one, other = (CommunityStarts(ground, 3, 0) for _ in range(2))
+    np.testing.assert_array_equal(one.next(8), [*other.next(3), *other.next(5)])
+
+
+def test_a_long_tail_is_found_where_k_means_cuts_the_largest_kind() -> None:
+    points, truth = tail((900, 350, 130, 50, 25, 15))
+    plain = SphericalKMeans(6, random_state=0).fit(points)
+    for seed in range(2):
+        found = LearnedClustering(6, random_state=seed).fit(points)
+        score = adjusted_rand_score(truth, found.labels_)
+        assert score > 0.9
+        assert score > adjusted_rand_score(truth, plain.labels_) + 0.2
+
+
+def test_an_answer_with_a_cluster_of_what_fits_nowhere_is_left_out() -> None:
+    """Most heads part one kind in two and join two others; a few are right, and only they leave no odd cluster."""
+    points, truth = kinds(4, 150, noise=0.3)
+    white = principal(points, 8)[0]
+    neighbours, _ = exact_neighbours(normalise_rows(white.copy()), 10)
+    space = fit_space(ArrayRows(points), np.arange(600), "cosine", np.random.default_rng(0))
+    ground = Ground(space, white, neighbours, white, np.ones(8, np.float32))
+    right = truth.astype(np.int32)
+    odd = np.where(truth == 3, 2, truth).astype(np.int32)
+    odd[np.random.default_rng(0).choice(600, 100, replace=False)] = 3
+    heads = train_heads(white, neighbours, [right] * 6 + [odd] * 2, 4, seed=0)
+    found = agreed(heads, ground, 4, seed=0, keep_sizes=False)
+    assert adjusted_rand_score(truth, found) > 0.9
 
 
 # -- the whole -------------------------------------------------------------------------------------------------------
@@ -316,9 +479,9 @@ def test_the_same_seed_learns_the_same_bytes(run: tuple[RunDir, npt.NDArray[np.i
 def test_starts_leave_what_they_are_made_from(tmp_path: Path) -> None:
     points, _ = kinds(3, 100)  # of fewer dimensions than a start looks at, which then takes all of them
     store = EmbeddingStore.open(write_small_run(tmp_path, points).embeddings)
-    ground = learned.prepare(store, np.arange(300), np.arange(300), seed=0)
+    ground = prepare(store, np.arange(300), np.arange(300), seed=0)
     before = ground.smooth.copy()
-    first, again = (learned.starts_on(ground, 3, 6, seed=0) for _ in range(2))
+    first, again = (KMeansStarts(ground, 3, seed=0).next(6) for _ in range(2))
     np.testing.assert_array_equal(ground.smooth, before)
     np.testing.assert_array_equal(first, again)
 
@@ -349,24 +512,16 @@ def test_clusters_that_tell_nothing_of_neighbours_are_not_taken(tmp_path: Path) 
     fitted = learned.learn(store, np.arange(300), 3, seed=0, heads=4)
     chance = np.random.default_rng(0).integers(0, 3, 300).astype(np.int32)
     assert learned.judge(fitted, chance, 3).taken
-    shuffled = learned.Learned(**{**fields(fitted), "found": relabelled(fitted, chance)})
-    assert "tell less" in learned.judge(shuffled, truth.astype(np.int32), 3).sentence
-    same = learned.judge(fitted, fitted.found.labels, 3)
+    assert "tell less" in learned.judge(relabelled(fitted, chance), truth.astype(np.int32), 3).sentence
+    same = learned.judge(fitted, fitted.placed.found.labels, 3)
     assert same.taken
     assert "nearly as much" in same.sentence
     one = np.zeros(300, np.int32)
     one[:2] = 1, 2
-    collapsed = learned.Learned(**{**fields(fitted), "found": relabelled(fitted, one)})
-    assert "collapsed" in learned.judge(collapsed, np.arange(300, dtype=np.int32) % 5, 5).sentence
-    strangers = learned.Learned(**{**fields(fitted), "agreement": 0.1})
-    assert "do not agree" in learned.judge(strangers, chance, 3).sentence
+    five = np.arange(300, dtype=np.int32) % 5
+    assert "collapsed" in learned.judge(relabelled(fitted, one), five, 5).sentence
+    assert "do not agree" in learned.judge(replace(fitted, agreement=0.1), chance, 3).sentence
 
 
-def fields(fitted: learned.Learned) -> dict[str, object]:
-    return {name: getattr(fitted, name) for name in learned.Learned.__dataclass_fields__}
-
-
-def relabelled(fitted: learned.Learned, labels: npt.NDArray[np.int32]) -> object:
-    from dataclasses import replace
-
-    return replace(fitted.found, labels=labels)
+def relabelled(fitted: learned.Learned, labels: npt.NDArray[np.int32]) -> learned.Learned:
+    return replace(fitted, placed=replace(fitted.placed, found=replace(fitted.placed.found, labels=labels)))

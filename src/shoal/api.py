@@ -53,7 +53,7 @@ class ImageClusterer:
         backbone: the embedded backbone's name, any timm model's, or the path of an ONNX file.
         weights: weights file for the backbone; None takes the embedded or the hub's.
         features: `default`, `map`, `logits`, `probabilities` or `best`.
-        method: `auto`, `kmeans`, `learned` or `density`.
+        method: `auto`, `kmeans`, `learned`, `graph` or `density`.
         metric: `cosine` or `euclidean`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         seed: the same seed, source, machine and versions give the same clusters.

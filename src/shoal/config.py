@@ -14,8 +14,8 @@ from shoal.typed import Reader, UnfitError, shown
 DEFAULT_BACKBONE = "efficientnet_lite0"
 FEATURES = ("default", "map", "logits", "probabilities", "best")
 ONNX_SUFFIX = ".onnx"
-DENSITY = "density"
-METHODS = ("auto", "kmeans", "learned", DENSITY)
+GRAPH, DENSITY = "graph", "density"
+METHODS = ("auto", "kmeans", "learned", GRAPH, DENSITY)
 METRICS = ("cosine", "euclidean")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 RESIZES = ("crop", "squash")

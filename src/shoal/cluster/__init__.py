@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shoal.cluster.estimators import SphericalKMeans
+    from shoal.cluster.graph_estimator import GraphClustering
     from shoal.cluster.learned_estimator import LearnedClustering
 
-__all__ = ["LearnedClustering", "SphericalKMeans"]
+__all__ = ["GraphClustering", "LearnedClustering", "SphericalKMeans"]
 
 
 def __getattr__(name: str) -> object:
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> object:
         from shoal.cluster.estimators import SphericalKMeans  # noqa: PLC0415
 
         return SphericalKMeans
+    if name == "GraphClustering":
+        from shoal.cluster.graph_estimator import GraphClustering  # noqa: PLC0415
+
+        return GraphClustering
     if name == "LearnedClustering":
         from shoal.cluster.learned_estimator import LearnedClustering  # noqa: PLC0415
 

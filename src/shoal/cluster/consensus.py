@@ -45,10 +45,24 @@ class Consensus:
             found[rows] = scaled @ self.directions
         return normalise_rows(found)
 
+    def probabilities(self, points: Float32) -> Float32:
+        """Those of each head's clusters, [n, heads · k], of whitened points [n, d]."""
+        return _assignments(self.weights, self.bias, points)
+
     def tensors(self) -> dict[str, Float32]:
         """What `of_tensors` makes it again from."""
         arrays = (np.ascontiguousarray(getattr(self, name)) for name in FIELDS)
         return dict(zip(self.names(), arrays, strict=True))
+
+    @classmethod
+    def of_head(cls, weights: Float32, bias: Float32) -> Consensus:
+        """Of one head that has the last word, [d, k] and [k]: the direction of an image's probabilities.
+
+        The nearest of the k unit vectors is then the likeliest cluster.
+        """
+        k = len(bias)
+        one, none, each = np.ones(k, np.float32), np.zeros(k, np.float32), np.eye(k, dtype=np.float32)
+        return cls(np.ascontiguousarray(weights[:, None]), bias[None], one, none, each)
 
     @staticmethod
     def names() -> tuple[str, ...]:

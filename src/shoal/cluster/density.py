@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from shoal.cluster import learned
+from shoal.cluster.ground import prepare
 from shoal.cluster.kmeans import Labels
 from shoal.cluster.space import Rows
 from shoal.embeddings import Float32, Ids
@@ -55,8 +55,7 @@ def find(store: Rows, ids: Ids, points: Float32, seed: int) -> Dense:
     least = max(LEAST_GROUP, round(LEAST_SHARE * len(sample)))
     if len(sample) < 2 * least:
         return Dense(0, np.zeros(n, np.int32), np.ones(n, bool))
-    ground = learned.prepare(store, ids, sample, seed)
-    drawn = ground.smooth[:, :DIMS] * ground.deviations[:DIMS]
+    drawn = prepare(store, ids, sample, seed).drawn[:, :DIMS]
     tree = HDBSCAN(min_cluster_size=least, min_samples=min(MIN_SAMPLES, least), copy=True)
     found = tree.fit_predict(drawn).astype(np.int32)
     noise = np.empty(n, bool)

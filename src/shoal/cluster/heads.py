@@ -42,6 +42,10 @@ class Heads:
     bias: Float32
     losses: npt.NDArray[np.float64]
 
+    def some(self, chosen: npt.NDArray[np.integer]) -> Heads:
+        """The heads at places `chosen`."""
+        return Heads(np.ascontiguousarray(self.weights[:, chosen]), self.bias[chosen], self.losses[chosen])
+
     @classmethod
     def together(cls, groups: Sequence[Heads]) -> Heads:
         """The heads of all groups."""
@@ -56,6 +60,14 @@ class Heads:
         d, heads, k = self.weights.shape
         flat: Float32 = points @ self.weights.reshape(d, heads * k) + self.bias.reshape(-1)
         return flat.reshape(len(points), heads, k)
+
+    def probabilities(self, points: Float32) -> Float32:
+        """[n, heads, k] of points [n, d]; rows of a head sum to 1 over its k clusters."""
+        found = self.logits(points)
+        found -= found.max(axis=2, keepdims=True)
+        np.exp(found, out=found)
+        found /= found.sum(axis=2, keepdims=True)
+        return found
 
 
 def plan(images: int) -> tuple[int, int, int]:
@@ -74,6 +86,7 @@ def train_heads(
     seed: int,
     *,
     objective: str = "mutual_information",
+    keep_sizes: bool = False,
     watch: Callable[[], None] = lambda: None,
 ) -> Heads:
     """Train one head for each clustering in `starts`, all in the same matrix products.
@@ -83,6 +96,7 @@ def train_heads(
         neighbours: int32 [n, m], positions of each point's nearest others.
         starts: labels [n] that each head learns first, by cross-entropy, before it goes its own way.
         objective: a key of `OBJECTIVES`.
+        keep_sizes: whether mutual information leaves clusters as large as they began, rather than make them equal.
         watch: called after every epoch.
     """
     random = np.random.default_rng(seed)
@@ -101,9 +115,10 @@ def train_heads(
         return images
 
     warm_up = round(WARM_UP * epochs)
+    sizes = np.stack([(np.bincount(start, minlength=k) + 1) / (n + k) for start in starts]).astype(np.float32)
     for epoch in range(epochs):
         if epoch == warm_up:
-            agreeing = OBJECTIVES[objective](heads)
+            agreeing = OBJECTIVES[objective](heads, sizes if keep_sizes else None)
         order = random.permutation(anchors)
         for images in order[: steps * batch].reshape(steps, batch):
             if epoch < warm_up:

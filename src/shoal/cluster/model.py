@@ -15,7 +15,7 @@ from shoal import atomic, foreign
 from shoal.cluster import kmeans
 from shoal.cluster.confidence import Landmarks, Values, calibrate, trusted
 from shoal.cluster.consensus import Consensus
-from shoal.cluster.kmeans import COSINE, Clustering, Labels
+from shoal.cluster.kmeans import COSINE, Clustering, Float64, Labels
 from shoal.cluster.space import ClusterSpace
 from shoal.config import METRICS, MOST_NUMBERS
 from shoal.embeddings import Float32
@@ -287,25 +287,36 @@ def as_if_new(lengths: Float32, dims: int) -> Float32:
 def scores_without_itself(points: Float32, found: Clustering, metric: str) -> Float32:
     """Score of each point [N] to its centroid as it would be without the point, which drew it near.
 
-    A point that is alone in its cluster scores as its centroid's opposite would: nothing else says how far is too far.
+    What it drew is told by the mean of its cluster, with it and without; a centroid need not be that mean. A point that
+    is alone in its cluster scores as its centroid's opposite would: nothing else says how far is too far.
     """
     sums, counts = kmeans.cluster_sums(points, found.labels, len(found.centroids))
-    others = np.maximum(counts - 1, 1)[found.labels]
-    # x·S and ‖S‖² of the sum S of the cluster, then of S − x.
+    members = counts[found.labels]
+    # x·S and ‖S‖² of the sum S of the cluster, and x·c and ‖c‖² of its centroid.
     squares = np.einsum("nd,nd->n", points, points, dtype=np.float64)
-    products = np.empty(len(points))
+    products, direct = np.empty(len(points)), np.empty(len(points))
     for start in range(0, len(points), ROWS):
         rows = slice(start, start + ROWS)
         products[rows] = np.einsum("nd,nd->n", points[rows], sums[found.labels[rows]])
-    lengths = np.maximum(np.einsum("kd,kd->k", sums, sums)[found.labels] - 2 * products + squares, 0)
-    products -= squares
+        direct[rows] = np.einsum("nd,nd->n", points[rows], found.centroids[found.labels[rows]])
+    lengths = np.einsum("kd,kd->k", sums, sums)[found.labels]
+    lengths_without = np.maximum(lengths - 2 * products + squares, 0)
     if metric == COSINE:
-        scores = np.divide(products, np.sqrt(lengths), out=np.zeros(len(points)), where=lengths > 0)
+        drawn = _divided(products, np.sqrt(lengths)) - _divided(products - squares, np.sqrt(lengths_without))
     else:
-        scores = products / others - lengths / others**2 / 2
-    scores[counts[found.labels] == 1] = -1 if metric == COSINE else scores.min(initial=0)
+        direct -= np.einsum("kd,kd->k", found.centroids, found.centroids)[found.labels] / 2
+        others = np.maximum(members - 1, 1)
+        drawn = products / members - lengths / members**2 / 2
+        drawn -= (products - squares) / others - lengths_without / others**2 / 2
+    scores = direct - drawn
+    scores[members == 1] = -1 if metric == COSINE else scores.min(initial=0)
     single: Float32 = scores.astype(np.float32)
     return single
+
+
+def _divided(values: Float64, by: Float64) -> Float64:
+    """The quotient, and 0 where `by` is 0."""
+    return np.divide(values, by, out=np.zeros(len(values)), where=by > 0)
 
 
 def closeness_of(points: Float32, scores: Float32, lengths: Float32, metric: str) -> Float32:

@@ -19,6 +19,7 @@ from shoal.embeddings import Float32
 
 TINY: Final = np.float32(1e-9)
 ENTROPY_WEIGHT: Final = 5.0  # λ of SCAN
+SIZES_WEIGHT: Final = 5.0
 SHARPNESS: Final = np.float32(0.6)  # β of TEMI
 TEACHER_MOMENTUM: Final = 0.996
 PRIOR_MOMENTUM: Final = 0.9
@@ -30,21 +31,30 @@ MIXED: Final = np.float32(0.6)  # α of I-Con
 PairLoss = tuple[Float32, Float32, Float32]  # [heads], and the gradient by each argument [heads, k, n]
 
 
-def mutual_information(first: Float32, second: Float32) -> PairLoss:
+def mutual_information(first: Float32, second: Float32, sizes: Float32 | None = None) -> PairLoss:
     """−I(c; c′), the information that the cluster of one image gives on that of its neighbour, in nats.
 
     With P = Σ p(first)·p(second)ᵀ / n made symmetric: −Σ P·log(P / (P_row·P_column)) (Ji et al., Invariant Information
     Clustering, 2019, equation 3). It needs no weight for balance: clusters of one size carry the most information, but
     only where neighbours agree on them. From −log k to 0.
+
+    I is H(c) − H(c | c′), and H(c) is greatest for equal sizes. With `sizes` Π [heads, k], shares that sum to 1, the
+    loss is −I + λ·KL(mean c ‖ Π), λ = 5. (With −KL in place of H(c), as in PET-TURTLE, arXiv 2601.03237, small clusters
+    among like ones vanish, since to have none of them costs little.)
     """
     n = first.shape[2]
     joint = first @ second.transpose(0, 2, 1) / n
     joint = (joint + joint.transpose(0, 2, 1)) / 2
-    sizes = joint.sum(axis=1)  # [heads, k]
-    tells = _log(joint) - _log(sizes[:, :, None] * sizes[:, None, :])
+    margins = joint.sum(axis=1)  # [heads, k]
+    tells = _log(joint) - _log(margins[:, :, None] * margins[:, None, :])
     # The gradient by P is −tells, but for a constant, which probabilities that sum to one do not notice.
     by_joint = -tells / n
-    return -(joint * tells).sum(axis=(1, 2)), by_joint @ second, by_joint @ first
+    loss, by_first, by_second = -(joint * tells).sum(axis=(1, 2)), by_joint @ second, by_joint @ first
+    if sizes is None:
+        return loss, by_first, by_second
+    away = np.float32(SIZES_WEIGHT) * (_log(margins) - _log(sizes))  # [heads, k]
+    by_size = away[:, :, None] / (2 * n)  # of each of the two images
+    return loss + (margins * away).sum(axis=1), by_first + by_size, by_second + by_size
 
 
 def scan(first: Float32, second: Float32) -> PairLoss:
@@ -183,6 +193,13 @@ class Pairwise:
         return self._heads.gradient(rows, by_logits(found, np.concatenate(by, axis=2)))
 
 
+class MutualInformation(Pairwise):
+    """`mutual_information`, of clusters of equal sizes or near `sizes` [heads, k]."""
+
+    def __init__(self, heads: LinearHeads, sizes: Float32 | None) -> None:
+        super().__init__(lambda first, second: mutual_information(first, second, sizes), heads)
+
+
 class Temi:
     """`temi` with a teacher that is the moving average of the heads, and π that of the teacher's mean.
 
@@ -243,10 +260,12 @@ def _halves(values: Float32) -> tuple[Float32, Float32]:
     return values[:, :, :n], values[:, :, n:]
 
 
-OBJECTIVES: Final[dict[str, Callable[[LinearHeads], Objective]]] = {
-    "mutual_information": lambda heads: Pairwise(mutual_information, heads),
-    "scan": lambda heads: Pairwise(scan, heads),
-    "icon": lambda heads: Pairwise(icon, heads),
-    "temi": Temi,
-    "turtle": Turtle,
+# Each is made of the heads, and of the sizes that their clusters have to begin with, where those are to be kept: what
+# mutual information alone needs telling, since no other objective has an H(c) but with a weight of its own.
+OBJECTIVES: Final[dict[str, Callable[[LinearHeads, Float32 | None], Objective]]] = {
+    "mutual_information": MutualInformation,
+    "scan": lambda heads, _: Pairwise(scan, heads),
+    "icon": lambda heads, _: Pairwise(icon, heads),
+    "temi": lambda heads, _: Temi(heads),
+    "turtle": lambda heads, _: Turtle(heads),
 }

@@ -12,14 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import records
-from shoal.cluster import density, kmeans, learned, levels, silhouette
+from shoal.cluster import density, graph, kmeans, learned, levels, silhouette
 from shoal.cluster.choose_k import Choice, automatic_counts, choose
 from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Clustering, Float64, Labels
 from shoal.cluster.model import Assignment, ClusterModel, fit_model
+from shoal.cluster.placed import Placed
 from shoal.cluster.rows import ImageRows
 from shoal.cluster.space import ClusterSpace, Rows, centroids_of, cluster_points, fit_space
 from shoal.cluster.write import Clusters, Evidence, runner_up, write
-from shoal.config import DENSITY, ClusterConfig, ClusterCounts
+from shoal.config import DENSITY, GRAPH, ClusterConfig, ClusterCounts
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
 from shoal.errors import ConfigError, TooFewImagesError
 from shoal.progress import Progress
@@ -33,7 +34,7 @@ EVEN: Final = (
 
 def key(config: ClusterConfig) -> dict[str, Any]:
     """The options that make the clusters stale. Raises ConfigError if the method does not suit the other options."""
-    if config.method in ("learned", DENSITY) and config.metric == EUCLIDEAN:
+    if config.method in ("learned", GRAPH, DENSITY) and config.metric == EUCLIDEAN:
         raise ConfigError(f"--method has value {config.method!r}, which needs --metric cosine; got euclidean")
     if config.method == DENSITY and not config.counts.is_auto:
         raise ConfigError(
@@ -122,7 +123,7 @@ def _require_images(counts: ClusterCounts, statuses: list[str], reasons: list[st
 class _Outcome:
     """A clustering of the usable images in its space, with silhouettes [N] among the points of k-means."""
 
-    method: str  # kmeans | learned | density
+    method: str  # kmeans | learned | graph | density
     why: str  # one sentence; empty if there was nothing to choose
     space: ClusterSpace
     found: Clustering
@@ -167,19 +168,30 @@ def _told(dense: density.Dense) -> str:
 
 
 def _better(plain: _Outcome, config: ClusterConfig, store: EmbeddingStore, ids: Ids, progress: Progress) -> _Outcome:
-    """Learned clusters where they were asked for, or may be better and evidence speaks for them; else `plain`."""
+    """Communities, or learned clusters, where they were asked for; these also where evidence speaks for them."""
     k = len(plain.found.centroids)
-    asked = config.method == "learned" or (config.method == "auto" and learned.worth_a_look(len(ids), k))
-    if not asked or config.metric == EUCLIDEAN or k < 2:
+    if k < 2 or config.metric == EUCLIDEAN:
+        return plain
+    if config.method == GRAPH:
+        found = graph.find(store, ids, k, config.seed)
+        return _by_head(plain, GRAPH, f"asked for; modularity {found.modularity:.2f}", found.placed)
+    if config.method != "learned" and not (config.method == "auto" and learned.worth_a_look(len(ids), k)):
         return plain
     fitted = learned.learn(store, ids, k, config.seed, progress=progress)
     verdict = learned.judge(fitted, plain.found.labels, k)
     if not verdict.taken:
         progress.say(f"--method {config.method}: {verdict.sentence}")
         return replace(plain, why=verdict.sentence)
-    found = _numbered(fitted.found, fitted.points, config.metric)
-    silhouettes = silhouette.cosine(plain.points, found.labels, k)
-    return _Outcome("learned", verdict.sentence, fitted.space, found, fitted.points, fitted.lengths, silhouettes)
+    return _by_head(plain, "learned", verdict.sentence, fitted.placed)
+
+
+def _by_head(plain: _Outcome, method: str, why: str, placed: Placed) -> _Outcome:
+    """Clusters that one head places, numbered by size."""
+    k = len(placed.found.centroids)
+    labels, order = kmeans.number_by_size(placed.found.labels, k)
+    found = replace(placed.found, labels=labels, centroids=placed.found.centroids[order])
+    silhouettes = silhouette.cosine(plain.points, labels, k)
+    return _Outcome(method, why, placed.space, found, placed.points, placed.lengths, silhouettes)
 
 
 def _numbered(clustering: Clustering, points: Float32, metric: str) -> Clustering:

@@ -1,0 +1,50 @@
+"""What clusters tell of an image's neighbours, which no label goes into."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.cluster import stability
+from shoal.cluster.heads import HELD_OUT, Neighbours
+from shoal.cluster.kmeans import Labels
+
+
+def information(labels: Labels, neighbours: Neighbours, k: int) -> float:
+    """Mutual information, in nats, of the clusters of held-out images and of their neighbours.
+
+    Args:
+        labels: [n], from 0 to k − 1.
+        neighbours: [n, m], as positions among the n. One image in ten is held out: it was the first of no pair that
+            heads were trained on.
+    """
+    held_out = np.arange(0, len(labels), HELD_OUT)
+    first = np.repeat(labels[held_out], neighbours.shape[1])
+    table = stability.contingency(first, labels[neighbours[held_out]].ravel(), k).astype(np.float64)
+    joint: npt.NDArray[np.float64] = (table + table.T) / (2 * table.sum())
+    chance = np.outer(joint.sum(axis=0), joint.sum(axis=1))
+    there = joint > 0
+    return float(np.sum(joint[there] * np.log(joint[there] / chance[there])))
+
+
+def entropy(labels: Labels) -> float:
+    """Of the clusters' sizes, in nats: the logarithm of their number if all are equal, less otherwise."""
+    share = np.bincount(labels) / len(labels)
+    share = share[share > 0]
+    return float(-np.sum(share * np.log(share)))
+
+
+def own_shares(labels: Labels, neighbours: Neighbours) -> npt.NDArray[np.float32]:
+    """Share of each image's neighbours that are in its cluster, float32 [n]."""
+    shares: npt.NDArray[np.float32] = (labels[neighbours] == labels[:, None]).mean(axis=1, dtype=np.float32)
+    return shares
+
+
+def worst_cluster(labels: Labels, neighbours: Neighbours, k: int) -> float:
+    """Mean share of neighbours in their own cluster, of the cluster where it is least; 0 if one has no image.
+
+    Under a half, a cluster's images have most of their neighbours elsewhere: it holds what fitted nowhere.
+    """
+    sizes = np.bincount(labels, minlength=k)
+    sums = np.bincount(labels, weights=own_shares(labels, neighbours).astype(np.float64), minlength=k)
+    return float((sums / np.maximum(sizes, 1)).min())
