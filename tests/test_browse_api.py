@@ -30,6 +30,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from drafted import run_stage
+from page_client import HOST, clusters, edit, members, open_page
 from patience import PATIENCE
 from pictures import paint
 from shoal import pipeline, records
@@ -51,7 +52,6 @@ from shoal.model import Model
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult
 
-HOST = "127.0.0.1:8000"
 TOKEN = "x-shoal-token"
 KINDS = 3
 EACH = 10
@@ -98,33 +98,9 @@ def client(root: Path) -> TestClient:
     return open_page(root)
 
 
-def open_page(root: Path, page: Path | None = None) -> TestClient:
-    access = Access("127.0.0.1", 8000)
-    app = create_app(root, access) if page is None else create_app(root, access, page)
-    return TestClient(app, base_url=f"http://{HOST}", headers={"x-shoal-token": access.token})
-
-
 def stranger(client: TestClient, **headers: str) -> TestClient:
     """The same server seen by somebody without the token."""
     return TestClient(client.app, base_url=f"http://{HOST}", headers=headers)
-
-
-def edit(client: TestClient, op: str, on: dict[str, Any] | None = None, **values: Any) -> httpx.Response:
-    """Make an edit on what the page shows, or on an earlier answer."""
-    seen = on or client.get("/api/run").json()
-    return client.post("/api/edits", json={"op": op, "base": seen["base"], "base_version": seen["version"], **values})
-
-
-def clusters(client: TestClient, level: str = "chosen") -> dict[int, dict[str, Any]]:
-    answer = client.get("/api/clusters", params={"level": level})
-    assert answer.status_code == 200, answer.text
-    return {card["id"]: card for card in answer.json()["clusters"]}
-
-
-def members(client: TestClient, cluster: int, **options: Any) -> list[int]:
-    answer = client.get(f"/api/clusters/{cluster}/images", params={"limit": 1000, **options})
-    assert answer.status_code == 200, answer.text
-    return [image["id"] for image in answer.json()["images"]]
 
 
 def job(client: TestClient, answer: httpx.Response) -> dict[str, Any]:
@@ -287,7 +263,7 @@ def test_what_is_not_there_is_404_in_one_line(client: TestClient) -> None:
 
 def test_openapi_describes_it(client: TestClient) -> None:
     paths = client.get("/api/openapi.json").json()["paths"]
-    assert {"/api/run", "/api/clusters", "/api/edits", "/api/search", "/api/export"} <= set(paths)
+    assert {"/api/run", "/api/clusters", "/api/edits", "/api/search", "/api/find", "/api/export"} <= set(paths)
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------
@@ -560,6 +536,7 @@ def test_search_finds_the_cluster_and_the_nearest(client: TestClient, tmp_path: 
     assert found["cluster"] == near[0]["cluster"]
     assert 0 < found["confidence"] <= 1
     assert isinstance(found["unknown"], bool)
+    assert [one["id"] for one in found["called"]] == [found["cluster"], found["runner_up"]]
 
 
 def test_a_run_of_given_embeddings_is_searched_with_its_own_images(finished: Path, tmp_path: Path) -> None:
@@ -1020,7 +997,7 @@ def test_a_model_folder_is_there_to_be_tried(finished: Path, tmp_path: Path) -> 
     found = upload(client, (finished.parent / "pictures" / "kind0" / "1.png").read_bytes()).json()
     assert found["neighbours"] == []
     assert found["confidence"] > 0.5
-    for address in ("/api/clusters", "/api/images/1", "/api/map", "/api/edits", "/api/evidence"):
+    for address in ("/api/clusters", "/api/images/1", "/api/map", "/api/edits", "/api/evidence", "/api/find?words=dog"):
         assert client.get(address).status_code == 404
 
 

@@ -353,7 +353,7 @@ def test_small_groups_are_no_clusters_of_their_own() -> None:
 
 
 def test_votes_of_unlike_sizes_are_joined_as_they_are() -> None:
-    truth = np.repeat([0, 1, 2], [400, 60, 12])
+    truth = np.repeat([0, 1, 2], [380, 60, 32])
     random = np.random.default_rng(0)
     said = np.where(random.random((472, 6)) < 0.1, random.integers(0, 3, (472, 6)), truth[:, None])
     votes = np.eye(3, dtype=np.float32)[said]  # [n, heads, clusters]

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from shoal.encoder import classifier as classifiers
 from shoal.errors import RequestError, RunError
 from shoal.evaluate.evaluate import evaluate
 from shoal.export import export
+from shoal.export.rows import names_of_clusters, read_rows, without_names
 from shoal.find import find
 from shoal.names import classes, guesses_file
 from shoal.names.classifier import LOGITS, MAP, POOLED, PROBABILITIES, Classifier, words_of
@@ -280,6 +282,14 @@ def test_folders_are_called_by_number_and_guess(run: RunDir, kind: str, tmp_path
     export(run, kind, tmp_path / "numbers", by_number=True, read=lambda uri: uri.encode())
     found = {folder.name: len(list(folder.iterdir())) for folder in (tmp_path / "numbers").iterdir() if folder.is_dir()}
     assert found == {f"cluster_{number:03d}": size for number, size in sizes.items()}
+
+
+def test_folders_of_guesses_sort_by_number_with_those_that_have_none(kept: RunDir) -> None:
+    rows = read_rows(kept)
+    told = names_of_clusters([replace(row, name=None, name_strength=None) if row.cluster == 2 else row for row in rows])
+    assert told[2] == "02 unnamed"
+    assert sorted(told.values()) == list(told.values())
+    assert names_of_clusters(without_names(rows)) == {number: f"cluster_{number:03d}" for number in told}
 
 
 def test_tables_are_not_exported_by_number_alone(kept: RunDir, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from shoal.train.run import TrainRequest, train
 
 FILES = {
     "README.md", "architecture.png", "clusters.json", "clusters.safetensors", "config.json", "encoder.safetensors",
-    "guesses.json", "head.safetensors", "publication.json",
+    "guesses.json", "publication.json",
 }  # fmt: skip
 SECRET = "the-clients-photographs"
 RECIPE = """

@@ -251,7 +251,7 @@ def find(run: Path, words: tuple[str, ...], count: int) -> None:
 def export(run: Path, dest: Path, kind: str, mode: str, layout: str, numbers: bool, dry_run: bool) -> None:
     """Write the clusters of RUN out to DEST, for people or other programs.
 
-    Folders are called by the names that people gave, or by number and guess: 07 monarch butterfly.
+    Folders are called by the names that people gave, or by number and guess: 07 monarch butterfly, 08 unnamed.
 
     Nothing that lies at DEST is overwritten, and a folder holds the export of one clustering: another one is refused. A
     move keeps a journal in DEST; `shoal undo DEST` puts every file back.

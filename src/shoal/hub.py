@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from shoal import cache
 from shoal.errors import RequestError, RunError, ShoalError, WorkError
 from shoal.progress import Progress
-from shoal.runfiles import GUESSES, HEAD
+from shoal.runfiles import GUESSES
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -27,7 +27,6 @@ ENCODER_FILES: Final = ("encoder.safetensors", "encoder.onnx")  # a model has on
 MODEL_FILES: Final = (
     "config.json",
     *ENCODER_FILES,
-    HEAD,
     "clusters.json",
     "clusters.safetensors",
     "names.json",

@@ -23,11 +23,27 @@ export interface RunInfo {
   can_undo: boolean;
   can_redo: boolean;
   settings: Record<string, unknown>;
+  /** Why no images are found by words; null: they are. */
+  why_no_words: string | null;
 }
 
-export interface Cluster {
+/** What a cluster may show, in a word. */
+export interface Guess {
+  name: string;
+  /** How much of it there is, and more than elsewhere, in nats. */
+  strength: number;
+  others: { name: string; strength: number }[];
+}
+
+/** What a cluster is called. */
+export interface Called {
   id: number;
+  /** That a person gave. */
   name: string | null;
+  guess: Guess | null;
+}
+
+export interface Cluster extends Called {
   size: number;
   unsure: number;
   confidence: number | null;
@@ -78,11 +94,25 @@ export interface ImageDetail {
 
 export interface SearchResult {
   cluster: number;
-  name: string | null;
   confidence: number;
   unknown: boolean;
   runner_up: number | null;
+  /** The clusters that it speaks of: of a model, the page knows no others. */
+  called: Called[];
   neighbours: Neighbour[];
+}
+
+export interface Fitting {
+  id: number;
+  score: number;
+  cluster: number;
+}
+
+export interface FoundByWords {
+  total: number;
+  images: Fitting[];
+  notes: string[];
+  unknown: { text: string; near: string[] }[];
 }
 
 export interface Evidence {
@@ -122,7 +152,7 @@ export type Edit =
   | { op: "redo" };
 
 export interface SplitPreview {
-  parts: { size: number; prototypes: number[] }[];
+  parts: { size: number; prototypes: number[]; guess: Guess | null }[];
   token: string;
 }
 
@@ -264,6 +294,9 @@ export const api = {
     form.append("image", image, image instanceof File ? image.name : "pasted");
     return (await request("search", { method: "POST", body: form })).json() as Promise<SearchResult>;
   },
+
+  find: (words: string, offset: number, limit: number) =>
+    get<FoundByWords>("find?" + new URLSearchParams({ words, offset: String(offset), limit: String(limit) }).toString()),
 
   /** Points of the map: uint32 n, then n each of int32 id, float32 x, float32 y, int32 cluster, little-endian. */
   async map(): Promise<MapPoints> {

@@ -30,6 +30,11 @@ export function sentence(reason: string): string {
   return text && `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 }
 
+/** What is told of a guess when somebody asks, as the report tells it. */
+export function guessed(strength: number): string {
+  return `A guess of what it shows, by the backbone's own classifier; strength ${strength.toFixed(2)}`;
+}
+
 export function seconds(value: number): string {
   if (value < 10) return `${value.toFixed(1)} s`;
   if (value < 120) return `${Math.round(value)} s`;

@@ -35,6 +35,18 @@ class Run(BaseModel):
     can_redo: bool = False
     conflicts: int = 0
     settings: dict[str, Any] = {}
+    why_no_words: str | None = Field(None, description="why no images are found by words; null: they are")
+
+
+class OtherGuess(BaseModel):
+    name: str
+    strength: float
+
+
+class Guess(BaseModel):
+    name: str
+    strength: float = Field(description="how much of it there is, and more than elsewhere, in nats")
+    others: list[OtherGuess] = Field(description="other words for what is there, strongest first")
 
 
 class Majority(BaseModel):
@@ -44,7 +56,8 @@ class Majority(BaseModel):
 
 class Cluster(BaseModel):
     id: int
-    name: str | None
+    name: str | None = Field(description="that a person gave")
+    guess: Guess | None = Field(description="what it may show, in a word")
     size: int
     unsure: int
     confidence: float
@@ -108,14 +121,41 @@ class Image(BaseModel):
     label: str | None = None
 
 
+class Called(BaseModel):
+    """What a cluster is called."""
+
+    id: int
+    name: str | None = Field(description="that a person gave")
+    guess: Guess | None = Field(description="what it may show, in a word")
+
+
 class Found(BaseModel):
     cluster: int
-    name: str | None
     confidence: float
     unknown: bool
     unsure: bool
     runner_up: int | None
+    called: list[Called] = Field(description="the clusters that it speaks of")
     neighbours: list[Neighbour]
+
+
+class FoundByWords(BaseModel):
+    version: int
+    total: int = Field(description="images that the words fit at all")
+    images: list[Fitting] = Field(description="those that they fit best, first")
+    notes: list[str] = Field(description="on words that mean several things, or are said otherwise here")
+    unknown: list[Unknown] = Field(description="words that are not known, for which nothing is looked for")
+
+
+class Fitting(BaseModel):
+    id: int
+    score: float = Field(description="how well the words fit it, 0 to 1")
+    cluster: int
+
+
+class Unknown(BaseModel):
+    text: str
+    near: list[str] = Field(description="known words near it, the nearest first")
 
 
 class Quality(BaseModel):
@@ -189,6 +229,7 @@ class Changed(BaseModel):
 class Part(BaseModel):
     size: int
     prototypes: list[int]
+    guess: Guess | None = Field(description="what it may show, in a word")
     ids: str = Field(description="as in edits.jsonl: 3,5-9")
 
 

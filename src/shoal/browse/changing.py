@@ -13,12 +13,16 @@ from starlette.concurrency import run_in_threadpool
 from shoal.browse import answers
 from shoal.browse.errors import MissingError
 from shoal.browse.looking import site_of
+from shoal.browse.overview import guess_of
 from shoal.browse.site import OpenedRun
+from shoal.browse.snapshot import Snapshot
+from shoal.browse.splitting import Preview
 from shoal.corrections import changes
 from shoal.corrections.changes import StaleError
 from shoal.corrections.corrected import Corrected
 from shoal.corrections.edit import REDO, UNDO, Edit, ranges_of
 from shoal.corrections.log import in_force
+from shoal.corrections.shown import guesses_for
 from shoal.errors import RequestError
 
 router = APIRouter(prefix="/api")
@@ -82,11 +86,13 @@ def preview_split(request: Request, wanted: answers.PreviewRequest) -> dict[str,
     snapshot = opened.view.snapshot()
     preview = opened.previews.make(snapshot, wanted.cluster, wanted.parts)
     shown = opened.prototypes.of(snapshot, list(preview.rows))
-    parts = zip(preview.parts, shown, strict=True)
+    parts = zip(preview.parts, shown, _guesses(snapshot, preview), strict=True)
     return {
         "token": preview.token,
         "version": preview.version,
-        "parts": [{"size": len(ids), "prototypes": few, "ids": ranges_of(ids)} for ids, few in parts],
+        "parts": [
+            {"size": len(ids), "prototypes": few, "guess": guess, "ids": ranges_of(ids)} for ids, few, guess in parts
+        ],
     }
 
 
@@ -104,6 +110,17 @@ async def events(
             return {"version": corrected.version, "base": corrected.base}
         await asyncio.sleep(min(POLL_SECONDS, left))
         left -= POLL_SECONDS
+
+
+def _guesses(snapshot: Snapshot, preview: Preview) -> list[answers.Guess | None]:
+    """What each part would be called, were it a cluster."""
+    corrected = snapshot.corrected
+    numbers = [preview.cluster, *range(corrected.next_number, corrected.next_number + len(preview.rows) - 1)]
+    clusters = corrected.cluster.copy()
+    for number, rows in zip(numbers, preview.rows, strict=True):
+        clusters[rows] = number
+    found = {one.cluster: one for one in guesses_for(snapshot.run_dir, corrected, clusters)}
+    return [guess_of(found[number]) if number in found else None for number in numbers]
 
 
 def _made(opened: OpenedRun, current: Corrected, log: Sequence[Edit], wanted: Any) -> Edit:

@@ -14,7 +14,10 @@ from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, COARSE, FINE, Rows, Snapshot
 from shoal.cluster.model import ClusterFacts
 from shoal.corrections.log import in_force
+from shoal.corrections.shown import guesses_for, read_guesses
 from shoal.encoder.spec import ModelConfig
+from shoal.find import why_not
+from shoal.names.guesses import ClusterGuess
 from shoal.publication import read_whole
 from shoal.runfiles import NO_BACKBONE, Folder
 
@@ -55,6 +58,7 @@ def run_facts(site: Site) -> dict[str, Any]:
         "can_redo": bool(undone),
         "conflicts": len(corrected.conflicts),
         "settings": {name: asked.get(name) for name in SETTINGS},
+        "why_no_words": why_not(run_dir),
     }
 
 
@@ -74,15 +78,42 @@ def _cards(opened: OpenedRun, snapshot: Snapshot, level: str, labels: Labels) ->
     numbers = grouped.numbers.tolist()
     members = [grouped.rows(number) for number in numbers]
     shown = opened.prototypes.of(snapshot, members)
+    guesses = _guesses(snapshot, level)
     found = [
-        _card(snapshot, level, number, rows, prototypes, labels)
+        _card(snapshot, level, number, rows, prototypes, labels, guesses.get(number))
         for number, rows, prototypes in zip(numbers, members, shown, strict=True)
     ]
     return sorted(found, key=lambda card: (card.noise, -card.size, card.id))
 
 
+def _guesses(snapshot: Snapshot, level: str) -> dict[int, answers.Guess]:
+    """What the clusters of a level may show, whoever named them; nothing of the noise."""
+    corrected = snapshot.corrected
+    if level == CHOSEN:
+        read = read_guesses(snapshot.run_dir, corrected)
+        found = () if read is None else read.medium
+    else:
+        found = guesses_for(snapshot.run_dir, corrected, snapshot.level(level).cluster)
+    told = {one.cluster: one for one in found if level != CHOSEN or one.cluster != corrected.noise}
+    return {number: guess for number, one in told.items() if (guess := guess_of(one)) is not None}
+
+
+def guess_of(found: ClusterGuess) -> answers.Guess | None:
+    """A guess as the page takes it; None where nothing can be said."""
+    if found.name is None:
+        return None
+    others = [answers.OtherGuess(name=other.word, strength=other.strength) for other in found.others]
+    return answers.Guess(name=found.name, strength=found.strength, others=others)
+
+
 def _card(
-    snapshot: Snapshot, level: str, number: int, rows: Rows, prototypes: list[int], labels: Labels
+    snapshot: Snapshot,
+    level: str,
+    number: int,
+    rows: Rows,
+    prototypes: list[int],
+    labels: Labels,
+    guess: answers.Guess | None,
 ) -> answers.Cluster:
     corrected = snapshot.corrected
     silhouettes = corrected.silhouette[rows]
@@ -90,6 +121,7 @@ def _card(
     return answers.Cluster(
         id=number,
         name=corrected.names.get(number) if level == CHOSEN else None,
+        guess=guess,
         size=len(rows),
         unsure=int(corrected.unsure[rows].sum()),
         confidence=round(float(corrected.confidence[rows].mean(dtype=np.float64)), 4),

@@ -1,23 +1,28 @@
-"""API: where an image of the person's own belongs, and what is like it."""
+"""API: where an image of the person's own belongs and what is like it, and images by what words say."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
 from shoal.browse import answers
 from shoal.browse.details import neighbour_list
+from shoal.browse.errors import MissingError
 from shoal.browse.looking import site_of
+from shoal.browse.overview import guess_of
 from shoal.browse.site import Site
 from shoal.browse.upload import uploaded_image
 from shoal.cores import core_count
 from shoal.corrections.base import Int64
 from shoal.corrections.corrected import NONE
+from shoal.corrections.model import CorrectedModel
 from shoal.embeddings import EmbeddingStore, Float32
+from shoal.find import why_not
+from shoal.names import finding
 from shoal.neighbours.query import nearest
 from shoal.rundir import digest_bytes
 from shoal.similar import stored_features
@@ -25,6 +30,9 @@ from shoal.similar import stored_features
 router = APIRouter(prefix="/api")
 
 NEIGHBOURS = 20
+MOST_LETTERS = 200  # of words: each that is not known is compared with all that are
+MOST_FOUND = 1000
+LEAST_FIT = 0.02  # score of an image that words fit at all
 _UPLOAD = {
     "requestBody": {
         "required": True,
@@ -71,10 +79,48 @@ def _search(site: Site, data: bytes) -> dict[str, Any]:
     cluster, runner_up = int(assigned.cluster[0]), int(assigned.runner_up[0])
     return {
         "cluster": cluster,
-        "name": clusters.names.get(cluster),
         "confidence": round(float(assigned.confidence[0]), 4),
         "unknown": bool(assigned.unknown[0]),
         "unsure": bool(assigned.unsure[0]),
         "runner_up": None if runner_up == NONE else runner_up,
+        "called": [_called(clusters, number) for number in dict.fromkeys((cluster, runner_up)) if number != NONE],
         "neighbours": neighbours,
     }
+
+
+def _called(clusters: CorrectedModel, cluster: int) -> dict[str, Any]:
+    found = [] if clusters.guesses is None else [one for one in clusters.guesses.medium if one.cluster == cluster]
+    return {
+        "id": cluster,
+        "name": clusters.names.get(cluster),
+        "guess": next((guess_of(one) for one in found), None),
+    }
+
+
+@router.get("/find", response_model=answers.FoundByWords)
+def find(
+    request: Request,
+    words: Annotated[str, Query(max_length=MOST_LETTERS)],
+    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_FOUND)] = 60,
+) -> dict[str, Any]:
+    """Images that show what words say, as `shoal find` finds them, as far as the words fit them at all."""
+    opened = site_of(request).opened_run()
+    snapshot = opened.view.snapshot()
+    why = why_not(snapshot.run_dir)
+    if why is not None:
+        raise MissingError(why)
+    finder = opened.finders.of(snapshot)
+    query = finder.read(words)
+    unknown = [{"text": one.text, "near": list(one.near)} for one in query.unknown]
+    answer = {"version": snapshot.corrected.version, "notes": query.told(finder.vocabulary), "unknown": unknown}
+    if unknown:
+        return {**answer, "total": 0, "images": []}
+    scores = finder.scores(query)
+    total = int(np.count_nonzero(scores >= LEAST_FIT))
+    best = finding.best(scores, min(offset + limit, total))[offset:]
+    ids = finder.ids[best]
+    clusters = snapshot.corrected.cluster[snapshot.corrected.rows(ids)]
+    columns = zip(ids.tolist(), scores[best].tolist(), clusters.tolist(), strict=True)
+    images = [{"id": image, "score": round(score, 4), "cluster": cluster} for image, score, cluster in columns]
+    return {**answer, "total": total, "images": images}

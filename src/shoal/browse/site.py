@@ -11,7 +11,7 @@ from shoal import draft
 from shoal.browse.errors import MissingError
 from shoal.browse.jobs import Jobs
 from shoal.browse.labels import LabelReader, Labels
-from shoal.browse.models import ModelReader
+from shoal.browse.models import FinderReader, ModelReader
 from shoal.browse.prototypes import Prototypes
 from shoal.browse.run_view import RunView
 from shoal.browse.search import Searcher
@@ -31,6 +31,7 @@ class OpenedRun:
     prototypes: Prototypes
     labels: LabelReader
     models: ModelReader
+    finders: FinderReader
     previews: Previews
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # by digest of the clusters
     cluster_lists: WeakKeyDictionary[Snapshot, dict[tuple[str, Labels], bytes]] = field(
@@ -50,6 +51,7 @@ class OpenedRun:
             Prototypes(),
             LabelReader(),
             ModelReader(),
+            FinderReader(),
             Previews(),
         )
 

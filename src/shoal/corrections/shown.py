@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shoal.corrections.base import Int32
 from shoal.corrections.corrected import Corrected
 from shoal.names import guesses_file
+from shoal.names.guesses import ClusterGuess
 from shoal.names.guesses_file import Guesses
 from shoal.names.naming import guesses_of
 from shoal.rundir import RunDir
@@ -46,6 +48,19 @@ def read_guesses(run_dir: RunDir, corrected: Corrected) -> Guesses | None:
     if np.array_equal(corrected.cluster, corrected.source.cluster):
         return guesses_file.read(corrected.source.model / GUESSES)
     return guesses_of(run_dir, corrected.ids, {"medium": corrected.cluster}, corrected.confidence)
+
+
+def guesses_for(run_dir: RunDir, corrected: Corrected, numbers: Int32) -> tuple[ClusterGuess, ...]:
+    """Guesses for other clusters of a run's images than the corrected ones, by number; none where there are none.
+
+    Args:
+        numbers: [n] of each image's cluster: of a level, or of what is proposed.
+
+    Raises:
+        RunError: the run's classes are not readable.
+    """
+    found = guesses_of(run_dir, corrected.ids, {"medium": numbers}, corrected.confidence)
+    return () if found is None else found.medium
 
 
 def read_shown(run_dir: RunDir, corrected: Corrected) -> dict[int, ShownName]:

@@ -96,20 +96,22 @@ def without_names(rows: Sequence[Row]) -> list[Row]:
 def names_of_clusters(rows: Sequence[Row]) -> dict[int, str]:
     """What every cluster that has an image is called, in the clusters' order.
 
-    A person's name; or a guess after the padded number, `07 monarch butterfly`; or the padded number, `cluster_007`.
-    Names that a person gave to several clusters are told apart by their numbers.
+    A person's name; or a guess after the padded number, `07 monarch butterfly`; or, beside guesses, `08 unnamed`, so
+    that both sort by their numbers, and else `cluster_008`. Names that a person gave to several clusters are told apart
+    by their numbers.
     """
     given = {row.cluster: row for row in rows}
     numbers = sorted(given)
     width = cluster_width(numbers[-1]) if numbers else 0
     uses = Counter(row.name for row in given.values() if row.name_strength is None)
+    has_guesses = any(row.name_strength is not None for row in given.values())
     names = {}
     for number in numbers:
         name, padded = given[number].name, cluster_name(number, width)
-        if name is None:
+        if has_guesses and (name is None or given[number].name_strength is not None):
+            names[number] = f"{number:0{max(2, len(str(numbers[-1])))}d} {name or 'unnamed'}"
+        elif name is None:
             names[number] = padded
-        elif given[number].name_strength is not None:
-            names[number] = f"{number:0{max(2, len(str(numbers[-1])))}d} {name}"
         else:
             names[number] = name if uses[name] == 1 else f"{name} ({padded})"
     return names

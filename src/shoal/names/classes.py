@@ -46,6 +46,11 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     return StageResult(digest_of(*(digest_file(run_dir.path(name)) for name in (IDS, PROBABILITIES))))
 
 
+def are_there(run_dir: RunDir) -> bool:
+    """Whether a run has classes of its images. Raises RunError if its classifier is not readable."""
+    return run_dir.path(IDS).is_file() and words_of(run_dir.model / HEAD) is not None
+
+
 def read(run_dir: RunDir) -> tuple[Likeliest, Vocabulary] | None:
     """The likeliest classes of a run's images by id, as memory maps, and the words for them; None if it has none.
 

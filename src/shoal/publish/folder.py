@@ -26,7 +26,7 @@ from shoal.report.findings import Findings
 from shoal.report.page import shown_side
 from shoal.report.selection import show
 from shoal.rundir import RunDir, versions
-from shoal.runfiles import GUESSES, HEAD
+from shoal.runfiles import GUESSES
 from shoal.typed import shown
 
 CARD: Final = "README.md"
@@ -40,7 +40,6 @@ FILES: Final = {
     NETWORK: "the encoder, as an ONNX file",
     "clusters.json": "metric and thresholds of the clusters",
     "clusters.safetensors": "the space and the clusters' centroids",
-    HEAD: "the classifier that the encoder came with",
     NAMES: "the clusters' names",
     GUESSES: "guesses of what the clusters show",
     ARCHITECTURE: "the picture of the architecture",
@@ -157,8 +156,6 @@ def _write_model(run_dir: RunDir, corrected: Corrected, wanted: Wanted, folder: 
     found.model.save(folder, found.numbers, found.names)
     if found.guesses is not None:
         atomic.write_json(folder / GUESSES, replace(found.guesses, coarse=(), fine=()).to_json())
-    if (run_dir.model / HEAD).is_file():
-        shutil.copyfile(run_dir.model / HEAD, folder / HEAD)
     for path in folder.iterdir():  # safetensors makes files that nobody else may read
         shutil.copymode(folder / CONFIG, path)
     return spec

@@ -1,6 +1,7 @@
 /** What lies over the points: names of clusters at their middles, and pictures in tiles. */
 
 import type { Camera } from "./camera";
+import type { Title } from "../state/run.svelte";
 import type { Points } from "./points";
 
 const MOST_NAMES = 40;
@@ -13,6 +14,7 @@ const LINE = 26;
 export interface Name {
   id: number;
   name: string;
+  isGuess: boolean;
   left: number;
   top: number;
   width: number;
@@ -21,14 +23,15 @@ export interface Name {
 /** The names of as many of `clusters` as have room, the first of them first; in screen pixels. */
 export function placeNames(
   clusters: Iterable<readonly [number, { x: number; y: number }]>,
-  nameOf: (cluster: number) => string,
+  titleOf: (cluster: number) => Title,
   camera: Camera,
 ): Name[] {
   const placed: Name[] = [];
   for (const [id, middle] of clusters) {
     if (placed.length >= MOST_NAMES) break;
     const [left, top] = camera.toScreen(middle.x, middle.y);
-    const whole = nameOf(id);
+    const title = titleOf(id);
+    const whole = title.guess?.name ?? title.name;
     const name = whole.length > LONGEST_NAME ? `${whole.slice(0, LONGEST_NAME - 1).trimEnd()}…` : whole;
     const width = name.length * LETTER + 16;
     const isOutside =
@@ -36,7 +39,7 @@ export function placeNames(
     const isTaken = placed.some(
       (other) => Math.abs(other.top - top) < LINE && Math.abs(other.left - left) < (other.width + width) / 2,
     );
-    if (!isOutside && !isTaken) placed.push({ id, name, left, top, width });
+    if (!isOutside && !isTaken) placed.push({ id, name, isGuess: title.guess !== null, left, top, width });
   }
   return placed;
 }

@@ -1,4 +1,4 @@
-/** Which view the address names: #/clusters, #/cluster/7, #/cluster/7/fine, #/image/42, #/map, #/search, #/evidence, #/evidence/skipped. */
+/** Which view the address names: #/clusters, #/cluster/7, #/cluster/7/fine, #/image/42, #/map, #/search, #/search/WORDS, #/evidence, #/evidence/skipped. */
 
 export type View = "clusters" | "cluster" | "map" | "image" | "search" | "evidence";
 
@@ -9,7 +9,7 @@ class Route {
   id: number = $state(-1);
   /** Of the cluster; null: the level that is edited. */
   level: string | null = $state(null);
-  /** Of the view: what is to be seen first. */
+  /** Of the view: what is to be seen first, or the words to look for. */
   section: string | null = $state(null);
   /** Whether the page itself came here from another of its views, so that going back stays within it. */
   private inside = 0;
@@ -25,13 +25,13 @@ class Route {
   private read(): void {
     const [view, id, level] = location.hash.replace(/^#\/?/, "").split("/");
     this.view = VIEWS.find((known) => known === view) ?? "clusters";
-    const number = Number.parseInt(id ?? "", 10);
+    const number = this.view === "search" ? Number.NaN : Number.parseInt(id ?? "", 10);
     this.id = Number.isNaN(number) ? -1 : number;
-    this.section = Number.isNaN(number) && id ? id : null;
+    this.section = Number.isNaN(number) && id ? decoded(id) : null;
     this.level = level || null;
   }
 
-  go(view: View, id?: number): void {
+  go(view: View, id?: number | string | undefined): void {
     location.hash = href(view, id);
   }
 
@@ -41,8 +41,17 @@ class Route {
   }
 }
 
-export function href(view: View, id?: number): string {
-  return id === undefined ? `#/${view}` : `#/${view}/${id}`;
+export function href(view: View, id?: number | string | undefined): string {
+  return id === undefined ? `#/${view}` : `#/${view}/${encodeURIComponent(id)}`;
+}
+
+/** What somebody typed into the address may be no code. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 export const route = new Route();

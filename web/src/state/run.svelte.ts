@@ -1,6 +1,6 @@
 /** The run that is open: its facts, its clusters at the level shown, and every change to them. */
 
-import { api, ApiError, session, type Cluster, type Edit, type Level, type RunInfo, type Version } from "../api";
+import { api, ApiError, session, type Called, type Cluster, type Edit, type Guess, type Level, type RunInfo, type Version } from "../api";
 import { notices } from "./notices.svelte";
 import { selectedClusters } from "./selection.svelte";
 import * as words from "../words";
@@ -8,6 +8,12 @@ import * as words from "../words";
 const LEVEL = "shoal-level";
 /** The level that edits are made at; the others are for looking. */
 export const EDITED: Level = "chosen";
+
+/** What the page calls a cluster: a person's name; or its number, and beside it a guess of what it shows. */
+export interface Title {
+  name: string;
+  guess: Guess | null;
+}
 
 class Run {
   info: RunInfo | null = $state.raw(null);
@@ -37,20 +43,32 @@ class Run {
     return this.byId.get(id);
   }
 
+  /** In a line of text, a guess in brackets. */
   nameOf(id: number | null | undefined): string {
-    if (id === null || id === undefined) return "none";
-    return nameOfCluster(this.byId.get(id) ?? { id, name: null, noise: id < 0 });
+    return id === null || id === undefined ? "none" : textOf(this.titleById(id));
+  }
+
+  /** For who hears it: the very words that `Called` shows or holds unseen. */
+  heardOf(id: number | null): string {
+    if (id === null) return "none";
+    const { name, guess } = this.titleById(id);
+    return guess ? `${name}, a guess: ${guess.name}` : name;
+  }
+
+  titleById(id: number): Title {
+    return titleOf(this.byId.get(id) ?? { id, name: null, guess: null });
   }
 
   /** What a cluster of any level is called: parts and groups, by the chosen clusters that they are made of. */
-  titleOf(cluster: Cluster): string {
+  titleOf(cluster: Cluster): Title {
     if (cluster.parent !== null) {
       const parts = this.partsOf.get(cluster.parent) ?? [];
       const place = parts.findIndex(({ id }) => id === cluster.id);
-      return parts.length > 1 ? `${this.nameOf(cluster.parent)}, part ${place + 1}` : this.nameOf(cluster.parent);
+      const whole = this.titleById(cluster.parent);
+      return parts.length > 1 ? { name: `${whole.name}, part ${place + 1}`, guess: cluster.guess } : whole;
     }
-    if (cluster.children.length > 1) return `Group ${cluster.id}`;
-    return cluster.children.length ? this.nameOf(cluster.children[0]) : nameOfCluster(cluster);
+    if (cluster.children.length > 1) return { name: `Group ${cluster.id}`, guess: cluster.guess };
+    return cluster.children[0] === undefined ? titleOf(cluster) : this.titleById(cluster.children[0]);
   }
 
   async open(): Promise<void> {
@@ -145,6 +163,18 @@ class Run {
     return this.edit({ op: "rename", cluster, name }, `Renamed to “${name}”.`);
   }
 
+  /** The guess that can be taken for a cluster's name; null: it has a name, or there is none. */
+  guessFor(id: number): Guess | null {
+    const cluster = this.byId.get(id);
+    return cluster && this.info?.kind === "run" ? titleOf(cluster).guess : null;
+  }
+
+  /** Give a cluster the name that was guessed for it, if there is one. */
+  accept(id: number): void {
+    const guess = this.guessFor(id);
+    if (guess && !this.isBusy) void this.rename(id, guess.name);
+  }
+
   merge(clusters: number[]): Promise<boolean> {
     const names = clusters.map((id) => this.nameOf(id)).join(" and ");
     return this.edit({ op: "merge", clusters }, `Merged ${clusters.length > 3 ? words.plural(clusters.length, "cluster") : names}.`);
@@ -185,8 +215,13 @@ class Run {
   }
 }
 
-export function nameOfCluster(cluster: Pick<Cluster, "id" | "name" | "noise">): string {
-  return cluster.noise ? "Noise" : (cluster.name ?? `Cluster ${cluster.id}`);
+export function titleOf(cluster: Called & { noise?: boolean }): Title {
+  if (cluster.noise) return { name: "Noise", guess: null };
+  return cluster.name === null ? { name: `Cluster ${cluster.id}`, guess: cluster.guess } : { name: cluster.name, guess: null };
+}
+
+export function textOf(title: Title): string {
+  return title.guess ? `${title.name} (${title.guess.name})` : title.name;
 }
 
 export const run = new Run();
