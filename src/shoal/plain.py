@@ -18,6 +18,7 @@ from shoal.runfiles import (
     LISTING,
     ORDER,
     PICTURES,
+    TEXT_TOWER,
     read_run_json,
     write_run_json,
 )
@@ -40,6 +41,7 @@ _FILES: Final = {
         "model/config.json",
         "model/encoder.*",
         f"model/{HEAD}",
+        f"model/{TEXT_TOWER}",
         "own/failures.parquet",
     ),
     "classes": ("classes/*",),

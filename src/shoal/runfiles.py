@@ -27,6 +27,7 @@ PICTURES: Final = "pictures"  # folder of the pictures that a program gave, in t
 IN_RUN: Final = "run://"  # how the URIs of what lies in the run itself begin; `RunDir` says where that is
 LABELS: Final = "labels.parquet"
 HEAD: Final = "head.safetensors"  # of a model: the classifier that the encoder came with
+TEXT_TOWER: Final = "text.safetensors"  # of a run's model: by which its images are found by free text
 GUESSES: Final = "guesses.json"  # of a model: what its clusters may show
 KNN: Final = "report/knn.jsonl"  # how an encoder's neighbours tell labels, while it is trained
 

@@ -25,6 +25,7 @@ export interface RunInfo {
   settings: Record<string, unknown>;
   /** Why no images are found by words; null: they are. */
   why_no_words: string | null;
+  is_free_text: boolean;
 }
 
 /** What a cluster may show, in a word. */

@@ -32,7 +32,7 @@ export function sentence(reason: string): string {
 
 /** What is told of a guess when somebody asks, as the report tells it. */
 export function guessed(strength: number): string {
-  return `A guess of what it shows, by the backbone's own classifier; strength ${strength.toFixed(2)}`;
+  return `A guess of what it shows, by what the backbone knows; strength ${strength.toFixed(2)}`;
 }
 
 export function seconds(value: number): string {

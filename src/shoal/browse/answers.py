@@ -36,6 +36,7 @@ class Run(BaseModel):
     conflicts: int = 0
     settings: dict[str, Any] = {}
     why_no_words: str | None = Field(None, description="why no images are found by words; null: they are")
+    is_free_text: bool = Field(False, description="whether words may be any text, and scores are cosines with it")
 
 
 class OtherGuess(BaseModel):

@@ -6,7 +6,7 @@ import threading
 
 from shoal.browse.snapshot import Snapshot
 from shoal.corrections.model import CorrectedModel, corrected_model
-from shoal.find import Finder
+from shoal.find import Finder, opened_finder
 from shoal.rundir import RunDir
 
 
@@ -38,5 +38,5 @@ class FinderReader:
         """Raises RunError if the run cannot be searched by words."""
         with self._lock:
             if self._finder is None or snapshot.run_dir is not self._seen:
-                self._finder, self._seen = Finder.open(snapshot.run_dir), snapshot.run_dir
+                self._finder, self._seen = opened_finder(snapshot.run_dir), snapshot.run_dir
             return self._finder

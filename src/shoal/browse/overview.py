@@ -19,7 +19,7 @@ from shoal.encoder.spec import ModelConfig
 from shoal.find import why_not
 from shoal.names.guesses import ClusterGuess
 from shoal.publication import read_whole
-from shoal.runfiles import NO_BACKBONE, Folder
+from shoal.runfiles import NO_BACKBONE, TEXT_TOWER, Folder
 
 SETTINGS = ("clusters", "backbone", "features", "method", "metric", "seed", "resize", "limit")
 
@@ -59,6 +59,7 @@ def run_facts(site: Site) -> dict[str, Any]:
         "conflicts": len(corrected.conflicts),
         "settings": {name: asked.get(name) for name in SETTINGS},
         "why_no_words": why_not(run_dir),
+        "is_free_text": (run_dir.model / TEXT_TOWER).is_file(),
     }
 
 

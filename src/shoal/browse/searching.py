@@ -32,7 +32,6 @@ router = APIRouter(prefix="/api")
 NEIGHBOURS = 20
 MOST_LETTERS = 200  # of words: each that is not known is compared with all that are
 MOST_FOUND = 1000
-LEAST_FIT = 0.02  # score of an image that words fit at all
 _UPLOAD = {
     "requestBody": {
         "required": True,
@@ -111,16 +110,15 @@ def find(
     if why is not None:
         raise MissingError(why)
     finder = opened.finders.of(snapshot)
-    query = finder.read(words)
-    unknown = [{"text": one.text, "near": list(one.near)} for one in query.unknown]
-    answer = {"version": snapshot.corrected.version, "notes": query.told(finder.vocabulary), "unknown": unknown}
-    if unknown:
+    found = finder.look(words)
+    unknown = [{"text": one.text, "near": list(one.near)} for one in found.unknown]
+    answer = {"version": snapshot.corrected.version, "notes": found.notes, "unknown": unknown}
+    if found.scores is None:
         return {**answer, "total": 0, "images": []}
-    scores = finder.scores(query)
-    total = int(np.count_nonzero(scores >= LEAST_FIT))
-    best = finding.best(scores, min(offset + limit, total))[offset:]
+    total = int(np.count_nonzero(found.scores >= finder.least))
+    best = finding.best(found.scores, min(offset + limit, total))[offset:]
     ids = finder.ids[best]
     clusters = snapshot.corrected.cluster[snapshot.corrected.rows(ids)]
-    columns = zip(ids.tolist(), scores[best].tolist(), clusters.tolist(), strict=True)
+    columns = zip(ids.tolist(), found.scores[best].tolist(), clusters.tolist(), strict=True)
     images = [{"id": image, "score": round(score, 4), "cluster": cluster} for image, score, cluster in columns]
     return {**answer, "total": total, "images": images}

@@ -22,8 +22,10 @@ from shoal.encoder.prepared import PreparedEncoder, prepare, prepare_onnx
 from shoal.encoder.spec import CONFIG, MODEL_FORMAT
 from shoal.errors import NoImagesError
 from shoal.images.reading import ImageReader
+from shoal.names import own_words
 from shoal.progress import Progress
-from shoal.rundir import RunDir, StageResult, digest_file
+from shoal.rundir import RunDir, StageResult, digest_file, digest_of
+from shoal.runfiles import TEXT_TOWER
 
 
 def key(config: ClusterConfig) -> dict[str, Any]:
@@ -35,7 +37,18 @@ def key(config: ClusterConfig) -> dict[str, Any]:
     weights = config.weights and digest_file(weight_files.checked_file(config.weights))
     if weights is None and config.backbone == DEFAULT_BACKBONE:
         weights = weight_files.embedded_digest(config.features)
-    return {"backbone": config.backbone, "weights": weights, "features": config.features, "resize": config.resize}
+    asked: dict[str, Any] = {
+        "backbone": config.backbone,
+        "weights": weights,
+        "features": config.features,
+        "resize": config.resize,
+    }
+    if config.tokenizer is not None:
+        files = weight_files.checked_tokenizer(config.tokenizer)
+        asked["tokenizer"] = {name: digest_file(path) for name, path in files.items()}
+    if config.vocabulary is not None:
+        asked["vocabulary"] = digest_of(own_words.read(config.vocabulary))
+    return asked
 
 
 def check(config: ClusterConfig, progress: Progress) -> None:
@@ -77,7 +90,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         reasons = sorted({failure.reason for failure in failures.values()})
         raise NoImagesError(f"no usable image in {' '.join(config.source)}: {'; '.join(reasons[:3])}")
     _save_encoder(run_dir, prepared)
-    kept = head.write(run_dir, prepared, weight_files.checked_file(config.weights) if config.weights else None)
+    kept = head.write(run_dir, prepared, config, progress)
     facts = {
         "backbone": prepared.spec.backbone,
         "weights_source": prepared.spec.weights_source,
@@ -95,7 +108,7 @@ def _prepare(config: ClusterConfig, progress: Progress) -> PreparedEncoder:
     if is_onnx(config.backbone):
         said = onnx_input.find(weight_files.checked_network(config.backbone), config.onnx_options)
         return prepare_onnx(config.backbone, said, config.features, config.resize, progress)
-    return prepare(config.backbone, config.weights, config.features, config.resize, progress)
+    return prepare(config.backbone, config.weights, config.features, config.resize, progress, config.tokenizer)
 
 
 def _batches(missing: list[int], uris: dict[int, str], size: int) -> Iterator[tuple[list[int], list[str]]]:
@@ -112,7 +125,10 @@ def _batches(missing: list[int], uris: dict[int, str], size: int) -> Iterator[tu
 
 
 def _save_encoder(run_dir: RunDir, prepared: PreparedEncoder) -> None:
-    """Put what `assign` needs of the encoder into model/: its description and its file."""
+    """Put what `assign` needs of the encoder into model/, its description and its file, and what free text needs."""
+    if prepared.text_tower is not None:
+        with atomic.replacing(run_dir.new(f"model/{TEXT_TOWER}")) as temporary:
+            atomic.give_second_name(prepared.text_tower, temporary)
     with atomic.replacing(run_dir.new(f"model/{prepared.spec.file}")) as temporary:
         atomic.give_second_name(prepared.weights, temporary)
     config = {"format_version": MODEL_FORMAT, "encoder": prepared.spec.to_json()}

@@ -7,39 +7,32 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-import huggingface_hub.constants
-import numpy as np
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shoal import hub
-from shoal.config import DEFAULT_BACKBONE, three_numbers
-from shoal.encoder import architectures, hub_models, lite, names
+from shoal.config import CLIP, DEFAULT_BACKBONE, is_clip, three_numbers
+from shoal.encoder import architectures, hub_models, lite, names, needs
 from shoal.encoder import weights as weight_files
 from shoal.encoder.classifier import Layer
 from shoal.encoder.spec import CONFIG, EncoderSpec
+from shoal.encoder.torch_weights import check_shapes, hub_that_answers, load, read_state_dict
 from shoal.errors import ConfigError, RunError, WeightsError
-from shoal.foreign import Tensors
 from shoal.rundir import digest_file
 
 TRAINED = "shoal"  # key of the metadata in a file that `shoal train` made
-TRAINED_FEATURES = ("default", "best")
-HUB_SECONDS = 5.0  # until a hub that says nothing counts as not there
+WITHOUT_TOP = ("default", "best")  # features of networks that have neither a classifier nor a map that is known
 
 
 class Encoder(nn.Module):
-    """A timm model that gives one row of features an image.
+    """A timm model, or the image tower of one of open_clip's, that gives one row of features an image.
 
     Input: float32 [n, 3, size, size], normalised. Output: float32 [n, dim]:
     `default` the pooled last map, `map` the last map flattened in the order height, width, channel (the order of
@@ -110,7 +103,7 @@ def build(backbone: str, features: str, resize: str, weights: Path | None) -> tu
     else:
         model = _create(architecture, features)
         state = read_state_dict(weights)
-        _load(model, _without_unused_top(weight_files.encoder_tensors(state), model, features), backbone)
+        load(model, _without_unused_top(weight_files.encoder_tensors(state), model, features), backbone)
     model.eval().requires_grad_(False)
     encoder = Encoder(model, features).eval()
     return encoder, _describe(encoder, backbone, architecture, resize, weights, from_hub)
@@ -160,28 +153,16 @@ def _whole(spec: EncoderSpec, weights: Path | None) -> nn.Module | None:
     if last is None:
         return None
     model = _create(spec.architecture, "logits", len(last))
-    _load(model, state, spec.backbone)
+    load(model, state, spec.backbone)
     return model.eval()
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name: see `weights.read_tensors`. Raises WeightsError as it does."""
-    if path.suffix == ".safetensors":  # whose bfloat16 numpy does not have
-        try:
-            return {name.removeprefix("module."): tensor for name, tensor in load_file(path).items()}
-        except (SafetensorError, OSError, ValueError) as error:
-            raise WeightsError(f"--weights file {path} cannot be read: {str(error).splitlines()[0][:200]}") from error
-    return {name: torch.from_numpy(np.array(tensor)) for name, tensor in weight_files.read_tensors(path).items()}
 
 
 def _trained(backbone: str, features: str, resize: str, weights: Path | None) -> tuple[Encoder, EncoderSpec]:
     """An encoder that `shoal train` made, from the file in which it left it."""
     if weights is None:
         raise ConfigError(f"--backbone has value {backbone!r}, which needs --weights RUN/train/encoder.safetensors")
-    if features not in TRAINED_FEATURES:
-        raise ConfigError(
-            f"--features has value {features!r}, but {backbone} has only {' and '.join(TRAINED_FEATURES)}"
-        )
+    if features not in WITHOUT_TOP:
+        raise ConfigError(f"--features has value {features!r}, but {backbone} has only {' and '.join(WITHOUT_TOP)}")
     model = architectures.build(backbone)
     state = weight_files.encoder_tensors(read_state_dict(weights))
     made = weight_files.trained_input(weights, TRAINED)
@@ -189,7 +170,7 @@ def _trained(backbone: str, features: str, resize: str, weights: Path | None) ->
         raise WeightsError(
             f"--weights file {weights} holds {made.encoder!r}: give that as --backbone; got {backbone!r}"
         )
-    _load(model, state, backbone)
+    load(model, state, backbone)
     model.eval().requires_grad_(False)
     encoder = Encoder(model, features).eval()
     return encoder, EncoderSpec(
@@ -236,7 +217,7 @@ def _fetch(backbone: str, features: str) -> tuple[nn.Module, str]:
     """A timm model with the weights that a hub has for it, and the name of its architecture."""
     classes = {} if features in lite.TOP else {"num_classes": 0}
     try:
-        with _hub_that_answers():
+        with hub_that_answers():
             found = hub_models.read(backbone) if hub_models.is_on_hub(backbone) else hub_models.HubModel(backbone, {})
             wanted = {"pretrained": True, "pretrained_cfg_overlay": found.weights, **classes}
             model: nn.Module = hub.fetch(lambda place: timm.create_model(found.architecture, cache_dir=place, **wanted))
@@ -258,20 +239,6 @@ def _check_has(model: nn.Module, features: str, architecture: str) -> None:
         )
 
 
-@contextmanager
-def _hub_that_answers() -> Iterator[None]:
-    """Ask the hub once whether it is there; if not, only its cache is used: its client would try for a minute."""
-    offline = huggingface_hub.constants.HF_HUB_OFFLINE
-    try:
-        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_SECONDS)
-    except Exception:  # which one depends on the client's version; whatever it is, the hub did not answer
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        huggingface_hub.constants.HF_HUB_OFFLINE = offline
-
-
 def _without_unused_top(state: dict[str, Tensor], model: nn.Module, features: str) -> dict[str, Tensor]:
     """Drop the classifier's tensors when the features do not use it."""
     if features in lite.TOP:
@@ -284,17 +251,6 @@ def _without_unused_top(state: dict[str, Tensor], model: nn.Module, features: st
         for name, tensor in state.items()
         if name in wanted or not any(head and name.startswith(f"{head}.") for head in heads)
     }
-
-
-def _load(model: nn.Module, state: dict[str, Tensor], backbone: str) -> None:
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # shapes differ
-        raise WeightsError(f"the weights do not fit {backbone}: {str(error).splitlines()[-1].strip()[:200]}") from error
-    if missing or unexpected:
-        wrong = f"{len(missing)} tensors missing (first {missing[0]!r})" if missing else ""
-        extra = f"{len(unexpected)} not known (first {unexpected[0]!r})" if unexpected else ""
-        raise WeightsError(f"the weights do not fit {backbone}: {', '.join(part for part in (wrong, extra) if part)}")
 
 
 def _describe(
@@ -347,9 +303,9 @@ def rebuild(spec: EncoderSpec, weights: Path) -> tuple[Encoder, EncoderSpec]:
         WeightsError: the tensors are not that architecture's.
     """
     with torch.device("meta"):  # shapes alone: no memory is taken before the file is known to be what it should be
-        _check_tensors(_skeleton(spec, weights), weights, spec)
+        check_shapes(_skeleton(spec, weights), weights, spec.architecture)
     model = _skeleton(spec, weights)
-    _load(model, read_state_dict(weights), spec.backbone)
+    load(model, read_state_dict(weights), spec.backbone)
     model.eval().requires_grad_(False)
     encoder = Encoder(model, spec.features).eval()
     try:
@@ -369,9 +325,23 @@ def rebuild(spec: EncoderSpec, weights: Path) -> tuple[Encoder, EncoderSpec]:
 
 def _skeleton(spec: EncoderSpec, weights: Path) -> nn.Module:
     """The network that `spec` names, as it is before any weights."""
-    if spec.architecture.startswith(names.PREFIX):
+    is_trained = spec.architecture.startswith(names.PREFIX)
+    if (is_trained or is_clip(spec.architecture)) and spec.features not in WITHOUT_TOP:
+        raise RunError(
+            f"{weights.parent / CONFIG}: encoder.features has value {spec.features!r}; expected "
+            f"{' or '.join(WITHOUT_TOP)}, as {spec.architecture} gives"
+        )
+    if is_trained:
         try:
             return architectures.build(spec.architecture)
+        except ConfigError:
+            raise _unknown(spec, weights) from None
+    if is_clip(spec.architecture):
+        needs.require_open_clip(f"the backbone {spec.backbone}")
+        from shoal.encoder.clip_towers import image_tower  # noqa: PLC0415  (an extra of its own)
+
+        try:
+            return image_tower(spec.architecture.removeprefix(CLIP))
         except ConfigError:
             raise _unknown(spec, weights) from None
     parts = lite.networks(spec.architecture)
@@ -384,19 +354,6 @@ def _skeleton(spec: EncoderSpec, weights: Path) -> nn.Module:
 
 def _unknown(spec: EncoderSpec, weights: Path) -> RunError:
     return RunError(
-        f"{weights.parent / CONFIG}: encoder.architecture has value {spec.architecture!r}; expected one that Shoal or "
-        "this version of timm has"
+        f"{weights.parent / CONFIG}: encoder.architecture has value {spec.architecture!r}; expected one that Shoal, or "
+        "this version of timm or open_clip, has"
     )
-
-
-def _check_tensors(model: nn.Module, weights: Path, spec: EncoderSpec) -> None:
-    """Raise WeightsError unless the file holds the model's tensors, by what its header says."""
-    try:
-        found = {name: shape for name, (_, shape) in Tensors.of(weights).found.items()}
-    except RunError as error:
-        raise WeightsError(str(error)) from error
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            has, needs = (f"is {list(of[name])}" if name in of else "is not there" for of in (found, wanted))
-            raise WeightsError(f"{weights}: tensor {name[:100]!r} {has}; in {spec.architecture} it {needs}")

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
+from shoal import atomic
 from shoal.embeddings import Float32
 from shoal.encoder import lite
 from shoal.encoder import weights as weight_files
 from shoal.foreign import Tensors
 
-FILE: Final = "classifier.safetensors"
 WEIGHT, BIAS = "classifier.weight", "classifier.bias"
 # Mean length of each network's features before `best` makes them of unit length; it varies among images by some 11 %,
 # and the likeliest class stays what it is for 99 % of them (bench/feature_lengths.py, on tinyimagenet-20).
@@ -33,16 +33,23 @@ class Layer:
     weight: Float32  # [classes, d]
     bias: Float32  # [classes]
 
+    file: ClassVar[str] = "classifier.safetensors"
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes + self.bias.nbytes
+
     def save(self, folder: Path) -> None:
-        """Keep it in the folder of a prepared encoder."""
-        save_file({"weight": self.weight, "bias": self.bias}, folder / FILE)
+        """Keep it in a folder of the cache."""
+        with atomic.replacing(folder / self.file) as temporary:
+            save_file({"weight": self.weight, "bias": self.bias}, temporary)
 
     @classmethod
     def prepared(cls, folder: Path) -> Layer | None:
         """The one that lies in the folder of a prepared encoder, if one does. Raises RunError if it is not readable."""
-        if not (folder / FILE).is_file():
+        if not (folder / cls.file).is_file():
             return None
-        return cls(**Tensors.of(folder / FILE, "classifier").read("weight", "bias"))
+        return cls(**Tensors.of(folder / cls.file, "classifier").read("weight", "bias"))
 
 
 def embedded(features: str, weights: Path | None) -> Layer | None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -15,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from shoal.encoder.backbones import Encoder
+from shoal.encoder.beside import Beside
 from shoal.encoder.bindings import load_openvino
-from shoal.encoder.classifier import Layer
 from shoal.encoder.engines import CPU_BATCH, OpenVinoEngine, TorchEngine
+from shoal.encoder.logs import log_as_it_was
 from shoal.encoder.pixels import taking_pixels
 from shoal.encoder.probes import probe_images
 from shoal.encoder.reference import similarity
@@ -30,13 +28,14 @@ class TorchMakeable:
 
     encoder: Encoder
     spec: EncoderSpec
-    classifier: Layer | None = None
+    beside: tuple[Beside, ...] = ()
 
     runs_in_torch: ClassVar[bool] = True
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.encoder.model.state_dict().values())
+        own: int = sum(tensor.nbytes for tensor in self.encoder.model.state_dict().values())
+        return own + sum(one.nbytes for one in self.beside)
 
     def save(self, target: Path) -> None:
         save_file({name: tensor.contiguous() for name, tensor in self.encoder.model.state_dict().items()}, target)
@@ -44,7 +43,7 @@ class TorchMakeable:
     def convert(self, target: Path) -> None:
         openvino, spec = load_openvino(), self.spec
         shape = (CPU_BATCH, 3, spec.size, spec.size)
-        with warnings.catch_warnings(), _log_as_it_was():
+        with warnings.catch_warnings(), log_as_it_was():
             warnings.simplefilter("ignore")  # tracing warns of Python control flow, which the comparison below covers
             try:
                 model = openvino.convert_model(
@@ -59,15 +58,3 @@ class TorchMakeable:
         expected = TorchEngine(self.encoder, self.spec, "cpu").infer(pixels)
         found = np.concatenate([engine.infer(batch) for batch in np.split(pixels, len(pixels) // CPU_BATCH)])
         return similarity(found, expected)
-
-
-@contextmanager
-def _log_as_it_was() -> Iterator[None]:
-    """A conversion that fails leaves the log of the whole process as OpenVINO wants it: without anybody's warnings."""
-    root = logging.getLogger()
-    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.filters, root.handlers = filters, handlers

@@ -35,7 +35,7 @@ class EmbeddedEncoder:
     tensors: Mapping[str, npt.NDArray[Any]]
 
     runs_in_torch: ClassVar[bool] = True
-    classifier: ClassVar[None] = None  # it is in the package, or in the file that was given
+    beside: ClassVar[tuple[()]] = ()  # its classifier is in the package, or in the file that was given
 
     @property
     def nbytes(self) -> int:

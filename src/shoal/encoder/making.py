@@ -16,16 +16,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 from shoal import atomic, cache, errors, foreign
-from shoal.config import DEFAULT_BACKBONE
+from shoal.config import DEFAULT_BACKBONE, is_clip
 from shoal.encoder import embedded, lite, memory, needs, onnx
-from shoal.encoder.classifier import FILE as CLASSIFIER
-from shoal.encoder.classifier import Layer
+from shoal.encoder.beside import Beside
 from shoal.encoder.engines import OpenVinoEngine, cpu_precision
 from shoal.encoder.onnx_input import Said
 from shoal.encoder.onnx_network import words
@@ -53,8 +53,8 @@ class Makeable(Protocol):
         """Can torch run it where OpenVINO cannot?"""
 
     @property
-    def classifier(self) -> Layer | None:
-        """By which its features tell classes; None if it has none, or that lies elsewhere."""
+    def beside(self) -> Sequence[Beside]:
+        """What it came with, but what lies elsewhere."""
 
     def save(self, target: Path) -> None:
         """Write what `spec.file` is to hold: its tensors as safetensors, or the ONNX file that it came as."""
@@ -73,6 +73,7 @@ class Wanted:
     Attributes:
         weights: its file; of an ONNX file, that itself.
         said, digest: of an ONNX file: `onnx_input.Said` as JSON, and its SHA-256.
+        tokenizer: folder of a text tower's, where a person gave one.
     """
 
     backbone: str
@@ -82,6 +83,7 @@ class Wanted:
     spec: dict[str, Any] | None = None
     said: dict[str, Any] | None = None
     digest: str = ""
+    tokenizer: str | None = None
 
     @classmethod
     def saved(cls, spec: EncoderSpec, weights: Path) -> Wanted:
@@ -110,13 +112,22 @@ class Wanted:
                 said = foreign.READER.read(Said, self.said)
                 return onnx.find(weights, self.digest, said, self.features, self.resize)
             return onnx.saved(spec, weights)
+        return self._in_torch(spec, weights)
+
+    def _in_torch(self, spec: EncoderSpec | None, weights: Path | None) -> Makeable:
         from shoal.encoder import backbones  # noqa: PLC0415  (imports torch; cold start only)
         from shoal.encoder.convert import TorchMakeable  # noqa: PLC0415
 
-        if spec is None or weights is None:
-            encoder, spec = backbones.build(self.backbone, self.features, self.resize, weights)
-            return TorchMakeable(encoder, spec, backbones.classifier(encoder, spec, weights))
-        return TorchMakeable(*backbones.rebuild(spec, weights))
+        if spec is not None and weights is not None:
+            return TorchMakeable(*backbones.rebuild(spec, weights))
+        if is_clip(self.backbone):
+            from shoal.encoder import clip  # noqa: PLC0415  (an extra of its own)
+
+            towers = clip.build(self.backbone, self.features, self.resize, weights, self.tokenizer)
+            return TorchMakeable(towers.encoder, towers.spec, (towers.text,))
+        encoder, spec = backbones.build(self.backbone, self.features, self.resize, weights)
+        layer = backbones.classifier(encoder, spec, weights)
+        return TorchMakeable(encoder, spec, () if layer is None else (layer,))
 
 
 def key(*parts: str) -> str:
@@ -139,7 +150,8 @@ def make(wanted: Wanted, cache_folder: Path) -> Path:
     if wanted.is_embedded:
         return _make(wanted, cache_folder)
     if not wanted.is_onnx:
-        needs.require_torch(f"the backbone {wanted.backbone}")
+        require = needs.require_open_clip if is_clip(wanted.backbone) else needs.require_torch
+        require(f"the backbone {wanted.backbone}")
         if "torch" in sys.modules:  # its memory is taken already
             return _make(wanted, cache_folder)
     # Not by multiprocessing: a script of the user's that lacks a main guard would be run once more.
@@ -216,8 +228,8 @@ def _write(built: Makeable, cache_folder: Path) -> Path:
     made = Path(tempfile.mkdtemp(prefix=".making-", dir=cache_folder))
     try:
         built.save(made / built.spec.file)
-        if built.classifier is not None:
-            built.classifier.save(made)
+        for one in built.beside:
+            one.save(made)
         facts: dict[str, Any] = {"cpu_engine": "torch", "precision": "fp32"}
         for precision in dict.fromkeys((cpu_precision(), "fp32")):
             try:
@@ -242,8 +254,8 @@ def _write(built: Makeable, cache_folder: Path) -> Path:
         except OSError:  # another process was quicker; its folder is as good as ours
             if not (folder / "spec.json").is_file():
                 raise
-            if built.classifier is not None:  # which a run's or a model's encoder is prepared without
-                (made / CLASSIFIER).replace(folder / CLASSIFIER)
+            for one in built.beside:  # which a run's or a model's encoder is prepared without
+                (made / one.file).replace(folder / one.file)
         return folder
     finally:
         shutil.rmtree(made, ignore_errors=True)

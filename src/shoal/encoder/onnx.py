@@ -35,7 +35,7 @@ class OnnxEncoder:
     network: Network
 
     runs_in_torch: ClassVar[bool] = False
-    classifier: ClassVar[None] = None
+    beside: ClassVar[tuple[()]] = ()
 
     @property
     def nbytes(self) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from shoal import atomic, cache
-from shoal.config import DEFAULT_BACKBONE, check_onnx_device
-from shoal.encoder import making
+from shoal.config import DEFAULT_BACKBONE, check_onnx_device, is_clip
+from shoal.encoder import making, needs
 from shoal.encoder import weights as weight_files
 from shoal.encoder.engines import Engine, OpenVinoEngine, TorchEngine, resolve_device
 from shoal.encoder.making import Wanted
@@ -19,6 +19,7 @@ from shoal.encoder.onnx_input import Said
 from shoal.encoder.spec import EncoderSpec
 from shoal.progress import Progress
 from shoal.rundir import digest_file, digest_of
+from shoal.runfiles import TEXT_TOWER
 
 PREPARED: Final = "encoders"  # in the cache
 
@@ -35,6 +36,12 @@ class PreparedEncoder:
     @property
     def weights(self) -> Path:
         return self.folder / self.spec.file
+
+    @property
+    def text_tower(self) -> Path | None:
+        """The file of the text tower beside it, if it has one."""
+        path = self.folder / TEXT_TOWER
+        return path if path.is_file() else None
 
     def place(self, device: str) -> str:
         """Where it runs on this machine (cpu, cuda or mps) if asked for `device`. Raises ConfigError if it cannot."""
@@ -54,17 +61,27 @@ class PreparedEncoder:
         return TorchEngine(encoder, spec, place)
 
 
-def prepare(backbone: str, weights: str | None, features: str, resize: str, progress: Progress) -> PreparedEncoder:
-    """Find or make the prepared encoder for what was asked. See `backbones.build` for the errors."""
+def prepare(
+    backbone: str, weights: str | None, features: str, resize: str, progress: Progress, tokenizer: str | None = None
+) -> PreparedEncoder:
+    """Find or make the prepared encoder for what was asked. See `backbones.build` and `clip.build` for the errors.
+
+    Args:
+        tokenizer: folder of that of a text tower, where a person gave one.
+    """
     file = weight_files.checked_file(weights) if weights else None
     if file is not None:
         origin = digest_file(file)
     elif backbone == DEFAULT_BACKBONE:
         origin = weight_files.embedded_digest(features)
     else:
-        origin = f"hub with timm {metadata.version('timm')}"
-    wanted = Wanted(backbone, features, resize, str(file) if file else None)
-    return _prepare(wanted, making.key(backbone, origin, features, resize), progress)
+        origin = f"hub with {_version('timm')}"
+    parts = [backbone, origin, features, resize]
+    if is_clip(backbone):
+        files = weight_files.checked_tokenizer(tokenizer) if tokenizer else {}
+        parts += [_version(needs.OPEN_CLIP), digest_of({name: digest_file(path) for name, path in files.items()})]
+    wanted = Wanted(backbone, features, resize, str(file) if file else None, tokenizer=tokenizer)
+    return _prepare(wanted, making.key(*parts), progress)
 
 
 def prepare_onnx(backbone: str, said: Said, features: str, resize: str, progress: Progress) -> PreparedEncoder:
@@ -92,6 +109,14 @@ def _prepare(wanted: Wanted, key: str, progress: Progress) -> PreparedEncoder:
         progress.say(f"Preparing {wanted.backbone} for this machine (first time only) …")
         folder = _make(wanted, request)
     return _load(folder)
+
+
+def _version(package: str) -> str:
+    """What is made of a network by one version need not fit another."""
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:  # which is told where it is needed
+        return f"no {package}"
 
 
 def _find(name: str) -> Path | None:

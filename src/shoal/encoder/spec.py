@@ -23,8 +23,11 @@ MOST_DIMS: Final = 1 << 24  # of features: whole maps of the largest models have
 ONNX: Final = "onnx"  # the architecture of a network from an ONNX file, which says itself what it is
 # The encoder's tensors, of a model and in the cache; or the file of a network that came as one.
 WEIGHTS, NETWORK = ENCODER_FILES
-# timm's own names, several of the embedded networks' joined, or an encoder of `shoal train`: no address of any kind.
-ARCHITECTURE: Final = re.compile(r"shoal:[A-Za-z0-9_./-]{1,200}|[A-Za-z0-9_]{1,100}(?:[.+][A-Za-z0-9_]{1,100}){0,3}")
+# timm's own names, several of the embedded networks' joined, an encoder of `shoal train`, or the image tower of one of
+# open_clip's models: no address of any kind.
+ARCHITECTURE: Final = re.compile(
+    r"shoal:[A-Za-z0-9_./-]{1,200}|clip:[A-Za-z0-9_.-]{1,100}|[A-Za-z0-9_]{1,100}(?:[.+][A-Za-z0-9_]{1,100}){0,3}"
+)
 
 Words = Annotated[str, Most(1000), Printable()]
 Side = Annotated[int, Between(LEAST_SIDE, LARGEST_SIDE)]
@@ -40,7 +43,7 @@ class EncoderSpec:
     """An encoder: architecture, weights, what it is fed and what it gives."""
 
     backbone: Words  # as the person named it
-    architecture: Annotated[str, Like(ARCHITECTURE, "the name of an architecture that Shoal or timm has")]
+    architecture: Annotated[str, Like(ARCHITECTURE, "the name of an architecture that Shoal, timm or open_clip has")]
     features: Annotated[str, OneOf(FEATURES)]
     weights_sha256: Annotated[str, Like(re.compile("[0-9a-f]{64}"), "64 hexadecimal digits")]
     # ... of the weights file that was read, or of the tensors where a hub gave them

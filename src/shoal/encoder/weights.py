@@ -15,11 +15,15 @@ from shoal import foreign
 from shoal.config import is_onnx
 from shoal.encoder.pth import read_pth
 from shoal.encoder.spec import TrainedInput
-from shoal.errors import RunError, WeightsError
+from shoal.errors import ConfigError, RunError, WeightsError
 from shoal.rundir import digest_file, digest_of
 
 T = TypeVar("T")
 
+TOKENIZER_FILES = (  # `config.json` says of some for which network they are
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json",
+    "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
+)  # fmt: skip
 EMBEDDED_LICENCE = "Apache-2.0 (EfficientNet-Lite by Google, trained on ImageNet-1k with labels)"
 
 
@@ -102,6 +106,26 @@ def checked_file(weights: str) -> Path:
 def checked_network(backbone: str) -> Path:
     """The file that `--backbone FILE.onnx` names. Raises WeightsError if it is none."""
     return _existing(Path(backbone).expanduser(), "--backbone", backbone, "an ONNX file")
+
+
+def checked_tokenizer(folder: str) -> dict[str, Path]:
+    """The files of the tokenizer in the folder that `--tokenizer` names, by name.
+
+    Raises:
+        ConfigError: it is no folder, or none of them is there.
+    """
+    files = tokenizer_in(Path(folder).expanduser())
+    if not files:
+        raise ConfigError(
+            f"--tokenizer has value {folder!r}; expected a folder with the model's tokenizer.json and "
+            "tokenizer_config.json, as the hub has them"
+        )
+    return files
+
+
+def tokenizer_in(folder: Path) -> dict[str, Path]:
+    """Those files of a tokenizer that a folder has, by name."""
+    return {name: folder / name for name in TOKENIZER_FILES if (folder / name).is_file()}
 
 
 def _existing(path: Path, option: str, value: str, expected: str) -> Path:

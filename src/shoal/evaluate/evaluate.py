@@ -151,7 +151,9 @@ def write(run_dir: RunDir, evaluation: Evaluation) -> None:
 
 def _names(run_dir: RunDir, corrected: Corrected, labels: Names, clusters: Clusters) -> NamesAgreement | None:
     guesses, words = read_guesses(run_dir, corrected), words_of(run_dir.model / HEAD)
-    return None if guesses is None or words is None else names_agreement(labels, clusters, guesses, words)
+    return (
+        None if guesses is None or words is None or words.is_own else names_agreement(labels, clusters, guesses, words)
+    )
 
 
 def _ranked(run_dir: RunDir, corrected: Corrected, ids: Ids) -> npt.NDArray[np.int32] | None:

@@ -6,28 +6,31 @@ It gives probabilities of known classes from features as they are stored, so tha
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from shoal import atomic, foreign
-from shoal.embeddings import Float32
+from shoal.embeddings import Float32, normalise_rows
 from shoal.encoder.classifier import Layer
 from shoal.errors import RunError
 from shoal.foreign import Tensors
 from shoal.names import likeliest
-from shoal.names.kinds import LISTS, Vocabulary, vocabulary
+from shoal.names.guesses import Word
+from shoal.names.kinds import LISTS, OWN, Vocabulary, own_vocabulary, vocabulary
 from shoal.names.likeliest import Likeliest
+from shoal.names.own_words import MOST
 from shoal.runfiles import HEAD
-from shoal.typed import Between, OneOf
+from shoal.typed import Between, Most, OneOf
 
 FORMAT: Final = 1
 KEY: Final = "shoal"  # of the metadata
-POOLED, MAP, LOGITS, PROBABILITIES = "pooled", "map", "logits", "probabilities"
-TAKES: Final = (POOLED, MAP, LOGITS, PROBABILITIES)
+POOLED, MAP, LOGITS, PROBABILITIES, UNIT = "pooled", "map", "logits", "probabilities", "unit"
+TAKES: Final = (POOLED, MAP, LOGITS, PROBABILITIES, UNIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,14 @@ class _Version:
 class _Told(_Version):
     """What the file's metadata tell."""
 
-    vocabulary: Annotated[str, OneOf(tuple(name for name, _, _ in LISTS.values()))]
+    vocabulary: Annotated[str, OneOf((*(name for name, _, _ in LISTS.values()), OWN))]
     takes: Annotated[str, OneOf(TAKES)]
+    words: Annotated[tuple[Word, ...], Most(MOST)] = ()  # of a person's own
 
     @property
     def classes(self) -> int:
+        if self.vocabulary == OWN:
+            return len(self.words)
         return next(classes for classes, (name, _, _) in LISTS.items() if name == self.vocabulary)
 
 
@@ -52,14 +58,17 @@ class Classifier:
     """How features tell classes, and in which words.
 
     Attributes:
-        classes: how many; they are those of ImageNet's list of that length, in timm's order.
+        classes: how many; they are those of ImageNet's list of that length, in timm's order, or `words`.
         takes: what the features are: `pooled` what `layer` takes, `map` its values at every place one after the other
-            (their mean is pooled), `logits` or `probabilities` the classifier's own output, which need no layer.
+            (their mean is pooled), `logits` or `probabilities` the classifier's own output, which need no layer, `unit`
+            what `layer` takes at unit length.
+        words: a person's own, which take the place of a list's.
     """
 
     classes: int
     takes: str
     layer: Layer | None
+    words: tuple[str, ...] = ()
 
     def likeliest(self, features: Float32) -> Likeliest:
         """The likeliest classes of features [n, d] as they are stored."""
@@ -67,6 +76,8 @@ class Classifier:
             return likeliest.of_probabilities([features])
         if self.layer is None:
             return likeliest.of_logits([features])
+        if self.takes == UNIT:
+            features = normalise_rows(np.array(features, np.float32))
         if self.takes == MAP:
             features = features.reshape(len(features), -1, self.layer.weight.shape[1]).mean(axis=1)
         return likeliest.of_features([features], self.layer)
@@ -74,9 +85,14 @@ class Classifier:
     def save(self, target: Path) -> None:
         """Write it as `head.safetensors`: weight [classes, d] and bias [classes], where it has them."""
         tensors = {} if self.layer is None else {"weight": self.layer.weight, "bias": self.layer.bias}
-        told = _Told(FORMAT, LISTS[self.classes][0], self.takes)
+        told = {
+            "format_version": FORMAT,
+            "vocabulary": OWN if self.words else LISTS[self.classes][0],
+            "takes": self.takes,
+        }
+        more = {"words": self.words} if self.words else {}
         with atomic.replacing(target) as temporary:
-            save_file(tensors, temporary, {KEY: json.dumps(asdict(told), sort_keys=True)})
+            save_file(tensors, temporary, {KEY: json.dumps(told | more, sort_keys=True)})
 
     @classmethod
     def read(cls, path: Path, dim: int) -> Classifier | None:
@@ -93,18 +109,20 @@ class Classifier:
                 raise RunError(f"{path} is of {told.classes:,} classes, but features have {dim:,} numbers")
             return cls(told.classes, told.takes, None)
         file = Tensors.of(path, "classifier")
-        _, d = file.shape("weight", (told.classes, dim if told.takes == POOLED else None))
+        _, d = file.shape("weight", (told.classes, dim if told.takes in (POOLED, UNIT) else None))
         file.shape("bias", (told.classes,))
         if dim % d:
             raise RunError(f"{path}: tensor 'weight' takes {d:,} numbers; expected a part of {dim:,}")
         tensors = file.read("weight", "bias")
-        return cls(told.classes, told.takes, Layer(tensors["weight"], tensors["bias"]))
+        return cls(told.classes, told.takes, Layer(tensors["weight"], tensors["bias"]), told.words)
 
 
 def words_of(path: Path) -> Vocabulary | None:
     """The words of the classifier in the file `path`; None if there is none. Raises RunError if it is not readable."""
     told = _told(path)
-    return None if told is None else vocabulary(told.classes)
+    if told is None:
+        return None
+    return own_vocabulary(told.words) if told.vocabulary == OWN else vocabulary(told.classes)
 
 
 def _told(path: Path) -> _Told | None:

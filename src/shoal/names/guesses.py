@@ -39,10 +39,10 @@ ROWS: Final = 8192  # at a time
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """A word for a cluster: what it says, its kind's WordNet id, and how strong it is, in nats."""
+    """A word for a cluster: what it says, its kind's WordNet id if it has one, and how strong it is, in nats."""
 
     word: Word
-    wnid: Wnid
+    wnid: Wnid | None
     strength: Annotated[float, Between(0)]
 
 
@@ -226,11 +226,11 @@ def _told(ground: _Ground, cluster: int, chosen: int | None, name: str | None) -
     strength = np.where(ground.sayable, ground.strength[cluster], 0.0)
     best = [place for place in np.argsort(-strength, kind="stable").tolist()[: OTHERS + 1] if place != chosen]
     others = tuple(
-        Guess(ground.vocabulary.said[place], ground.vocabulary.kinds[place].wnid, _rounded(strength[place]))
+        Guess(ground.vocabulary.said[place], ground.vocabulary.kinds[place].wnid or None, _rounded(strength[place]))
         for place in best[:OTHERS]
         if strength[place] > 0
     )
-    wnid = None if chosen is None else ground.vocabulary.kinds[chosen].wnid
+    wnid = None if chosen is None else ground.vocabulary.kinds[chosen].wnid or None
     return ClusterGuess(cluster, name, 0.0 if chosen is None else _rounded(strength[chosen]), wnid, others)
 
 

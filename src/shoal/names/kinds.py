@@ -21,6 +21,7 @@ Bools = npt.NDArray[np.bool_]
 
 PLAIN, QUIET, MUTE = "p", "q", "m"
 FIRST: Final = "a"
+OWN: Final = "words of one's own"
 LISTS: Final = {  # of classes, by how many there are: the letters of their kinds, the classes that come first
     1000: ("ImageNet-1k", FIRST, ""),
     11821: ("ImageNet-12k", "b", ""),
@@ -34,9 +35,9 @@ LISTS: Final = {  # of classes, by how many there are: the letters of their kind
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A noun of WordNet."""
+    """A noun of WordNet, or a word of a person's own."""
 
-    wnid: str
+    wnid: str  # empty of a person's own word
     words: tuple[str, ...]  # the first is the one to say; none for classes of people whom ImageNet judges
     counts: tuple[int, ...]  # how often each word meant this in texts that people have read for it
     parents: tuple[int, ...]  # places among `Vocabulary.kinds`
@@ -50,6 +51,11 @@ class Vocabulary:
     name: str
     kinds: tuple[Kind, ...]
     classes: Ints  # [classes] the place of each class's kind
+
+    @property
+    def is_own(self) -> bool:
+        """Are they words of a person's own, of which nothing is known?"""
+        return self.name == OWN
 
     @cached_property
     def members(self) -> Any:
@@ -123,6 +129,12 @@ def vocabulary(classes: int = 1000) -> Vocabulary | None:
     places = {row: place for place, row in enumerate(sorted(parents))}
     kinds = tuple(_kind(rows[row], tuple(places[parent] for parent in parents[row])) for row in places)
     return Vocabulary(name, kinds, np.array([places[row] for row in own], np.int64))
+
+
+@cache
+def own_vocabulary(words: tuple[str, ...]) -> Vocabulary:
+    """Words of a person's own as classes, none of them a kind of another."""
+    return Vocabulary(OWN, tuple(Kind("", (word,), (0,), (), "") for word in words), np.arange(len(words)))
 
 
 def _parents(rows: list[list[str]], own: list[int]) -> dict[int, list[int]]:

@@ -48,6 +48,12 @@ class Unknown:
     text: str
     near: tuple[str, ...]
 
+    @property
+    def told(self) -> str:
+        """A sentence for the person."""
+        near = f"; near it: {', '.join(self.near)}" if self.near else ""
+        return f"{self.text!r} is no word that is known here{near}"
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -66,13 +72,6 @@ class Query:
             elif _key(said[0]) not in _singulars(_key(term.text)):
                 lines.append(f"{term.text!r} is taken as {said[0]}")
         return lines
-
-    def told_unknown(self) -> list[str]:
-        """A line for each word that is not known."""
-        return [
-            f"{one.text!r} is no word that is known here" + (f"; near it: {', '.join(one.near)}" if one.near else "")
-            for one in self.unknown
-        ]
 
 
 def parse(query: str, known: Vocabulary) -> Query:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shoal.cluster.kmeans import COSINE
+from shoal.config import is_clip
 from shoal.corrections.model import CorrectedModel
 from shoal.encoder.parts import Part
 from shoal.encoder.spec import EncoderSpec
@@ -103,6 +104,8 @@ def _encoder_frame(spec: EncoderSpec, parts: Sequence[Part], origin: str) -> Fra
         "logits": "its classifier's output",
         "probabilities": "its classifier's probabilities",
     }[spec.features]
+    if is_clip(spec.architecture):
+        gives = "its output, in the space of texts"
     if spec.is_onnx:
         gives = "its output, a row an image"
     rows = [*shown, ("Features", gives, f"{spec.dim:,}")]

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from shoal import foreign, records
-from shoal.config import DEFAULT_BACKBONE
+from shoal.config import DEFAULT_BACKBONE, is_clip
 from shoal.corrections.log import in_force, read_log
 from shoal.corrections.model import CorrectedModel
 from shoal.demo import demo_images
@@ -143,6 +143,16 @@ class Card:
     def knows_labels(self) -> bool:
         """Did the backbone see ImageNet's labels?"""
         return self.spec.backbone == DEFAULT_BACKBONE or self.starts_from == EMBEDDED
+
+    @property
+    def has_text_tower(self) -> bool:
+        """Is the encoder the image tower of a model of images and texts?"""
+        return is_clip(self.spec.architecture)
+
+    @property
+    def words(self) -> str:
+        """Which words names were taken from, where it is."""
+        return "words of its maker's own" if self.asked.get("vocabulary") else "ImageNet-1k's classes"
 
     @property
     def training(self) -> list[tuple[str, str]]:

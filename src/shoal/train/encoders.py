@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shoal.encoder import architectures, backbones, lite
+from shoal.encoder import architectures, lite
 from shoal.encoder import weights as weight_files
+from shoal.encoder.torch_weights import read_state_dict
 from shoal.errors import ConfigError, WeightsError
 from shoal.train import few_pixels
 from shoal.train.config import EncoderConfig, HeadConfig
@@ -59,7 +60,7 @@ def load(model: nn.Module, file: Path) -> None:
         own = lite.named(weight_files.read_tensors(file), weight_files.EMBEDDED.architecture, "default")
         state = {name: torch.from_numpy(np.array(tensor)) for name, tensor in own.items()}
     else:
-        state = weight_files.encoder_tensors(backbones.read_state_dict(file))
+        state = weight_files.encoder_tensors(read_state_dict(file))
     if any(name.startswith("inner.") for name in state):  # whitened for other images
         state = {name.removeprefix("inner."): tensor for name, tensor in state.items() if name.startswith("inner.")}
     if isinstance(model, architectures.Whitened):
