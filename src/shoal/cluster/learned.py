@@ -2,7 +2,8 @@
 
 1. Draw each image towards its neighbours; cut that by k-means, and the graph of neighbours into communities.
 2. Let evidence say whether clusters are about as large as each other, or of sizes of their own.
-3. Let one linear head learn each of many such clusterings, then train it for what its cluster says of its neighbours'.
+3. Let one linear head learn each of many such clusterings, then train it for what its cluster says of its neighbours':
+   of k-means' alone, or, where sizes differ, of both kinds, half of the heads each.
 4. Leave out heads that tell far less of held-out neighbours than the best, and join what the rest say.
 5. Teach one last head the images that are sure; it is the model.
 
@@ -36,7 +37,6 @@ MOST_HEADS, LEAST_HEADS = 48, 4
 OUTPUTS = 960  # heads times clusters, at most: more clusters, fewer heads
 COMPARED = 10  # clusterings of each kind by which sizes are judged ...
 MANY_IMAGES, COMPARED_OF_MANY = 20_000, 5  # ... of more images fewer, which say as much
-FREE_HEADS = 25  # with sizes of their own they differ more by their start, and communities take longer to find
 SIDE_BY_SIDE = 8  # heads trained in the same matrix products
 SOUND = 0.9
 UNWHITENED = {"turtle"}  # looks for wide margins, which a whitening makes alike in all directions
@@ -96,7 +96,7 @@ def learn(
 
     Args:
         objective: what heads are trained for, a key of `objectives.OBJECTIVES`.
-        heads: how many are trained at the most; None takes 48, fewer for many clusters, or for sizes of their own.
+        heads: how many are trained at the most; None takes 48, fewer for many clusters.
     """
     sample = sample_of(len(ids), seed)
     ground = prepare(store, ids, sample, seed)
@@ -105,10 +105,18 @@ def learn(
     compared = COMPARED if len(sample) <= MANY_IMAGES else COMPARED_OF_MANY
     even, free = of_one_size.next(compared), of_their_own.next(compared)
     sizes = cluster_sizes.compare(ground, even, free, k, seed)
-    begun, more, count = (free, of_their_own, min(most, FREE_HEADS)) if sizes.differ else (even, of_one_size, most)
-    starts = [*begun, *more.next(max(0, count - len(begun)))][:count]
-    trained = heads_on(ground, k, seed, starts, objective=objective, keep_sizes=sizes.differ, progress=progress)
-    kept = sound(trained, ground, per_entropy=sizes.differ)
+    own = (most + 1) // 2 if sizes.differ else 0  # heads that keep sizes of their own
+    kinds: list[tuple[int, list[Labels], CommunityStarts | KMeansStarts, bool]] = [
+        (own, free, of_their_own, True),
+        (most - own, even, of_one_size, False),
+    ]
+    trained = []
+    for count, begun, others, keep_sizes in kinds:
+        if count:
+            starts = [*begun, *others.next(max(0, count - len(begun)))][:count]
+            found = heads_on(ground, k, seed, starts, objective=objective, keep_sizes=keep_sizes, progress=progress)
+            trained.append(sound(found, ground, per_entropy=keep_sizes))
+    kept = Heads.together(trained)
     labels = agreed(kept, ground, k, seed, keep_sizes=sizes.differ)
     placed = place(ground, labels, k, store, ids, sample, seed)
     agreement = _agreement(kept, ground.white, placed.found.labels[sample], k)

@@ -25,8 +25,7 @@ class LearnedClustering(PlacedEstimator):
         objective: what the heads are trained for: `mutual_information` (Ji et al., 2019), `scan` (Van Gansbeke et al.,
             2020), `temi` (Adaloglou et al., 2023), `icon` (Alshammari et al., 2025) or `turtle` (Gadetsky et al.,
             2024). `shoal.cluster.objectives` has the formulas.
-        n_heads: how many heads are trained, side by side, at the most; None takes 48, fewer for many clusters, or where
-            clusters have sizes of their own.
+        n_heads: how many heads are trained, side by side, at the most; None takes 48, fewer for many clusters.
         random_state: seed, numpy RandomState or None.
 
     Attributes:
