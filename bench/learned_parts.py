@@ -24,6 +24,7 @@ from shoal.cluster.adam import Adam
 from shoal.cluster.agreed import agreed
 from shoal.cluster.distilled import distil
 from shoal.cluster.ground import Ground, prepare
+from shoal.cluster.heads import Heads
 from shoal.cluster.objectives import OBJECTIVES, LinearHeads
 from shoal.cluster.space import cluster_points, fit_space
 from shoal.cluster.starts import CommunityStarts, KMeansStarts
@@ -92,9 +93,23 @@ def parts(run: RunDir, ids: Ids, k: int, seed: int) -> Iterator[tuple[str, list[
     for what, starts, keep_sizes in (("equal sizes", even, False), ("sizes kept", free, True)):
         for objective in OBJECTIVES if not keep_sizes else ("mutual_information", "temi"):
             yield from _of_heads(ground, k, seed, starts, objective, keep_sizes, what)
+    yield from _of_both(ground, k, seed, even, free)
     both, took = timed(lambda: learned.learn(store, ids, k, seed))
     taken = "sizes kept" if both.sizes.differ else "equal sizes"
     yield f"learned clusters, as they are made ({taken}, gain {both.sizes.gain:.3f})", [both.placed.found.labels], took
+
+
+def _of_both(
+    ground: Ground, k: int, seed: int, even: list[Labels], free: list[Labels]
+) -> Iterator[tuple[str, list[Labels], float]]:
+    """The votes of heads of both kinds together, joined in both ways."""
+    began = time.perf_counter()
+    one_size = learned.sound(learned.heads_on(ground, k, seed, even), ground, per_entropy=False)
+    own_sizes = learned.sound(learned.heads_on(ground, k, seed, free, keep_sizes=True), ground, per_entropy=True)
+    heads, took = Heads.together([own_sizes, one_size]), time.perf_counter() - began
+    for way, linked in (("k-means", False), ("linkage", True)):
+        joined, more = timed(lambda linked=linked: agreed(heads, ground, k, seed, keep_sizes=linked))
+        yield f"votes of both kinds by {way}, mutual_information", [joined], took + more
 
 
 def _of_heads(
