@@ -96,7 +96,11 @@ def parts(run: RunDir, ids: Ids, k: int, seed: int) -> Iterator[tuple[str, list[
     yield from _of_both(ground, k, seed, even, free)
     both, took = timed(lambda: learned.learn(store, ids, k, seed))
     taken = "sizes kept" if both.sizes.differ else "equal sizes"
-    yield f"learned clusters, as they are made ({taken}, gain {both.sizes.gain:.3f})", [both.placed.found.labels], took
+    yield (
+        f"learned clusters, as they are made ({taken}, gain {both.sizes.gain:.3f}, held {both.sizes.held:.3f})",
+        [both.placed.found.labels],
+        took,
+    )
 
 
 def _of_both(

@@ -29,7 +29,7 @@ from shoal.cluster.objectives import (
     SIZES_WEIGHT,
     LinearHeads,
 )
-from shoal.cluster.sizes import Sizes, compare
+from shoal.cluster.sizes import Sizes
 from shoal.cluster.smoothing import principal, smoothed
 from shoal.cluster.space import ArrayRows, fit_space
 from shoal.cluster.starts import CommunityStarts, KMeansStarts
@@ -399,9 +399,7 @@ def tail(each: tuple[int, ...], dims: int = 24, seed: int = 0) -> tuple[Points, 
 
 def sizes_of(points: Points, truth: npt.NDArray[np.int64], seed: int = 0) -> Sizes:
     k, ids = int(truth.max()) + 1, np.arange(len(truth))
-    ground = prepare(ArrayRows(points), ids, ids, seed)
-    even, free = KMeansStarts(ground, k, seed).next(8), CommunityStarts(ground, k, seed).next(10)
-    return compare(ground, even, free, k, seed)
+    return learned.learn(ArrayRows(points), ids, k, seed, heads=16).sizes
 
 
 def test_communities_are_the_same_however_many_are_asked_for_at_once() -> None:

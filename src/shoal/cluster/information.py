@@ -40,11 +40,27 @@ def own_shares(labels: Labels, neighbours: Neighbours) -> npt.NDArray[np.float32
     return shares
 
 
+def cluster_shares(labels: Labels, neighbours: Neighbours, k: int) -> npt.NDArray[np.float64]:
+    """Mean share of neighbours in their own cluster, of the images of each cluster, [k]; 0 of one without images."""
+    sizes = np.bincount(labels, minlength=k)
+    sums = np.bincount(labels, weights=own_shares(labels, neighbours).astype(np.float64), minlength=k)
+    shares: npt.NDArray[np.float64] = sums / np.maximum(sizes, 1)
+    return shares
+
+
 def worst_cluster(labels: Labels, neighbours: Neighbours, k: int) -> float:
-    """Mean share of neighbours in their own cluster, of the cluster where it is least; 0 if one has no image.
+    """The least of the clusters' shares.
 
     Under a half, a cluster's images have most of their neighbours elsewhere: it holds what fitted nowhere.
     """
+    return float(cluster_shares(labels, neighbours, k).min())
+
+
+def mean_cluster(labels: Labels, neighbours: Neighbours, k: int) -> float:
+    """The mean of the clusters' shares, of those that have images; small ones count as much as large ones.
+
+    Of a cluster with fewer images than an image has neighbours, the share is taken for what it could be.
+    """
     sizes = np.bincount(labels, minlength=k)
-    sums = np.bincount(labels, weights=own_shares(labels, neighbours).astype(np.float64), minlength=k)
-    return float((sums / np.maximum(sizes, 1)).min())
+    possible = np.clip((sizes - 1) / neighbours.shape[1], 1 / neighbours.shape[1], 1)
+    return float((cluster_shares(labels, neighbours, k) / possible)[sizes > 0].mean())

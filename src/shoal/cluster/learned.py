@@ -1,11 +1,12 @@
 """Learned clusters: many heads trained on neighbours, one clustering of what they say, and whether to trust it.
 
 1. Draw each image towards its neighbours; cut that by k-means, and the graph of neighbours into communities.
-2. Let evidence say whether clusters are about as large as each other, or of sizes of their own.
-3. Let one linear head learn each of many such clusterings, then train it for what its cluster says of its neighbours':
-   of k-means' alone, or, where sizes differ, of both kinds, half of the heads each.
-4. Leave out heads that tell far less of held-out neighbours than the best, and join what the rest say.
-5. Teach one last head the images that are sure; it is the model.
+2. Let one linear head learn each of many such clusterings, then train it for what its cluster says of its
+   neighbours', with clusters of one size, or of the communities' sizes.
+3. Leave out heads that tell far less of held-out neighbours than the best, and join what the rest say.
+4. Teach one last head the images that are sure.
+5. Let evidence say whether clusters are about as large as each other, or of sizes of their own: one of the two heads
+   is the model.
 
 No label is seen anywhere; docs/clusters.md says it with a picture, docs/decisions.md what each step was compared with.
 """
@@ -35,8 +36,10 @@ LEAST_IMAGES = 1_000  # with fewer, and with fewer a cluster than the next, `aut
 LEAST_IMAGES_PER_CLUSTER = 20
 MOST_HEADS, LEAST_HEADS = 48, 4
 OUTPUTS = 960  # heads times clusters, at most: more clusters, fewer heads
-COMPARED = 10  # clusterings of each kind by which sizes are judged ...
-MANY_IMAGES, COMPARED_OF_MANY = 20_000, 5  # ... of more images fewer, which say as much
+MANY_IMAGES, MANY_IMAGES_FREE = (
+    20_000,
+    10,
+)  # with more, all heads have clusters of one size, and so few others come beside
 SIDE_BY_SIDE = 8  # heads trained in the same matrix products
 SOUND = 0.9
 UNWHITENED = {"turtle"}  # looks for wide margins, which a whitening makes alike in all directions
@@ -96,29 +99,27 @@ def learn(
 
     Args:
         objective: what heads are trained for, a key of `objectives.OBJECTIVES`.
-        heads: how many are trained at the most; None takes 48, fewer for many clusters.
+        heads: how many are trained at the most, half of them for each sort of sizes; None takes 48, fewer for many
+            clusters.
     """
     sample = sample_of(len(ids), seed)
     ground = prepare(store, ids, sample, seed)
     most = heads or max(LEAST_HEADS, min(MOST_HEADS, OUTPUTS // k))
-    of_one_size, of_their_own = KMeansStarts(ground, k, seed), CommunityStarts(ground, k, seed)
-    compared = COMPARED if len(sample) <= MANY_IMAGES else COMPARED_OF_MANY
-    even, free = of_one_size.next(compared), of_their_own.next(compared)
-    sizes = cluster_sizes.compare(ground, even, free, k, seed)
-    own = (most + 1) // 2 if sizes.differ else 0  # heads that keep sizes of their own
-    kinds: list[tuple[int, list[Labels], CommunityStarts | KMeansStarts, bool]] = [
-        (own, free, of_their_own, True),
-        (most - own, even, of_one_size, False),
-    ]
-    trained = []
-    for count, begun, others, keep_sizes in kinds:
-        if count:
-            starts = [*begun, *others.next(max(0, count - len(begun)))][:count]
-            found = heads_on(ground, k, seed, starts, objective=objective, keep_sizes=keep_sizes, progress=progress)
-            trained.append(sound(found, ground, per_entropy=keep_sizes))
-    kept = Heads.together(trained)
-    labels = agreed(kept, ground, k, seed, keep_sizes=sizes.differ)
-    placed = place(ground, labels, k, store, ids, sample, seed)
+    half = (most + 1) // 2
+    many = len(sample) > MANY_IMAGES
+    even = KMeansStarts(ground, k, seed).next(most if many else half)
+    free = CommunityStarts(ground, k, seed).next(min(half, MANY_IMAGES_FREE) if many else half)
+
+    def made(starts: list[Labels], keep_sizes: bool) -> tuple[Heads, Placed]:
+        found = heads_on(ground, k, seed, starts, objective=objective, keep_sizes=keep_sizes, progress=progress)
+        kept = sound(found, ground, per_entropy=keep_sizes)
+        labels = agreed(kept, ground, k, seed, keep_sizes=keep_sizes)
+        return kept, place(ground, labels, k, store, ids, sample, seed)
+
+    both = [made(even, False), made(free, True)]
+    of_one_size, of_their_own = (placed.found.labels[sample] for _, placed in both)
+    sizes = cluster_sizes.compare(of_one_size, of_their_own, ground.neighbours, k)
+    kept, placed = both[sizes.differ]
     agreement = _agreement(kept, ground.white, placed.found.labels[sample], k)
     return Learned(placed, sample, ground.neighbours, agreement, float(kept.losses.mean()), sizes)
 

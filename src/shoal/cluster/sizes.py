@@ -1,26 +1,23 @@
 """Whether clusters come in sizes of their own: evidence that needs no labels.
 
-k-means makes clusters of about one size, and communities whatever there is. Fewer clusters, or less equal ones, always
-tell less of an image's neighbours; so the two are compared where they say as much: communities with the entropy of
-about seven equal clusters, say, with seven clusters of k-means. Where communities tell more, sizes do differ.
+k-means makes clusters of about one size, and communities whatever there is. Both are learned, and the two compared by
+the neighbours of their images. Less equal clusters can tell less, so what they tell is taken for their entropy; by that
+alone a cluster of nearly everything would often win. So each cluster is asked as well, small ones as much as large, how
+many of its images' neighbours it holds: small clusters that are no kinds hold few.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from shoal.cluster.ground import Ground
-from shoal.cluster.information import entropy, information
+from shoal.cluster.heads import Neighbours
+from shoal.cluster.information import entropy, information, mean_cluster
 from shoal.cluster.kmeans import Labels
-from shoal.cluster.starts import KMeansStarts
 
-MORE = 0.005  # communities tell so much beyond what k-means tells at the same entropy, or sizes are called equal ...
-EVEN = 0.9  # ... and this part of the clusters at the most would say as much if they were equal
-TRIES = 8
+MORE = 0.04  # clusters of sizes of their own tell so much more for their entropy, or sizes are called equal ...
+HELD = 0.005  # and hold so much more of their neighbours, cluster by cluster ...
+MUCH_MORE = 0.2  # ... and so much more needs no other evidence
+TINY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,41 +25,30 @@ class Sizes:
     """What was found.
 
     Attributes:
-        gain: what communities tell of neighbours beyond clusters of one size with the same entropy, as a part of that.
-        effective: how many clusters of one size would have the communities' mean entropy, as a part of their number.
+        gain: what clusters of sizes of their own tell of neighbours beyond those of one size, each for its entropy,
+            as a part of what the latter tell.
+        held: share of neighbours in their own cluster, the mean over clusters, beyond that of clusters of one size.
     """
 
     gain: float
-    effective: float
+    held: float
 
     @property
     def differ(self) -> bool:
-        return self.gain > MORE and self.effective < EVEN
+        return self.gain > MUCH_MORE or (self.gain > MORE and self.held > HELD)
 
     @property
     def sentence(self) -> str:
         told = f"{abs(self.gain):.1%} {'more' if self.gain > 0 else 'less'}"
         if self.differ:
-            return f"sizes differ: communities tell {told} of neighbours than clusters of one size that say as much"
-        return f"sizes are about equal: communities tell but {told} of neighbours than clusters of one size"
+            return f"sizes differ: clusters of sizes of their own tell {told} of neighbours for their entropy"
+        if self.gain > MORE:
+            return "sizes are about equal: small clusters would hold less of their images' neighbours"
+        return f"sizes are about equal: clusters of sizes of their own tell but {told} of neighbours for their entropy"
 
 
-def compare(ground: Ground, even: Sequence[Labels], free: Sequence[Labels], k: int, seed: int) -> Sizes:
-    """Compare k-means' clusterings `even` with communities `free`, both of `k` clusters, by what they tell.
-
-    Between the numbers of clusters looked at, what k-means tells is taken to rise straight with the entropy.
-    """
-    entropies = [entropy(labels) for labels in free]
-    fewest, middle = math.exp(min(entropies)), math.exp(float(np.mean(entropies)))
-    numbers = sorted({number for number in (int(fewest), int(middle), math.ceil(middle)) if 2 <= number < k})
-
-    groups = [(number, KMeansStarts(ground, number, seed).next(TRIES)) for number in numbers]
-    points = [(0.0, 0.0)]
-    for number, labels in [*groups, (k, even)]:
-        told = [information(one, ground.neighbours, number) for one in labels]
-        points.append((float(np.mean([entropy(one) for one in labels])), float(np.mean(told))))
-    at, worth = zip(*sorted(points), strict=True)
-    told_free = np.array([information(one, ground.neighbours, k) for one in free])
-    expected = np.interp(entropies, at, worth)
-    gain = float(told_free.sum() / expected.sum() - 1) if expected.sum() > 0 else 0.0
-    return Sizes(gain, middle / k)
+def compare(even: Labels, free: Labels, neighbours: Neighbours, k: int) -> Sizes:
+    """Compare clusterings [n] of `k` clusters, of one size and of their own, by the images' neighbours [n, m]."""
+    told, told_free = (information(labels, neighbours, k) / max(entropy(labels), TINY) for labels in (even, free))
+    held, held_free = (mean_cluster(labels, neighbours, k) for labels in (even, free))
+    return Sizes(told_free / told - 1 if told > 0 else 0.0, held_free - held)
