@@ -75,7 +75,7 @@ def test_maps_hold_the_values(tmp_path: Path) -> None:
 
 
 def test_no_python_parser_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CPython's, up to 3.12, fails at random where another thread parses at the same time."""
+    """CPython's, before 3.11.8 and 3.12.2, fails at random where another thread parses at the same time."""
     np.save(tmp_path / "a.npy", np.ones((2, 3)))
 
     def fail(*args: object, **kwargs: object) -> None:

@@ -1,7 +1,7 @@
 """What a .npy file says of itself before its values (NEP 1): type, order and shape.
 
-numpy reads this line as Python text, by Python's own parser; and CPython up to 3.12 fails there at random while another
-thread parses too ("AST constructor recursion depth mismatch", python/cpython issue 106905).
+numpy reads this line as Python text, by Python's own parser; and CPython before 3.11.8 and 3.12.2 fails there at random
+while another thread parses too ("AST constructor recursion depth mismatch", python/cpython issue 106905).
 """
 
 from __future__ import annotations
