@@ -16,7 +16,7 @@ import numpy as np
 from shoal.cluster.ground import prepare
 from shoal.cluster.heads import Neighbours
 from shoal.cluster.kmeans import Float64, Labels
-from shoal.cluster.placed import Placed, place, sample_of
+from shoal.cluster.placed import Placed, place, sample_of, teach
 from shoal.cluster.space import Rows
 from shoal.embeddings import Ids
 
@@ -59,7 +59,7 @@ def find(store: Rows, ids: Ids, k: int, seed: int) -> Found:
     graph = shared_neighbours(ground.neighbours[:, :NEAREST])
     own = int(np.random.default_rng([seed, k, 14]).integers(2**31))
     found = communities(graph, k, own)
-    placed = place(ground, found.labels, k, store, ids, sample, seed)
+    placed = place(ground, teach(ground, found.labels, k, seed), k, store, ids, sample)
     return Found(placed, modularity(graph, placed.found.labels[sample]))
 
 

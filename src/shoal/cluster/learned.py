@@ -25,7 +25,7 @@ from shoal.cluster.ground import Ground, prepare
 from shoal.cluster.heads import Heads, Neighbours, plan, train_heads
 from shoal.cluster.information import entropy, information
 from shoal.cluster.kmeans import Labels
-from shoal.cluster.placed import Placed, place, sample_of
+from shoal.cluster.placed import Placed, Taught, place, sample_of, teach
 from shoal.cluster.sizes import Sizes
 from shoal.cluster.space import ClusterSpace, Rows
 from shoal.cluster.starts import CommunityStarts, KMeansStarts
@@ -110,16 +110,17 @@ def learn(
     even = KMeansStarts(ground, k, seed).next(most if many else half)
     free = CommunityStarts(ground, k, seed).next(min(half, MANY_IMAGES_FREE) if many else half)
 
-    def made(starts: list[Labels], keep_sizes: bool) -> tuple[Heads, Placed]:
+    def made(starts: list[Labels], keep_sizes: bool) -> tuple[Heads, Taught]:
         found = heads_on(ground, k, seed, starts, objective=objective, keep_sizes=keep_sizes, progress=progress)
         kept = sound(found, ground, per_entropy=keep_sizes)
         labels = agreed(kept, ground, k, seed, keep_sizes=keep_sizes)
-        return kept, place(ground, labels, k, store, ids, sample, seed)
+        return kept, teach(ground, labels, k, seed)
 
     both = [made(even, False), made(free, True)]
-    of_one_size, of_their_own = (placed.found.labels[sample] for _, placed in both)
+    of_one_size, of_their_own = (taught.labels for _, taught in both)
     sizes = cluster_sizes.compare(of_one_size, of_their_own, ground.neighbours, k)
-    kept, placed = both[sizes.differ]
+    kept, taught = both[sizes.differ]
+    placed = place(ground, taught, k, store, ids, sample)
     agreement = _agreement(kept, ground.white, placed.found.labels[sample], k)
     return Learned(placed, sample, ground.neighbours, agreement, float(kept.losses.mean()), sizes)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from shoal.cluster import kmeans
+from shoal.cluster.consensus import Consensus
 from shoal.cluster.distilled import distil
 from shoal.cluster.ground import Ground
 from shoal.cluster.kmeans import Clustering, Labels
@@ -39,12 +40,28 @@ def sample_of(images: int, seed: int) -> Ids:
     return np.sort(np.random.default_rng([seed, 4]).choice(images, MOST_IMAGES, replace=False))
 
 
-def place(ground: Ground, labels: Labels, k: int, store: Rows, ids: Ids, sample: Ids, seed: int) -> Placed:
-    """Teach `labels` [n] of the images `ids[sample]` to one head, and place all `ids` by it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Taught:
+    """Clusters of the images that are looked at together, int32 [n], and the head that learned them, if one could."""
 
-    Where a head cannot tell so many clusters apart, the nearest of their means in the whitened space places images.
+    labels: Labels
+    head: Consensus | None
+
+
+def teach(ground: Ground, labels: Labels, k: int, seed: int) -> Taught:
+    """Teach `labels` [n] to one head; then they are what it says of the images.
+
+    Where a head cannot tell so many clusters apart, they stay as they are.
     """
     head = distil(ground.white, labels, ground.neighbours, k, seed)
+    if head is None:
+        return Taught(labels, None)
+    return Taught(kmeans.assign(head.transform(ground.white), head.directions)[0], head)
+
+
+def place(ground: Ground, taught: Taught, k: int, store: Rows, ids: Ids, sample: Ids) -> Placed:
+    """Place all `ids` by the head that was taught `ids[sample]`, or by the nearest of the clusters' means."""
+    labels, head = taught.labels, taught.head
     space = replace(ground.space, consensus=head)
     points, lengths = points_of(space, store, ids)
     centroids = _means(points[sample], labels, k) if head is None else head.directions
