@@ -27,7 +27,7 @@ from shoal.cluster.ground import Ground, prepare
 from shoal.cluster.heads import Heads
 from shoal.cluster.objectives import OBJECTIVES, LinearHeads
 from shoal.cluster.space import cluster_points, fit_space
-from shoal.cluster.starts import CommunityStarts, KMeansStarts
+from shoal.cluster.starts import by_communities, by_k_means
 from shoal.embeddings import EmbeddingStore, Float32, Ids
 from shoal.evaluate import metrics
 from shoal.rundir import RunDir
@@ -86,9 +86,9 @@ def parts(run: RunDir, ids: Ids, k: int, seed: int) -> Iterator[tuple[str, list[
     plain, took = timed(lambda: kmeans.fit(points, k, random, starts=4))
     yield "k-means in the space", [plain.labels], took
     ground, prepared = timed(lambda: prepare(store, ids, np.arange(len(ids)), seed))
-    even, took = timed(lambda: KMeansStarts(ground, k, seed).next(HEADS))
+    even, took = timed(lambda: by_k_means(ground, k, HEADS, seed))
     yield "k-means on points drawn to their neighbours (each start)", list(even), prepared + took
-    free, took = timed(lambda: CommunityStarts(ground, k, seed).next(HEADS))
+    free, took = timed(lambda: by_communities(ground, k, HEADS, seed))
     yield "communities (each start)", list(free), prepared + took
     for what, starts, keep_sizes in (("equal sizes", even, False), ("sizes kept", free, True)):
         for objective in OBJECTIVES if not keep_sizes else ("mutual_information", "temi"):

@@ -28,7 +28,7 @@ from shoal.cluster.kmeans import Labels
 from shoal.cluster.placed import Placed, Taught, place, sample_of, teach
 from shoal.cluster.sizes import Sizes
 from shoal.cluster.space import ClusterSpace, Rows
-from shoal.cluster.starts import CommunityStarts, KMeansStarts
+from shoal.cluster.starts import by_communities, by_k_means
 from shoal.embeddings import Float32, Ids
 from shoal.progress import Progress
 
@@ -107,8 +107,8 @@ def learn(
     most = heads or max(LEAST_HEADS, min(MOST_HEADS, OUTPUTS // k))
     half = (most + 1) // 2
     many = len(sample) > MANY_IMAGES
-    even = KMeansStarts(ground, k, seed).next(most if many else half)
-    free = CommunityStarts(ground, k, seed).next(min(half, MANY_IMAGES_FREE) if many else half)
+    even = by_k_means(ground, k, most if many else half, seed)
+    free = by_communities(ground, k, min(half, MANY_IMAGES_FREE) if many else half, seed)
 
     def made(starts: list[Labels], keep_sizes: bool) -> tuple[Heads, Taught]:
         found = heads_on(ground, k, seed, starts, objective=objective, keep_sizes=keep_sizes, progress=progress)
