@@ -97,7 +97,7 @@ def parts(run: RunDir, ids: Ids, k: int, seed: int) -> Iterator[tuple[str, list[
     both, took = timed(lambda: learned.learn(store, ids, k, seed))
     taken = "sizes kept" if both.sizes.differ else "equal sizes"
     yield (
-        f"learned clusters, as they are made ({taken}, gain {both.sizes.gain:.3f}, held {both.sizes.held:.3f})",
+        f"learned clusters, as they are made ({taken}, gain {both.sizes.gain:.3f}, largest {both.sizes.largest:.1f})",
         [both.placed.found.labels],
         took,
     )

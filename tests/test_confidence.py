@@ -11,6 +11,7 @@ from shoal.cluster.confidence import Landmarks, trusted
 from shoal.cluster.linkage import linked
 from shoal.cluster.model import ClusterModel, fit_model
 from shoal.cluster.space import ClusterSpace
+from shoal.cluster.stability import matched
 from shoal.corrections.model import CorrectedModel
 from shoal.embeddings import Float32, normalise_rows
 from shoal.evaluate.metrics import confusion, matching
@@ -109,6 +110,20 @@ def test_trust_moves_confidence_from_an_even_share_to_the_posterior() -> None:
     assert told[3] == pytest.approx(posterior)
     assert (np.diff(told, axis=0) >= 0).all()
     assert (np.diff(told[1:], axis=1) > 0).all()
+
+
+@pytest.mark.parametrize("agreement", [0.4, 0.6, 0.8])
+def test_mean_confidence_is_how_far_another_way_of_clustering_agrees(agreement: float) -> None:
+    rows = mixture(4, 1500, 2.4)[0]
+    points, lengths, space = in_space(rows, "euclidean")
+    found = kmeans.fit(points, 4, np.random.default_rng(0), metric="euclidean")
+    model = fit_model(space, found, points, lengths, seed=0, agreement=agreement)
+    assert float(model.assign(rows).confidence.mean()) == pytest.approx(agreement, abs=0.01)
+
+
+def test_clusterings_are_matched_one_to_one() -> None:
+    assert matched(np.array([[3, 5, 0], [4, 0, 1], [0, 1, 6]])) == pytest.approx((5 + 4 + 6) / 20)
+    assert matched(np.array([[10, 0], [10, 0]])) == pytest.approx(0.5)
 
 
 def test_trust_in_a_place_is_that_of_the_landmarks_around_it() -> None:

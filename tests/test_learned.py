@@ -389,6 +389,13 @@ def test_sizes_are_told_by_evidence(each: tuple[int, ...], differ: bool) -> None
     assert found.sentence.startswith("sizes differ" if differ else "sizes are about equal")
 
 
+def test_sizes_differ_where_one_cluster_holds_what_no_two_even_ones_would() -> None:
+    assert Sizes(gain=0.01, largest=2.6).differ
+    assert not Sizes(gain=0.15, largest=2.4).differ
+    assert not Sizes(gain=-0.01, largest=4.0).differ
+    assert Sizes(gain=0.25, largest=1.6).differ  # two clusters hold at most two mean ones
+
+
 def tail(each: tuple[int, ...], dims: int = 24, seed: int = 0) -> tuple[Points, npt.NDArray[np.int64]]:
     """Kinds of so many images each, the features of which are not negative."""
     random = np.random.default_rng(seed)

@@ -7,7 +7,8 @@ right. So confidence is w·p + (1 − w)/K, with w the trust in the place where 
   their clusters (as in Jia et al., Towards calibrated deep clustering network, CDC, 2025, section 3.2, where it is the
   mean softmax);
 - the posterior's concentration is fitted to those shares image by image, given the trust;
-- all of it is scaled until the mean confidence is the share of images on which another kind of clustering agrees.
+- all of it is scaled until the mean confidence is the share of images on which another way of clustering agrees:
+  average linkage, or one that whoever made the clusters has at hand.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from shoal.cluster import kmeans, stability, threads
 from shoal.cluster.kmeans import Float64, Labels
@@ -92,7 +92,12 @@ def trusted(posterior: Values, trust: Float32, k: int) -> Values:
 
 
 def calibrate(
-    points: Float32, centroids: Float32, rng: np.random.Generator, metric: str, plain: Float32 | None = None
+    points: Float32,
+    centroids: Float32,
+    rng: np.random.Generator,
+    metric: str,
+    plain: Float32 | None = None,
+    agreement: float | None = None,
 ) -> tuple[float, Landmarks | None]:
     """Concentration of the posterior, and landmarks; None where there are too few images to ask.
 
@@ -100,13 +105,19 @@ def calibrate(
         points: [N, dims] in the space of the `centroids` [K, dims].
         plain: [N, d], the same images where neighbours and other clusters are looked for, if that is another space: in
             one that was learned to part these clusters all would agree.
+        agreement: share of the images on which another way of clustering agrees; None asks average linkage.
     """
     with threads.single():  # thousands of small matrix products
-        return _calibrated(points, centroids, rng, metric, points if plain is None else plain)
+        return _calibrated(points, centroids, rng, metric, points if plain is None else plain, agreement)
 
 
 def _calibrated(
-    points: Float32, centroids: Float32, rng: np.random.Generator, metric: str, plain: Float32
+    points: Float32,
+    centroids: Float32,
+    rng: np.random.Generator,
+    metric: str,
+    plain: Float32,
+    agreement: float | None,
 ) -> tuple[float, Landmarks | None]:
     asked = min(SAMPLE, int((PAIR_VALUES / plain.shape[1]) ** 0.5))
     sample = np.sort(rng.permutation(len(points))[:asked])
@@ -120,9 +131,9 @@ def _calibrated(
     concentration = fit_concentration(scores, votes, landmarks.trust_at(points, metric))
     gaps = concentration * (scores - scores.max(axis=1, keepdims=True))
     posterior: Float32 = (1 / np.exp(gaps).sum(axis=1)).astype(np.float32)
-    if 2 * k > MOST_LEAVES:
+    if agreement is None and 2 * k > MOST_LEAVES:
         return concentration, landmarks
-    level = _agreement(plain, labels, k, rng, metric)
+    level = _linkage_agreement(plain, labels, k, rng, metric) if agreement is None else agreement
     return concentration, _levelled(landmarks, points, posterior, level, k, metric)
 
 
@@ -163,24 +174,15 @@ def _landmarks(points: Float32, votes: Float64, rng: np.random.Generator, metric
     return Landmarks(groups[kept], shares[kept].astype(np.float32))
 
 
-def _agreement(points: Float32, labels: Labels, k: int, rng: np.random.Generator, metric: str) -> float:
+def _linkage_agreement(points: Float32, labels: Labels, k: int, rng: np.random.Generator, metric: str) -> float:
     """Share of the points that average linkage puts into the cluster that is matched, one to one, with their own."""
     seeds = [int(seed) for seed in rng.integers(2**31, size=LINKAGES)]
 
     def share(seed: int) -> float:
         other = linked(points, k, np.random.default_rng(seed), metric)
-        return _matched(stability.contingency(labels, other, k))
+        return stability.matched(stability.contingency(labels, other, k))
 
     return float(np.mean(list(threads.each(share, seeds))))
-
-
-def _matched(table: npt.NDArray[np.int64]) -> float:
-    """Greatest share of a contingency table [k, k] that a one-to-one match of rows and columns covers."""
-    from scipy.sparse import csgraph, csr_array  # noqa: PLC0415  (as in linkage; scipy.optimize takes longer to load)
-
-    missed = csr_array(table.max() + 1 - table)  # above 0, or the pair could not be matched
-    rows, columns = csgraph.min_weight_full_bipartite_matching(missed)
-    return float(table[rows, columns].sum() / table.sum())
 
 
 def _levelled(

@@ -54,13 +54,3 @@ def worst_cluster(labels: Labels, neighbours: Neighbours, k: int) -> float:
     Under a half, a cluster's images have most of their neighbours elsewhere: it holds what fitted nowhere.
     """
     return float(cluster_shares(labels, neighbours, k).min())
-
-
-def mean_cluster(labels: Labels, neighbours: Neighbours, k: int) -> float:
-    """The mean of the clusters' shares, of those that have images; small ones count as much as large ones.
-
-    Of a cluster with fewer images than an image has neighbours, the share is taken for what it could be.
-    """
-    sizes = np.bincount(labels, minlength=k)
-    possible = np.clip((sizes - 1) / neighbours.shape[1], 1 / neighbours.shape[1], 1)
-    return float((cluster_shares(labels, neighbours, k) / possible)[sizes > 0].mean())

@@ -120,7 +120,8 @@ def learn(
     of_one_size, of_their_own = (taught.labels for _, taught in both)
     sizes = cluster_sizes.compare(of_one_size, of_their_own, ground.neighbours, k)
     kept, taught = both[sizes.differ]
-    placed = place(ground, taught, k, store, ids, sample)
+    beside = _beside(of_one_size, of_their_own, sizes, k)
+    placed = place(ground, taught, k, store, ids, sample, beside)
     agreement = _agreement(kept, ground.white, placed.found.labels[sample], k)
     return Learned(placed, sample, ground.neighbours, agreement, float(kept.losses.mean()), sizes)
 
@@ -204,6 +205,14 @@ def sound(heads: Heads, ground: Ground, per_entropy: bool) -> Heads:
         [information(one, ground.neighbours, k) / (max(entropy(one), TINY) if per_entropy else 1) for one in labels.T]
     )
     return heads.some(np.flatnonzero(told >= SOUND * told.max()))
+
+
+def _beside(even: Labels, free: Labels, sizes: Sizes, k: int) -> float | None:
+    """How far clusters of their own sizes agree with those of one size, where these are taken.
+
+    Not the other way round: clusters of one size must part what is frequent, and say little of ones that need not.
+    """
+    return None if sizes.differ else stability.matched(stability.contingency(even, free, k))
 
 
 def _agreement(heads: Heads, white: Float32, labels: Labels, k: int) -> float:

@@ -25,12 +25,14 @@ class Placed:
         space: whitening and the head.
         found: the clustering of all N images, by the nearest of its centroids in that space.
         points, lengths: of all images in the space, as `ClusterSpace.project` gives them.
+        agreement: share of the images on which another way of clustering agrees, if one was at hand.
     """
 
     space: ClusterSpace
     found: Clustering
     points: Float32
     lengths: Float32
+    agreement: float | None = None
 
 
 def sample_of(images: int, seed: int) -> Ids:
@@ -59,8 +61,13 @@ def teach(ground: Ground, labels: Labels, k: int, seed: int) -> Taught:
     return Taught(kmeans.assign(head.transform(ground.white), head.directions)[0], head)
 
 
-def place(ground: Ground, taught: Taught, k: int, store: Rows, ids: Ids, sample: Ids) -> Placed:
-    """Place all `ids` by the head that was taught `ids[sample]`, or by the nearest of the clusters' means."""
+def place(
+    ground: Ground, taught: Taught, k: int, store: Rows, ids: Ids, sample: Ids, agreement: float | None = None
+) -> Placed:
+    """Place all `ids` by the head that was taught `ids[sample]`, or by the nearest of the clusters' means.
+
+    `agreement` is handed on.
+    """
     labels, head = taught.labels, taught.head
     space = replace(ground.space, consensus=head)
     points, lengths = points_of(space, store, ids)
@@ -69,7 +76,7 @@ def place(ground: Ground, taught: Taught, k: int, store: Rows, ids: Ids, sample:
     if head is None:
         nearest[sample] = labels
     found = Clustering(nearest, centroids, float(np.sum(1 - scores, dtype=np.float64)), 0)
-    return Placed(space, found, points, lengths)
+    return Placed(space, found, points, lengths, agreement)
 
 
 def _means(points: Float32, labels: Labels, k: int) -> Float32:

@@ -68,6 +68,15 @@ def contingency(first: Labels, second: Labels, k: int) -> npt.NDArray[np.int64]:
     return np.bincount(pairs, minlength=k * k).reshape(k, k)
 
 
+def matched(table: npt.NDArray[np.int64]) -> float:
+    """Greatest share of a contingency table [k, k] that a one-to-one match of rows and columns covers."""
+    from scipy.sparse import csgraph, csr_array  # noqa: PLC0415  (as in linkage; scipy.optimize takes longer to load)
+
+    missed = csr_array(table.max() + 1 - table)  # above 0, or the pair could not be matched
+    rows, columns = csgraph.min_weight_full_bipartite_matching(missed)
+    return float(table[rows, columns].sum() / table.sum())
+
+
 def adjusted_rand(table: npt.NDArray[np.int64]) -> float:
     """Adjusted Rand index of a contingency table (Hubert and Arabie, Comparing partitions, 1985, equation 5)."""
     both, first, second, possible = _pairs(table)
