@@ -12,39 +12,47 @@ from shoal.cluster.heads import Heads
 from shoal.cluster.information import worst_cluster
 from shoal.cluster.kmeans import Labels
 
-EVEN_TRIES, EVEN_PART = 16, 3  # by k-means: so many parts, each a third of the heads ...
-FREE_TRIES, FREE_PART = 8, 2  # ... and by linkage, whose answers differ less
-LEAST_PART = 8
-STARTS = 3
-SOUND = 0.9
+STARTS = 32  # of k-means, each on all votes
+SOUND = 0.75
+TRIES, PART, LEAST_PART = 8, 2, 8  # by linkage: so many parts, each half of the heads, or 8
 COMPARED_IMAGES = 20_000
 
 
 def agreed(heads: Heads, ground: Ground, k: int, seed: int, *, keep_sizes: bool) -> Labels:
-    """Clusters of what the heads say together, int32 [n]: by k-means, of about one size, or by linkage, as they are.
+    """Clusters of what the heads say together, int32 [n]: by k-means, of about one size, or by linkage, as they are."""
+    return _linked(heads, ground, k, seed) if keep_sizes else _of_about_one_size(heads, ground, k, seed)
 
-    Joining votes has more than one answer that is nearly as good as the best. So random parts of the heads are asked,
-    and the answer that agrees best with the others is taken. k-means may give what fits nowhere a cluster of its own,
-    so that two kinds share another: its answers with a cluster whose images have their neighbours elsewhere are left
-    out before.
+
+def _of_about_one_size(heads: Heads, ground: Ground, k: int, seed: int) -> Labels:
+    """k-means of the votes, its best answer of many: votes have two or three that are nearly as good.
+
+    k-means may give what fits nowhere a cluster of its own, so that two kinds share another: answers with a cluster
+    whose images have their neighbours elsewhere are left out before.
     """
+    rows = consensus_of(heads, ground.white).transform(ground.white)
+    found = list(threads.each(lambda own: kmeans.fit(rows, k, _random(seed, k, own), starts=1), range(STARTS)))
+    worst = [worst_cluster(one.labels, ground.neighbours, k) for one in found]
+    sound = [one for one, least in zip(found, worst, strict=True) if least >= SOUND * max(worst)]
+    return min(sound, key=lambda one: one.inertia).labels
+
+
+def _linked(heads: Heads, ground: Ground, k: int, seed: int) -> Labels:
+    """Average linkage of the votes: random parts of the heads are asked, and the answer most like the others taken."""
     count = len(heads.bias)
-    tries, parts = (FREE_TRIES, FREE_PART) if keep_sizes else (EVEN_TRIES, EVEN_PART)
-    part = min(count, max(LEAST_PART, count // parts))
+    part = min(count, max(LEAST_PART, count // PART))
 
     def answer(number: int) -> Labels:
-        random = np.random.default_rng([seed, k, 12, number])
+        random = _random(seed, k, number)
         some = heads.some(np.sort(random.choice(count, part, replace=False)))
         rows = consensus_of(some, ground.white).transform(ground.white)
-        if keep_sizes:
-            return accumulation.joined(rows, some.probabilities(ground.white), k, random)
-        return kmeans.fit(rows, k, random, starts=STARTS).labels
+        return accumulation.joined(rows, some.probabilities(ground.white), k, random)
 
-    found = list(threads.each(answer, range(tries if part < count else 1)))
-    if not keep_sizes:
-        worst = [worst_cluster(labels, ground.neighbours, k) for labels in found]
-        found = [labels for labels, least in zip(found, worst, strict=True) if least >= SOUND * max(worst)]
+    found = list(threads.each(answer, range(TRIES if part < count else 1)))
     return found[int(np.argmax(_agreements(found, k)))]
+
+
+def _random(seed: int, k: int, number: int) -> np.random.Generator:
+    return np.random.default_rng([seed, k, 12, number])
 
 
 def _agreements(labellings: list[Labels], k: int) -> npt.NDArray[np.float64]:
