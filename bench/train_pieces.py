@@ -134,7 +134,7 @@ def scan_work() -> Callable[[], object]:
 
 def images(count: int, size: int = SIZE) -> Pixels:
     kept = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    return Pixels(np.arange(count), [""] * count, DataConfig(size=size), kept)
+    return Pixels(np.arange(count), DataConfig(size=size), kept)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from shoal.images.reading import ImageReader
 from shoal.train import draws, evidence, pretext, recipe, scan, selflabel, teacher
 from shoal.train.config import DataConfig, TrainConfig
 from shoal.train.encoders import Clusterer, ClusterHeads
@@ -59,7 +58,7 @@ def pixels(count: int = 60, seed: int = 0) -> Pixels:
     colours = np.array([[220, 60, 40], [50, 200, 60], [40, 70, 210]])[kinds]
     values = colours[:, None, None, :] + rng.normal(0, 30, (count, SIZE, SIZE, 3))
     kept = np.clip(values, 0, 255).astype(np.uint8)
-    return Pixels(np.arange(count), [""] * count, DataConfig(size=SIZE), ImageReader(), kept)
+    return Pixels(np.arange(count), DataConfig(size=SIZE), kept)
 
 
 def settings(recipe_: TrainConfig, phase: str, minutes: float = 0.0) -> Settings:

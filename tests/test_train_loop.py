@@ -18,7 +18,7 @@ from shoal.errors import CollapseError, RunError
 from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir
-from shoal.train import checkpoint, dead_taps, log, loop, pixels, selflabel
+from shoal.train import checkpoint, dead_taps, decoding, log, loop, selflabel
 from shoal.train.config import DataConfig
 from shoal.train.encoders import Clusterer, ClusterHeads, Head
 from shoal.train.evidence import HeldOut, crosswise, split
@@ -352,7 +352,7 @@ def test_pixels_are_the_pictures_whether_kept_or_not(tmp_path: Path, monkeypatch
     (folder / "1.png").write_bytes(cut[: len(cut) // 2])  # its header is whole
     index = [pipeline.index_stage(open_source((str(folder),)))]
     run_dir = pipeline.run(ClusterConfig((str(folder),)), RunDir(tmp_path / "run"), index, Progress())
-    kept = pixels.open_pixels(run_dir, DataConfig(size=12), Progress())
+    kept = decoding.open_pixels(run_dir, DataConfig(size=12), Progress())
     assert kept.ids.tolist() == [0, 2, 3, 4]
     wanted = torch.tensor([3, 0, 3])
     expected = torch.from_numpy(values[[4, 0, 4]]).permute(0, 3, 1, 2)
@@ -360,8 +360,8 @@ def test_pixels_are_the_pictures_whether_kept_or_not(tmp_path: Path, monkeypatch
     mean, std = kept.colours()
     assert mean == pytest.approx(values[[0, 2, 3, 4]].mean((0, 1, 2)) / 255, abs=1e-3)
     assert std == pytest.approx(values[[0, 2, 3, 4]].std((0, 1, 2)) / 255, abs=1e-3)
-    monkeypatch.setattr(pixels, "KEPT_BYTES", 0)
-    anew = pixels.open_pixels(run_dir, DataConfig(size=12), Progress())
+    monkeypatch.setattr(decoding, "KEPT_BYTES", 0)
+    anew = decoding.open_pixels(run_dir, DataConfig(size=12), Progress())
     assert torch.equal(anew.take(torch.tensor([4, 0])), expected[:2])
 
 

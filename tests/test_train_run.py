@@ -26,6 +26,7 @@ from shoal.progress import Progress
 from shoal.publish.publish import publish
 from shoal.rundir import RunDir
 from shoal.train import checkpoint, clusters, datasets, recipe, selflabel, show_views
+from shoal.train.decoding import open_pixels
 from shoal.train.encoders import Head
 from shoal.train.outcome import Outcome
 from shoal.train.phases import Training
@@ -267,7 +268,7 @@ def test_frozen_parts_stay_as_their_weights_say(
     changes = (f"encoder.weights={weights}", "encoder.frozen=[conv1, layer1]", *NO_SCAN)
     request = TrainRequest((str(source),), str(recipe_file), changes, "3", out=tmp_path / "run", report=False)
     config = recipe.load(str(recipe_file), changes)
-    training = Training(config, trained, 0, ClusterCounts.parse("3"), torch.device("cpu"), Progress())
+    training = Training(config, trained, 0, ClusterCounts.parse("3"), torch.device("cpu"), Progress(), open_pixels)
     run_dir, _ = train(request, Progress())
     start = Outcome.load(weights).encoder
     network = training._encoder("pretext")
@@ -481,7 +482,7 @@ def test_what_teaches_starts_and_judges_goes_by_the_same_images(
 
 def test_more_clusters_than_features_cannot_teach(trained: RunDir, recipe_file: Path) -> None:
     config = recipe.load(str(recipe_file), TAUGHT)
-    training = Training(config, trained, 0, ClusterCounts.parse("33"), torch.device("cpu"), Progress())
+    training = Training(config, trained, 0, ClusterCounts.parse("33"), torch.device("cpu"), Progress(), open_pixels)
     with pytest.raises(ConfigError, match=r"--clusters has value 33; expected at most 32, the dimensions"):
         training._require_room(32)
 
@@ -516,7 +517,7 @@ def test_clusters_may_be_learned_from_some_of_the_images(
 ) -> None:
     def training(begin: str) -> Training:
         config = recipe.load(str(recipe_file), [f"scan.images={begin}"])
-        return Training(config, trained, 0, ClusterCounts.parse("3"), torch.device("cpu"), Progress())
+        return Training(config, trained, 0, ClusterCounts.parse("3"), torch.device("cpu"), Progress(), open_pixels)
 
     green = training("green/")
     paths = trained.read_images(["id", "path"]).to_pylist()

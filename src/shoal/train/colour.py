@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from shoal.train.draws import chance, uniform
+from shoal.train.draws import chance, order, uniform
+
+Rows = Tensor | slice  # of a batch: their numbers, or all
 
 GREY: Final = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL and torchvision have it
 ENHANCE: Final = (0.05, 0.95)  # factors of RandAugment's colour, contrast, brightness and sharpness
@@ -28,18 +30,20 @@ def jitter(
     brightness, contrast, saturation, hue = strengths
     factors = [uniform(count, max(0, 1 - width), 1 + width, random) for width in (brightness, contrast, saturation)]
     shift = uniform(count, -hue, hue, random)
-    steps: list[Callable[[Tensor], Tensor]] = [
-        lambda x: brighten(x, factors[0][which]),
-        lambda x: contrasted(x, factors[1][which]),
-        lambda x: saturated(x, factors[2][which]),
-        lambda x: turn_hue(x, shift[which]),
+    steps = [
+        lambda x, rows: brighten(x, factors[0][rows]),
+        lambda x, rows: contrasted(x, factors[1][rows]),
+        lambda x, rows: saturated(x, factors[2][rows]),
+        lambda x, rows: turn_hue(x, shift[rows]),
     ]
-    chosen = images[which]
-    for step in torch.randperm(len(steps), generator=random, device=random.device).tolist():
-        chosen = steps[step](chosen)
-    out = images.clone()
-    out[which] = chosen
-    return out
+    places = order(len(steps), random)
+
+    def jittered(chosen: Tensor, rows: Rows) -> Tensor:
+        for place in places:
+            chosen = steps[place](chosen, rows)
+        return chosen
+
+    return _where(which, jittered, images.clone())
 
 
 def greyed(images: Tensor, probability: float, random: torch.Generator) -> Tensor:
@@ -50,26 +54,26 @@ def greyed(images: Tensor, probability: float, random: torch.Generator) -> Tenso
 
 def blurred(images: Tensor, spread: tuple[float, float], probability: float, random: torch.Generator) -> Tensor:
     """Gaussian blur of a standard deviation drawn from `spread`, in pixels, for some images (MoCo v2)."""
-    which = chance(len(images), probability, random).nonzero()[:, 0]
-    if not len(which):
-        return images
+    which = chance(len(images), probability, random)
+    spreads = uniform(len(images), *spread, random)
     reach = min(math.ceil(3 * spread[1]), min(images.shape[2:]) - 1)
     place = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    kernels = torch.exp(-0.5 * (place / uniform(len(which), *spread, random)[:, None]) ** 2)
-    kernels = (kernels / kernels.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)  # one for each channel
-    rows = images[which].flatten(0, 1)[None]  # [1, 3 · b, h, w]
-    groups = len(kernels)
-    rows = F.conv2d(F.pad(rows, (reach, reach, 0, 0), mode="reflect"), kernels[:, None, None, :], groups=groups)
-    rows = F.conv2d(F.pad(rows, (0, 0, reach, reach), mode="reflect"), kernels[:, None, :, None], groups=groups)
-    out = images.clone()
-    out[which] = rows.view(len(which), 3, *images.shape[2:])
-    return out
+
+    def blur(chosen: Tensor, rows: Rows) -> Tensor:
+        kernels = torch.exp(-0.5 * (place / spreads[rows][:, None]) ** 2)
+        kernels = (kernels / kernels.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)  # one for each channel
+        planes, groups = chosen.flatten(0, 1)[None], len(kernels)  # [1, 3 · b, h, w]
+        planes = F.conv2d(F.pad(planes, (reach, reach, 0, 0), mode="reflect"), kernels[:, None, None, :], groups=groups)
+        planes = F.conv2d(F.pad(planes, (0, 0, reach, reach), mode="reflect"), kernels[:, None, :, None], groups=groups)
+        return planes.view_as(chosen)
+
+    return _where(which, blur, images.clone())
 
 
 def grey(images: Tensor) -> Tensor:
     """Luminance, [B, 1, h, w]."""
-    weights = torch.tensor(GREY, device=images.device, dtype=images.dtype)
-    return torch.einsum("bchw,c->bhw", images, weights)[:, None]
+    red, green, blue = images.unbind(1)
+    return (red * GREY[0] + green * GREY[1] + blue * GREY[2])[:, None]
 
 
 def brighten(images: Tensor, factor: Tensor) -> Tensor:
@@ -173,11 +177,22 @@ def augmented(images: Tensor, chosen: Tensor, random: torch.Generator) -> Tensor
         chosen: bool [B, len(PHOTOMETRIC)].
     """
     out = images.clone()
-    for operation in torch.randperm(len(PHOTOMETRIC), generator=random, device=random.device).tolist():
-        which = chosen[:, operation].nonzero()[:, 0]
-        if len(which):
-            out[which] = PHOTOMETRIC[operation](out[which], random)
+    for place in order(len(PHOTOMETRIC), random):
+        out = _where(chosen[:, place], lambda some, _: PHOTOMETRIC[place](some, random), out)  # noqa: B023
     return out
+
+
+def _where(which: Tensor, change: Callable[[Tensor, Rows], Tensor], images: Tensor) -> Tensor:
+    """Images, perhaps in place, with those changed that `which`, bool [B], says; `change` is told which it is given.
+
+    A CPU is spared the others. A GPU changes them all: to count those that are wanted, the host would wait for it.
+    """
+    if images.device.type != "cpu":
+        return torch.where(_each(which), change(images, slice(None)), images)
+    rows = which.nonzero()[:, 0]
+    if len(rows):
+        images[rows] = change(images[rows], rows)
+    return images
 
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:

@@ -35,6 +35,22 @@ def seeded(device: torch.device, seed: int, *words: int | str) -> Iterator[None]
         yield
 
 
+def beside(random: torch.Generator) -> torch.Generator:
+    """A generator on the CPU for what the host must know, at the place where `random` is: the same where that is there.
+
+    Reading the state of a GPU's generator, a seed and a count of draws, does not wait for the GPU as a draw would.
+    """
+    if random.device.type == "cpu":
+        return random
+    return torch.Generator().manual_seed(number(0, random.get_state().numpy().tobytes().hex()))
+
+
+def order(count: int, random: torch.Generator) -> list[int]:
+    """0 to count − 1 in an order drawn."""
+    found: list[int] = torch.randperm(count, generator=beside(random)).tolist()
+    return found
+
+
 def uniform(count: int, low: float, high: float, random: torch.Generator) -> Tensor:
     """float32 [count] from low to high."""
     return torch.rand(count, generator=random, device=random.device) * (high - low) + low

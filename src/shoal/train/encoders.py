@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from shoal.encoder import architectures, lite
@@ -107,9 +108,14 @@ def projection_head(features: int, config: HeadConfig, dim: int | None = None) -
 def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """The network on its device; on several GPUs BatchNorm sees the batch of all of them (it cannot on CPUs)."""
     network = network.to(device)
-    if device.type == "cuda" and world_size() > 1:
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    return network
+    return in_step(network) if device.type == "cuda" and world_size() > 1 else network
+
+
+def in_step(network: nn.Module) -> nn.Module:
+    """The network with BatchNorms that see the batch of all processes. timm's, which hold an activation too, keep it:
+    torch's own conversion leaves it out."""
+    converted: nn.Module = convert_sync_batchnorm(network)
+    return converted
 
 
 @dataclass(frozen=True, slots=True, eq=False)

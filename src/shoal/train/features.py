@@ -13,12 +13,13 @@ from shoal.embeddings import Float32
 from shoal.neighbours.exact import exact_neighbours
 from shoal.progress import Progress
 from shoal.train.gather import gather_constant, rank, world_size
+from shoal.train.moved import moved
 from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
 
 BATCH = 512
 LEAST_DEVIATION = 1e-6
-QUERIES = 4096  # rows compared at a time on a GPU
+COMPARED = 1 << 28  # pairs of rows compared at a time on a GPU: 1 GB
 
 
 @torch.no_grad()
@@ -43,7 +44,7 @@ def encode(
     with (progress or Progress()).task("Encoding", len(mine)) as task:
         for start in range(0, len(mine), BATCH):
             where = mine[start : start + BATCH]
-            images = view(pixels.take(where).to(precision.device, non_blocking=True))
+            images = view(moved(pixels.take(where), precision.device))
             with precision.autocast():
                 found = network(images)
             parts.append(found.float())
@@ -64,8 +65,9 @@ def mine(features: Tensor, k: int, device: torch.device, progress: Progress | No
         return torch.from_numpy(ids.astype(np.int64))
     everything = unit.to(device)
     found = []
-    for start in range(0, len(everything), QUERIES):
-        similarity = everything[start : start + QUERIES] @ everything.T
+    queries = max(1, COMPARED // len(everything))
+    for start in range(0, len(everything), queries):
+        similarity = everything[start : start + queries] @ everything.T
         rows = torch.arange(len(similarity), device=device)
         similarity[rows, rows + start] = -torch.inf
         found.append(similarity.topk(k, dim=1).indices.cpu())

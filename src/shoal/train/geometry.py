@@ -124,10 +124,6 @@ def holes(count: int, size: int, longest: int, random: torch.Generator) -> Tenso
     return within(y)[:, None, :, None] & within(x)[:, None, None, :]
 
 
-def quarter_turns(images: Tensor, turns: Tensor) -> Tensor:
-    """Images [B, c, s, s] turned by `turns` [B] times 90°, exactly."""
-    out = images.clone(memory_format=torch.preserve_format)
-    for turn in range(1, 4):
-        which = turns == turn
-        out[which] = images[which].rot90(turn, (2, 3))
-    return out
+def quarter_turns(images: Tensor) -> Tensor:
+    """Images [B, c, s, s] as they are, then all turned by 90°, by 180° and by 270°, exactly: [4B, c, s, s]."""
+    return torch.cat([images.rot90(turn, (2, 3)) for turn in range(4)]).contiguous(memory_format=torch.channels_last)

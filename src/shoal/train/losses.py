@@ -140,12 +140,13 @@ def self_label(
     classes = weak.shape[1]
     everyone, labels = gather_constant(probability), gather_constant(label)
     sure = _within_quota(everyone, labels, quota, classes) if quota > 0 else everyone > threshold
-    counts = torch.bincount(labels[sure], minlength=classes).float()
+    # Neither bincount nor labels[sure]: a GPU would have to be waited for, to know how large they are.
+    counts = torch.zeros(classes, device=weak.device).index_add(0, labels, sure.float())
     weights = counts.sum() / counts.clamp_min(1) if weigh_classes else torch.ones_like(counts)
     confident = sure[rank() * len(weak) : (rank() + 1) * len(weak)]
     losses = F.cross_entropy(strong.float(), label, reduction="none") * weights[label] * confident
     # The mean over the confident images of all processes: gradients are averaged over processes, hence their number.
-    total = losses.sum() * world_size() / weights[labels[sure]].sum().clamp_min(1e-12)
+    total = losses.sum() * world_size() / (weights * counts).sum().clamp_min(1e-12)
     return SelfLabelLoss(total, confident)
 
 
@@ -154,7 +155,7 @@ def _within_quota(probability: Tensor, label: Tensor, quota: float, classes: int
     most = math.ceil(quota * len(label) / classes)
     surest_first = probability.argsort(descending=True, stable=True)
     by_label_then_surest = surest_first[label[surest_first].argsort(stable=True)]
-    counts = torch.bincount(label, minlength=classes)
+    counts = torch.zeros(classes, dtype=torch.long, device=label.device).index_add(0, label, torch.ones_like(label))
     starts = counts.cumsum(0) - counts
     place = torch.empty_like(label)
     place[by_label_then_surest] = torch.arange(len(label), device=label.device)

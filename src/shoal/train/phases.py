@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +20,14 @@ from shoal.progress import Progress
 from shoal.rundir import RunDir, digest_file, digest_of
 from shoal.train import checkpoint, draws, encoders, evidence, pretext, scan, selflabel, views
 from shoal.train.checkpoint import Position
-from shoal.train.config import PLAIN, LoopConfig, OptimiserConfig, ScheduleConfig, TrainConfig
+from shoal.train.config import PLAIN, DataConfig, LoopConfig, OptimiserConfig, ScheduleConfig, TrainConfig
 from shoal.train.encoders import Clusterer, ClusterHeads, Head
 from shoal.train.evidence import HeldOut
 from shoal.train.features import encode, mine, standardised
 from shoal.train.gather import rank
 from shoal.train.loop import Phase, Settings, train
 from shoal.train.outcome import Outcome, metadata
-from shoal.train.pixels import Pixels, open_pixels
+from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
 from shoal.train.pretext import Colours, Monitor
 from shoal.train.teacher import Teacher
@@ -73,6 +74,7 @@ class Training:
     clusters: ClusterCounts  # as --clusters says; the recipe's own number comes first only where that is auto
     device: torch.device
     progress: Progress
+    open_pixels: Callable[[RunDir, DataConfig, Progress], Pixels]
     monitor: Monitor | None = None
 
     # -- what the phases share ---------------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ class Training:
 
     @cached_property
     def pixels(self) -> Pixels:
-        return open_pixels(self.run_dir, self.config.data, self.progress)
+        return self.open_pixels(self.run_dir, self.config.data, self.progress)
 
     @cached_property
     def colours(self) -> Colours:

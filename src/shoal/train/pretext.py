@@ -14,6 +14,7 @@ from shoal.train import geometry, losses
 from shoal.train.config import PretextConfig
 from shoal.train.encoders import Projector, on_device, projection_head
 from shoal.train.gather import gather_constant, rank, world_size
+from shoal.train.moved import moved
 from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
 from shoal.train.views import Views
@@ -78,7 +79,7 @@ class _Pretext:
         return None, self._monitor(epoch, self.encoder) if self._monitor is not None else {}
 
     def _two_views(self, pixels: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        pixels = pixels.to(self._precision.device, non_blocking=True)
+        pixels = moved(pixels, self._precision.device)
         return self._views(pixels, random), self._views(pixels, random)
 
 
@@ -134,7 +135,7 @@ class MoCo(_Pretext):
         """
         everyone = gather_constant(images)
         shuffle = torch.Generator("cpu").manual_seed(self._common(random))
-        order = torch.randperm(len(everyone), generator=shuffle).to(images.device)
+        order = moved(torch.randperm(len(everyone), generator=shuffle), images.device)
         groups = max(1, min(self.config.key_groups // world_size(), len(images) // 8))
         mine = order.chunk(world_size())[rank()]
         outputs = []
@@ -148,6 +149,8 @@ class MoCo(_Pretext):
 
     def _common(self, random: torch.Generator) -> int:
         """A number that all processes agree on: the first one's."""
+        if world_size() == 1:
+            return random.initial_seed()  # read from a GPU it would have to be waited for
         return int(gather_constant(torch.tensor([random.initial_seed()], device=random.device))[0])
 
     @torch.no_grad()
@@ -155,8 +158,7 @@ class MoCo(_Pretext):
         """Put keys where the oldest were."""
         queue, place = self._buffer("queue"), self._buffer("place")
         keys = keys[-len(queue) :]
-        where = (torch.arange(len(keys)) + int(place)) % len(queue)
-        queue[where.to(queue.device)] = keys
+        queue[(torch.arange(len(keys), device=queue.device) + int(place)) % len(queue)] = keys
         place.copy_((place + len(keys)) % len(queue))
 
     def _buffer(self, name: str) -> Tensor:
@@ -168,11 +170,10 @@ class RotNet(_Pretext):
     """Every image in its four orientations; which is which?"""
 
     def losses(self, network: nn.Module, examples: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        views = self._views(examples.to(self._precision.device, non_blocking=True), random)
+        views = self._views(moved(examples, self._precision.device), random)
         turns = torch.arange(4, device=views.device).repeat_interleave(len(views))
-        images = geometry.quarter_turns(views.repeat(4, 1, 1, 1), turns)
         with self._precision.autocast():
-            features, logits = network(images)  # [4B, d], [4B, 4]
+            features, logits = network(geometry.quarter_turns(views))  # [4B, d], [4B, 4]
         self._seen = features[: len(views)].detach(), features[-len(views) :].detach()
         correct = (logits.detach().argmax(dim=1) == turns).float().mean()
         return {"loss": losses.rotation(logits, turns), "right": correct}

@@ -24,10 +24,10 @@ from shoal.runfiles import KNN, log_of
 from shoal.train import clusters, datasets, freed_memory, log, processes, recipe
 from shoal.train import show_views as show
 from shoal.train.config import TrainConfig
+from shoal.train.decoding import open_pixels
 from shoal.train.monitor import KnnMonitor
 from shoal.train.outcome import Outcome
 from shoal.train.phases import PRETEXT, SCAN, SELFLABEL, Training, outcome_name
-from shoal.train.pixels import open_pixels
 
 ENCODER = "train/encoder.safetensors"
 
@@ -89,7 +89,7 @@ def _training(
     progress: Progress,
 ) -> Training:
     monitor = KnnMonitor(run_dir, config)
-    training = Training(config, run_dir, asked.seed, asked.counts, device, progress, monitor)
+    training = Training(config, run_dir, asked.seed, asked.counts, device, progress, open_pixels, monitor)
     monitor.training = training
     return training
 

@@ -13,6 +13,7 @@ from shoal.train.config import PLAIN, ScanConfig
 from shoal.train.encoders import Clusterer, ClusterHeads, Head, on_device
 from shoal.train.evidence import HeldOut
 from shoal.train.features import encode, moments
+from shoal.train.moved import moved
 from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
 from shoal.train.pretext import Colours
@@ -122,7 +123,7 @@ class FrozenScan(_Scan):
         return self._some_view(anchors, random), self._some_view(neighbours.flatten(), random)
 
     def losses(self, network: nn.Module, examples: tuple[Tensor, Tensor], random: torch.Generator) -> dict[str, Tensor]:
-        anchors, neighbours = (self._standard(features.float()).to(self._device) for features in examples)
+        anchors, neighbours = (moved(self._standard(features.float()), self._device) for features in examples)
         logits = network(torch.cat([anchors, neighbours]))
         return self._loss(logits[:, : len(anchors)], logits[:, len(anchors) :])
 
@@ -173,7 +174,7 @@ class TunedScan(_Scan):
 
     def losses(self, network: nn.Module, examples: tuple[int, Tensor], random: torch.Generator) -> dict[str, Tensor]:
         count, pixels = examples
-        images = self._views(pixels.to(self._precision.device, non_blocking=True), random)
+        images = self._views(moved(pixels, self._precision.device), random)
         with self._precision.autocast():
             logits = network(images)
         return self._loss(logits[:, :count], logits[:, count:])

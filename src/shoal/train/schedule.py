@@ -33,6 +33,7 @@ def rate_at(step: int, steps_per_epoch: int, epochs: int, config: ScheduleConfig
 def optimiser(modules: Iterable[nn.Module], config: OptimiserConfig) -> torch.optim.Optimizer:
     """The recipe's optimiser of all parameters that are trained."""
     trained = [weight for module in modules for weight in module.parameters() if weight.requires_grad]
+    fused = all(weight.is_cuda for weight in trained) or None  # all weights in one pass; None leaves it to torch
     match config.name:
         case "sgd":
             return torch.optim.SGD(
@@ -41,10 +42,11 @@ def optimiser(modules: Iterable[nn.Module], config: OptimiserConfig) -> torch.op
                 momentum=config.momentum,
                 weight_decay=config.weight_decay,
                 nesterov=config.nesterov,
+                fused=fused,
             )
         case "muon":
             return Muon(trained, config.rate, weight_decay=config.weight_decay, momentum=config.momentum)
         case "adam":
-            return torch.optim.Adam(trained, lr=config.rate, weight_decay=config.weight_decay)
+            return torch.optim.Adam(trained, lr=config.rate, weight_decay=config.weight_decay, fused=fused)
         case _:
-            return torch.optim.AdamW(trained, lr=config.rate, weight_decay=config.weight_decay)
+            return torch.optim.AdamW(trained, lr=config.rate, weight_decay=config.weight_decay, fused=fused)

@@ -16,6 +16,7 @@ from shoal.train.encoders import Clusterer, ClusterHeads, Head, on_device
 from shoal.train.evidence import HeldOut
 from shoal.train.features import moments
 from shoal.train.gather import share_first, world_size
+from shoal.train.moved import moved
 from shoal.train.pixels import Pixels
 from shoal.train.precision import Precision
 from shoal.train.pretext import Colours
@@ -128,7 +129,7 @@ class SelfLabel(_Sharpened):
         return self._pixels.take(self._chosen[positions])
 
     def losses(self, network: nn.Module, examples: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        pixels = examples.to(self._precision.device, non_blocking=True)
+        pixels = moved(examples, self._precision.device)
         with torch.no_grad(), self._precision.autocast():
             weak = self.network(self._weak(pixels, random))[0]  # [b, K]
         with self._precision.autocast():
@@ -178,18 +179,19 @@ class Taught(_Sharpened):
         shares = counts / counts.sum()
         self._expected = effective_clusters(float(-torch.special.xlogy(shares, shares).sum()))
         even = counts.sum() / (self._clusters * counts.clamp_min(1))
-        self._weights = even if self.config.weigh_classes else torch.ones_like(counts)
+        weights = even if self.config.weigh_classes else torch.ones_like(counts)
+        self._weights = weights.to(self._precision.device)
 
     def examples(self, positions: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         rows = self._surest[positions]
         return self._pixels.take(self._chosen[rows]), self.kept.labels[rows]  # type: ignore[index]
 
     def losses(self, network: nn.Module, examples: tuple[Tensor, Tensor], random: torch.Generator) -> dict[str, Tensor]:
-        pixels, labels = (part.to(self._precision.device, non_blocking=True) for part in examples)
+        pixels, labels = (moved(part, self._precision.device) for part in examples)
         with self._precision.autocast():
             strong = network(self._strong(pixels, random))[0]
         self._note(strong)
-        loss = F.cross_entropy(strong.float(), labels, reduction="none") * self._weights.to(strong.device)[labels]
+        loss = F.cross_entropy(strong.float(), labels, reduction="none") * self._weights[labels]
         return {"loss": loss.mean()}
 
     def after_epoch(self, epoch: int, means: dict[str, float]) -> tuple[float | None, dict[str, Any]]:

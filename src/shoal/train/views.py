@@ -38,7 +38,8 @@ class Views:
         `random` must be on the device of the pixels.
         """
         images = self.coloured(pixels, random)
-        normal = (images - self._mean.to(images.device)) / self._std.to(images.device)
+        mean, std = (numbers.to(images.device, non_blocking=True) for numbers in (self._mean, self._std))
+        normal = (images - mean) / std
         if self.config.kind == "strong" and self.config.cutout:
             # After normalising, so that what is cut out becomes the mean colour.
             normal = normal.masked_fill(geometry.holes(len(images), self.size, self.config.cutout, random), 0)
