@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shoal import records
-from shoal.cluster import density, stage
+from shoal.cluster import density, learned, placed, stage
 from shoal.cluster import space as space_module
 from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import ClusterSpace, centroids_of, cluster_points, fit_space, points_of
@@ -193,6 +193,58 @@ def test_euclidean_features_too_large_to_hold_keep_their_distances(
     labels = np.repeat(np.arange(3), 10).astype(np.int32)
     means = np.stack([space.transform(raw[labels == kind]).mean(axis=0) for kind in range(3)])
     np.testing.assert_allclose(centroids_of(space, store, ids, labels, 3), means, atol=1e-3)
+
+
+# -- samples ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_what_is_found_on_a_sample_is_said_of_all_and_told(
+    metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "LOOKED_AT", 60)
+    monkeypatch.setattr(stage, "PER_CLUSTER", 10)
+    run = write_small_run(tmp_path, vectors(each=50))
+    result = cluster(run, clusters="2-6", metric=metric)
+    table = run.read_clusters().to_pandas()
+    assert table["cluster"].to_numpy().reshape(4, 50).std(axis=1).max() == 0
+    assert np.isfinite(table["silhouette"]).all()
+    assert result.facts["looked_at"] == 60
+    assert "found on 60 of the 200 images, by which the others were placed" in result.facts["sentence"]
+    evidence = pq.read_table(run.choose_k).to_pandas()
+    assert evidence["images"].tolist() == [60] * 5
+    sweep = pq.read_table(tmp_path / "sweep.parquet").to_pandas()
+    assert sweep["k4"].nunique() == 4
+    assert len(sweep) == 200
+
+
+def test_more_clusters_are_looked_for_among_more_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "LOOKED_AT", 60)
+    run = write_small_run(tmp_path, vectors(each=50))
+    assert cluster(run, clusters="4").facts["looked_at"] == 100  # 25 a cluster
+
+
+def test_learned_clusters_beyond_what_heads_can_tell_are_those_of_k_means_and_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learned, "MOST_CLUSTERS", 3)
+    facts = cluster(write_small_run(tmp_path, vectors()), clusters="4", method="learned").facts
+    assert facts["method"] == "kmeans"
+    assert facts["why_method"] == "k-means stands: heads do not learn more than 3 clusters; 4 were asked for"
+
+
+def test_communities_beyond_what_a_head_is_taught_are_placed_by_their_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placed, "MOST_TAUGHT", 3)
+    run = write_small_run(tmp_path, vectors(each=60))
+    assert cluster(run, clusters="4", method="graph").facts["method"] == "graph"
+    table = run.read_clusters().to_pandas()
+    assert table["cluster"].to_numpy().reshape(4, 60).std(axis=1).max() == 0
+    model = ClusterModel.load(run.model)
+    assert model.space.consensus is None
+    again = model.assign(EmbeddingStore.open(run.embeddings).read(np.arange(240)))
+    assert again.cluster.tolist() == table["cluster"].tolist()
 
 
 # -- density ---------------------------------------------------------------------------------------------------------

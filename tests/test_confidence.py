@@ -11,7 +11,7 @@ from shoal.cluster.confidence import Landmarks, trusted
 from shoal.cluster.linkage import linked
 from shoal.cluster.model import ClusterModel, fit_model
 from shoal.cluster.space import ClusterSpace
-from shoal.cluster.stability import matched
+from shoal.cluster.stability import contingency, matched
 from shoal.corrections.model import CorrectedModel
 from shoal.embeddings import Float32, normalise_rows
 from shoal.evaluate.metrics import confusion, matching
@@ -122,8 +122,10 @@ def test_mean_confidence_is_how_far_another_way_of_clustering_agrees(agreement: 
 
 
 def test_clusterings_are_matched_one_to_one() -> None:
-    assert matched(np.array([[3, 5, 0], [4, 0, 1], [0, 1, 6]])) == pytest.approx((5 + 4 + 6) / 20)
-    assert matched(np.array([[10, 0], [10, 0]])) == pytest.approx(0.5)
+    for table, share in (([[3, 5, 0], [4, 0, 1], [0, 1, 6]], (5 + 4 + 6) / 20), ([[10, 0], [10, 0]], 0.5)):
+        counts = np.array(table)
+        first, second = (np.repeat(side.ravel(), counts.ravel()).astype(np.int32) for side in np.indices(counts.shape))
+        assert matched(contingency(first, second, len(counts))) == pytest.approx(share)
 
 
 def test_trust_in_a_place_is_that_of_the_landmarks_around_it() -> None:

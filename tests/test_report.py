@@ -25,7 +25,7 @@ from shoal.config import ClusterConfig
 from shoal.evaluate.evaluate import evaluate, write
 from shoal.pictures.pictures import Pictures
 from shoal.progress import Progress
-from shoal.report import build, charts
+from shoal.report import build, charts, figures, selection
 from shoal.report import map as mapping
 from shoal.report.explorer import Explorer
 from shoal.report.findings import Findings
@@ -291,6 +291,23 @@ def test_three_images_in_two_clusters_without_neighbours(tmp_path: Path) -> None
     assert "3 images in 2 clusters" in text
     assert not (run.report / "neighbours.png").exists()
     assert not (run.report / "choose-k.png").exists()
+
+
+def test_clusters_beyond_those_shown_with_images_have_a_line_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "MOST_PICTURED", 2)
+    for name in ("MOST_BLADES", "MOST_BARS", "MOST_NUMBERS"):
+        monkeypatch.setattr(figures, name, 2)
+    run = make_run(tmp_path, count=24, clusters="5")
+    report(run)
+    page = read_page(run)
+    test_links_lead_somewhere(page)
+    summary = json.loads((run.report / "summary.json").read_text(encoding="utf-8"))
+    numbers = [f"cluster-{row['cluster']}" for row in summary["clusters"]]
+    assert [attributes["id"] for tag, attributes in page.tags if tag == "article"] == numbers[:2]
+    assert [attributes["id"] for tag, attributes in page.tags if tag == "tr" and "id" in attributes] == numbers[2:]
+    assert "These are the 2 largest of 5 clusters" in " ".join("".join(page.text).split())
 
 
 @pytest.mark.parametrize(("recall", "is_told"), [(0.983, True), (1.0, False)])

@@ -39,7 +39,6 @@ RUNNERS_UP = 4
 APART = 1.25  # how many times as large, at the least, one of two numbers told is as the other
 WORTH_TELLING = 0.6  # of the chosen one's score, that a runner-up has at the least
 NEARLY = 0.75  # of it, with which two runners-up leave no number standing out
-EUCLIDEAN_PAIRS_IMAGES = 10_000  # the Euclidean silhouette of candidates is taken on at most this many images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,13 +159,7 @@ class _Look:
     def _with_euclidean_silhouettes(self, found: list[Candidate]) -> list[Candidate]:
         if not found:
             return found
-        sample = np.arange(self.images)
-        if self.images > EUCLIDEAN_PAIRS_IMAGES:
-            rng = np.random.default_rng([self._seed, 0])
-            sample = np.sort(rng.choice(self.images, EUCLIDEAN_PAIRS_IMAGES, replace=False))
-        means = silhouette.euclidean(self._points[sample], [item.clustering.labels[sample] for item in found]).mean(
-            axis=1
-        )
+        means = silhouette.euclidean(self._points, [item.clustering.labels for item in found]).mean(axis=1)
         return [replace(item, silhouette=float(mean)) for item, mean in zip(found, means, strict=True)]
 
 
@@ -195,7 +188,8 @@ def _ladder(first: int, last: int) -> list[int]:
 
 def _candidate(points: Float32, k: int, seed: int, metric: str) -> Candidate:
     rng = np.random.default_rng([seed, k])
-    found = kmeans.fit(points, k, rng, metric=metric, starts=STARTS, polish_iterations=POLISH_ITERATIONS)
+    starts = kmeans.starts_for(k, STARTS)
+    found = kmeans.fit(points, k, rng, metric=metric, starts=starts, polish_iterations=POLISH_ITERATIONS)
     again, smallest = stability.of_resamples(points, k, rng, metric), int(np.bincount(found.labels).min())
     if metric != COSINE:
         return Candidate(found, 0.0, again, smallest)  # the silhouette comes in _Look
@@ -206,10 +200,7 @@ def _candidate(points: Float32, k: int, seed: int, metric: str) -> Candidate:
 def _finish(best: Candidate, points: Float32, metric: str) -> tuple[Candidate, Float64]:
     """Run the chosen clustering to the end, and take its silhouettes of all images."""
     found = next(threads.each(lambda start: kmeans.lloyd(points, start, metric=metric), [best.clustering.centroids]))
-    if metric == COSINE:
-        silhouettes = silhouette.cosine(points, found.labels, best.k)
-    else:
-        silhouettes = silhouette.euclidean(points, [found.labels])[0]
+    silhouettes = silhouette.of(points, found.labels, metric)
     smallest = int(np.bincount(found.labels, minlength=best.k).min())
     return replace(best, clustering=found, silhouette=float(silhouettes.mean()), smallest=smallest), silhouettes
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from shoal.cluster.ground import prepare
 from shoal.cluster.kmeans import Labels
+from shoal.cluster.sample import sample_of
 from shoal.cluster.space import Rows
 from shoal.embeddings import Float32, Ids
 
@@ -49,9 +50,7 @@ def find(store: Rows, ids: Ids, points: Float32, seed: int) -> Dense:
     from sklearn.cluster import HDBSCAN  # noqa: PLC0415  (half a second that other methods need not wait for)
 
     n = len(ids)
-    sample = np.arange(n)
-    if n > MOST_IMAGES:
-        sample = np.sort(np.random.default_rng([seed, 9]).choice(n, MOST_IMAGES, replace=False))
+    sample = sample_of(ids, MOST_IMAGES, seed)
     least = max(LEAST_GROUP, round(LEAST_SHARE * len(sample)))
     if len(sample) < 2 * least:
         return Dense(0, np.zeros(n, np.int32), np.ones(n, bool))

@@ -7,20 +7,25 @@ Statistical mechanics of community detection, 2006), from graspologic-native.
 
 from __future__ import annotations
 
+import heapq
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from shoal.cluster.ground import prepare
 from shoal.cluster.heads import Neighbours
-from shoal.cluster.kmeans import Float64, Labels
-from shoal.cluster.placed import Placed, place, sample_of, teach
+from shoal.cluster.kmeans import Labels
+from shoal.cluster.placed import MOST_IMAGES, Placed, place, teach
+from shoal.cluster.sample import sample_of
 from shoal.cluster.space import Rows
 from shoal.embeddings import Ids
 
 Graph = Any  # scipy.sparse.csr_array of float64 [n, n], symmetric, without a diagonal
+
+_Pair = tuple[float, int, int, tuple[int, int]]  # minus how tight, two communities and their sizes
 
 NEAREST = 15  # neighbours that the graph of `find` is made of
 BLOCK_VALUES = 1 << 24  # of the table of who is whose neighbour
@@ -48,13 +53,13 @@ class Found:
     modularity: float
 
 
-def find(store: Rows, ids: Ids, k: int, seed: int) -> Found:
+def find(store: Rows, ids: Ids, k: int, seed: int, most: int = MOST_IMAGES) -> Found:
     """Cut the images `ids` in `store` into `k` communities.
 
     One linear head learns them. It gives images between two communities to the likelier one, places those beyond the
-    60,000 that the graph is made of, and new ones.
+    `most` that the graph is made of, and new ones. Of more than 256 communities there is no head, but their means.
     """
-    sample = sample_of(len(ids), seed)
+    sample = sample_of(ids, most, seed)
     ground = prepare(store, ids, sample, seed)
     graph = shared_neighbours(ground.neighbours[:, :NEAREST])
     own = int(np.random.default_rng([seed, k, 14]).integers(2**31))
@@ -140,64 +145,122 @@ def modularity(graph: Graph, labels: Labels, resolution: float = 1.0) -> float:
     joined = _joined(graph, labels, int(labels.max()) + 1)
     total = joined.sum()
     shares = joined.sum(axis=1) / total
-    return float(np.trace(joined) / total - resolution * np.sum(shares**2))
+    return float(joined.diagonal().sum() / total - resolution * np.sum(shares**2))
 
 
-def _joined(graph: Graph, labels: Labels, k: int) -> Float64:
-    """Weight between communities, float64 [k, k]; inside of them counted from both ends."""
+def _joined(graph: Graph, labels: Labels, k: int) -> Graph:
+    """Weight between communities, sparse [k, k]; inside of them counted from both ends."""
     from scipy import sparse  # noqa: PLC0415
 
     n = len(labels)
     member = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=(n, k))
-    between: Float64 = (member.T @ (graph @ member)).toarray()
+    between = (member.T @ (graph @ member)).tocsr()
+    between.sort_indices()
     return between
 
 
 def _fewer(graph: Graph, labels: Labels, k: int, least: int) -> Labels:
     """At most `k` communities: the most joined merge, for their sizes, and those of less than `least` images first."""
     labels = np.unique(labels, return_inverse=True)[1].astype(np.int32)
-    count = int(labels.max()) + 1
-    group, sizes = np.arange(count), np.bincount(labels).astype(np.float64)
-    joined = _joined(graph, labels, count)
-    np.fill_diagonal(joined, 0)
-    weight = sizes.copy()  # stands for the degree, which is about the same for all images, and never 0
-    alive = np.ones(count, bool)
-
-    def merge(one: int, other: int) -> None:
-        joined[one] += joined[other]
-        joined[:, one] += joined[:, other]
-        joined[one, one] = 0
-        joined[other] = joined[:, other] = 0
-        sizes[one] += sizes[other]
-        weight[one] += weight[other]
-        alive[other] = False
-        group[group == other] = one
-
-    def partner(one: int) -> int:
-        tightness = np.where(alive, (joined[one] + 1e-12) / weight, -1.0)
-        tightness[one] = -1.0
-        return int(tightness.argmax())
-
-    while alive.sum() > k:
-        small = np.flatnonzero(alive & (sizes < least))
-        if len(small):
-            one = int(small[sizes[small].argmin()])
-            merge(partner(one), one)
-            continue
-        tightness = (joined + 1e-12) / np.outer(weight, weight)  # unjoined: the smallest first
-        tightness[~alive] = tightness[:, ~alive] = -1.0
-        np.fill_diagonal(tightness, -1.0)
-        one, other = divmod(int(tightness.argmax()), count)
-        merge(one, other)
-    numbers: Labels = np.unique(group[labels], return_inverse=True)[1].astype(np.int32)
+    left = _Left(_joined(graph, labels, int(labels.max()) + 1), np.bincount(labels))
+    while left.count > k and (small := left.smallest()) is not None and left.sizes[small] < least:
+        left.merge(left.partner(small), small)
+    pairs = left.pairs()
+    while left.count > k:
+        tightest = left.tightest(pairs) or left.two_smallest()
+        left.merge(*tightest)
+        for other in left.links[tightest[0]]:
+            heapq.heappush(pairs, left.pair(tightest[0], other))
+    numbers: Labels = np.unique(left.group[labels], return_inverse=True)[1].astype(np.int32)
     return numbers
+
+
+class _Left:
+    """Communities that are merged, and the weight of the links between those that have any.
+
+    The size stands for the degree, which is about the same for all images, and never 0.
+    """
+
+    def __init__(self, joined: Graph, sizes: npt.NDArray[np.int64]) -> None:
+        self.sizes = sizes.astype(np.int64)
+        self.group = np.arange(len(sizes))
+        self.count = len(sizes)
+        self.links: dict[int, dict[int, float]] = {}
+        for one in range(len(sizes)):
+            where = slice(joined.indptr[one], joined.indptr[one + 1])
+            ends = zip(joined.indices[where].tolist(), joined.data[where].tolist(), strict=True)
+            self.links[one] = {other: weight for other, weight in ends if other != one}
+        self._by_size = [(int(size), one) for one, size in enumerate(sizes)]
+        heapq.heapify(self._by_size)
+
+    def merge(self, one: int, other: int) -> None:
+        """`other` becomes part of `one`."""
+        for far, weight in self.links.pop(other).items():
+            del self.links[far][other]
+            if far != one:
+                self.links[one][far] = self.links[far][one] = self.links[one].get(far, 0.0) + weight
+        self.sizes[one] += self.sizes[other]
+        self.group[self.group == other] = one
+        self.count -= 1
+        heapq.heappush(self._by_size, (int(self.sizes[one]), one))
+
+    def smallest(self) -> int | None:
+        """The smallest community, the first of equal ones."""
+        while self._by_size and not self._is_left(self._by_size[0]):
+            heapq.heappop(self._by_size)
+        return self._by_size[0][1] if self._by_size else None
+
+    def two_smallest(self) -> tuple[int, int]:
+        first = self.smallest()
+        size, one = heapq.heappop(self._by_size)
+        second = self.smallest()
+        heapq.heappush(self._by_size, (size, one))
+        assert first is not None
+        assert second is not None
+        return min(first, second), max(first, second)
+
+    def partner(self, one: int) -> int:
+        """What `one` is joined to most, for its size; the smallest other if it is joined to none."""
+        links = self.links[one]
+        if not links:
+            pair = self.two_smallest()
+            return pair[0] if pair[1] == one else pair[1]
+        return min(links, key=lambda other: (-links[other] / self.sizes[other], other))
+
+    def pair(self, one: int, other: int) -> _Pair:
+        """How tightly two communities are joined, most first."""
+        one, other = min(one, other), max(one, other)
+        sizes = int(self.sizes[one]), int(self.sizes[other])
+        return -self.links[one][other] / (sizes[0] * sizes[1]), one, other, sizes
+
+    def pairs(self) -> list[_Pair]:
+        """All that are joined, as a heap."""
+        found = [self.pair(one, other) for one, links in self.links.items() for other in links if one < other]
+        heapq.heapify(found)
+        return found
+
+    def tightest(self, pairs: list[_Pair]) -> tuple[int, int] | None:
+        """The first pair that is still as it was, if any is."""
+        while pairs:
+            _, one, other, sizes = heapq.heappop(pairs)
+            if self._is_left((sizes[0], one)) and self._is_left((sizes[1], other)):
+                return one, other
+        return None
+
+    def _is_left(self, known: tuple[int, int]) -> bool:
+        size, one = known
+        return one in self.links and int(self.sizes[one]) == size
 
 
 def _enough(labels: Labels, k: int) -> Labels:
     """`labels` with single images of the largest communities set apart, until there are `k`."""
-    labels = labels.copy()
-    while (count := len(np.unique(labels))) < k:
-        largest = np.bincount(labels).argmax()
-        labels[np.flatnonzero(labels == largest)[0]] = labels.max() + 1
-        assert len(np.unique(labels)) == count + 1
+    labels = np.unique(labels, return_inverse=True)[1].astype(np.int32)
+    sizes = np.bincount(labels)
+    order, ends = np.argsort(labels, kind="stable"), np.cumsum(sizes)
+    largest = [(-int(size), one) for one, size in enumerate(sizes)]
+    heapq.heapify(largest)
+    for number in range(len(sizes), k):
+        left, one = largest[0]
+        labels[order[ends[one] + left]] = number  # its first image that is still there
+        heapq.heapreplace(largest, (left + 1, one))
     return labels

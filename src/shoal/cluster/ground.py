@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shoal.cluster.heads import Neighbours
+from shoal.cluster.sample import LOOKED_AT, sample_of
 from shoal.cluster.smoothing import principal, smoothed
 from shoal.cluster.space import ClusterSpace, Rows, fit_space, points_of
 from shoal.embeddings import Float32, Ids, normalise_rows
@@ -43,9 +44,10 @@ class Ground:
 
 
 def prepare(store: Rows, ids: Ids, sample: Ids, seed: int) -> Ground:
-    """What heads on the images `ids[sample]` learn from; the space is fitted to all `ids`."""
-    dims = max(1, min(WHITE_DIMS, len(ids) // IMAGES_PER_DIM, store.dim))
-    space = fit_space(store, ids, "cosine", np.random.default_rng([seed, 5]), dims=dims, whitening=1.0)
+    """What heads on the images `ids[sample]` learn from; the space is fitted to LOOKED_AT of all `ids`."""
+    seen = ids[sample_of(ids, LOOKED_AT, seed)]
+    dims = max(1, min(WHITE_DIMS, len(seen) // IMAGES_PER_DIM, store.dim))
+    space = fit_space(store, seen, "cosine", np.random.default_rng([seed, 5]), dims=dims, whitening=1.0)
     white = points_of(space, store, ids[sample], unit=False)[0]
     assert space.scales is not None  # of the cosine metric
     # Whitened by half: a whole whitening would drown what near neighbours share.

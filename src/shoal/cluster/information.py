@@ -20,11 +20,11 @@ def information(labels: Labels, neighbours: Neighbours, k: int) -> float:
     """
     held_out = np.arange(0, len(labels), HELD_OUT)
     first = np.repeat(labels[held_out], neighbours.shape[1])
-    table = stability.contingency(first, labels[neighbours[held_out]].ravel(), k).astype(np.float64)
-    joint: npt.NDArray[np.float64] = (table + table.T) / (2 * table.sum())
-    chance = np.outer(joint.sum(axis=0), joint.sum(axis=1))
-    there = joint > 0
-    return float(np.sum(joint[there] * np.log(joint[there] / chance[there])))
+    other = labels[neighbours[held_out]].ravel()
+    table = stability.contingency(np.concatenate([first, other]), np.concatenate([other, first]), k)  # symmetric
+    joint = table.count / table.count.sum()
+    share = np.bincount(table.first, joint, minlength=k)
+    return float(np.sum(joint * np.log(joint / (share[table.first] * share[table.second]))))
 
 
 def entropy(labels: Labels) -> float:

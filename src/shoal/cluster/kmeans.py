@@ -3,6 +3,9 @@
 Both assign a point x to the centroid c with the greatest *score*: x·c on the sphere, x·c − ‖c‖²/2 in Euclidean space
 (minus half the squared distance, up to a term of x alone). Memory is bounded by a block of scores.
 
+Many clusters start as parts of fewer: k-means++ looks at every point for every cluster, one after another, which is
+quadratic in K where points grow with clusters.
+
 Sources: Lloyd, Least squares quantization in PCM (1982); Arthur and Vassilvitskii, k-means++ (2007), with the greedy
 trials of scikit-learn; Dhillon and Modha, Concept decompositions (2001) for the spherical form.
 """
@@ -10,13 +13,14 @@ trials of scikit-learn; Dhillon and Modha, Concept decompositions (2001) for the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from shoal.cluster import threads
 from shoal.embeddings import Float32, normalise_rows, products
 from shoal.neighbours.search import likely_error
 
@@ -29,6 +33,15 @@ EUCLIDEAN: Final = "euclidean"
 BLOCK_SCORES = 1 << 18  # scores held at once; a block of them (1 MB) stays in a core's cache
 START_IMAGES = 10_000  # starts are compared on a sample of this many points; the best goes on with all of them
 START_IMAGES_PER_CLUSTER = 25
+MANY = 512  # with more clusters the start is made of parts, and one start does
+PART_CLUSTERS = 256  # about, that a part is cut into
+PART_ROUNDS = 10  # of Lloyd, of the parts and in each
+SUMMED_BY_PRODUCT = 128  # up to this many clusters BLAS adds up points sooner than sorting them by cluster does
+SORTED_VALUES = 1 << 20  # of points that are sorted at once
+PASS_SCORES = 1 << 26  # of a pass over the points that one core takes on
+
+
+Scoring = Callable[[Float32, Float32, str], Iterator[tuple[slice, Float32]]]  # points, centroids, metric
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +75,7 @@ def fit(
     """Cluster `points` float32 [N, d] (unit rows if the metric is cosine) into `k` clusters, none of them empty.
 
     Args:
-        starts: k-means++ starts; the one with the least inertia is kept.
+        starts: the one with the least inertia is kept.
         polish_iterations: rounds on all points where the starts saw only a sample; `max_iterations` by default.
         tolerance: stop when the centroids' mean squared move is at most this part of the points' mean squared length.
 
@@ -74,7 +87,7 @@ def fit(
     sample = _sample(points, max(START_IMAGES, START_IMAGES_PER_CLUSTER * k), rng)
     best: Clustering | None = None
     for _ in range(starts):
-        centroids = plus_plus(sample, k, rng, metric=metric)
+        centroids = (plus_plus if k <= MANY else _of_parts)(sample, k, rng, metric=metric)
         found = lloyd(sample, centroids, metric=metric, max_iterations=max_iterations, tolerance=tolerance)
         if best is None or found.inertia < best.inertia:
             best = found
@@ -98,7 +111,7 @@ def lloyd(
     iterations = 0
     while iterations < max_iterations:
         iterations += 1
-        labels, scores, sums, counts = _assign_and_sum(points, centroids, _estimates(points, centroids, metric))
+        labels, scores, sums, counts = _assign_and_sum(points, centroids, metric, _estimates)
         _refill(points, labels, scores, sums, counts, centroids, metric)
         moved = _means(sums, counts, metric)
         shift = float(np.mean(np.sum((moved - centroids).astype(np.float64) ** 2, axis=1)))
@@ -106,22 +119,17 @@ def lloyd(
         if shift <= tolerance * scale or (previous is not None and np.array_equal(labels, previous)):
             break
         previous = labels
-    labels, scores, sums, counts = _assign_and_sum(points, centroids, score_blocks(points, centroids, metric=metric))
+    labels, scores, sums, counts = _assign_and_sum(points, centroids, metric, score_blocks)
     _refill(points, labels, scores, sums, counts, centroids, metric)
-    return Clustering(labels, centroids, _inertia(points, labels, centroids, metric), iterations)
+    return Clustering(labels, centroids, inertia(points, labels, centroids, metric), iterations)
 
 
 def assign(points: Float32, centroids: Float32, *, metric: str = COSINE) -> tuple[Labels, Float32]:
     """The best centroid of each point, int32 [N], and its score, float32 [N]. Ties go to the lower number."""
-    labels = np.empty(len(points), np.int32)
-    scores = np.empty(len(points), np.float32)
-    for where, block in score_blocks(points, centroids, metric=metric):
-        labels[where] = block.argmax(axis=1)
-        scores[where] = np.take_along_axis(block, labels[where, None], axis=1)[:, 0]
-    return labels, scores
+    return _nearest(points, centroids, metric, score_blocks)
 
 
-def score_blocks(points: Float32, centroids: Float32, *, metric: str = COSINE) -> Iterator[tuple[slice, Float32]]:
+def score_blocks(points: Float32, centroids: Float32, metric: str = COSINE) -> Iterator[tuple[slice, Float32]]:
     """Yield (slice of points, scores float32 [points of the slice, K]); greater is nearer.
 
     Where the last bit would choose among the nearest centroids, it is that of a sum in a fixed order: a matrix product
@@ -155,13 +163,26 @@ def plus_plus(points: Float32, k: int, rng: np.random.Generator, *, metric: str 
     return points[chosen]
 
 
+def starts_for(k: int, most: int) -> int:
+    """How many starts pay: `most` for few clusters, one for many, whose starts differ by less than a restart gains."""
+    return most if k <= MANY else 1
+
+
 def cluster_sums(points: Float32, labels: Labels, k: int) -> tuple[Float64, npt.NDArray[np.int64]]:
     """Sum of the points of each cluster, float64 [k, d], and their number, int64 [k]."""
     sums = np.zeros((k, points.shape[1]), np.float64)
-    rows = max(1, BLOCK_SCORES // k)
+    by_product = k <= SUMMED_BY_PRODUCT
+    rows = max(1, BLOCK_SCORES // k if by_product else SORTED_VALUES // points.shape[1])
     for start in range(0, len(points), rows):
-        sums += _block_sums(points[start : start + rows], labels[start : start + rows], k)
+        (_add_by_product if by_product else _add_sorted)(
+            sums, points[start : start + rows], labels[start : start + rows]
+        )
     return sums, np.bincount(labels, minlength=k)
+
+
+def means_of(points: Float32, labels: Labels, metric: str) -> Float32:
+    """Mean of each cluster's points, float32 [K, d], of unit length if the metric is cosine; K: last label + 1."""
+    return _means(*cluster_sums(points, labels, int(labels.max()) + 1), metric)
 
 
 def number_by_size(labels: Labels, k: int) -> tuple[Labels, npt.NDArray[np.int64]]:
@@ -177,6 +198,41 @@ def number_by_size(labels: Labels, k: int) -> tuple[Labels, npt.NDArray[np.int64
     rank = np.empty(k, np.int32)
     rank[order] = np.arange(k, dtype=np.int32)
     return rank[labels], order
+
+
+def _of_parts(points: Float32, k: int, rng: np.random.Generator, *, metric: str) -> Float32:
+    """First centroids [k, d] of k/256 clusters, each cut into its share of the k by its part of the inertia."""
+    whole = fit(points, k // PART_CLUSTERS, rng, metric=metric, starts=1, max_iterations=PART_ROUNDS)
+    order = np.argsort(whole.labels, kind="stable")
+    sizes = np.bincount(whole.labels, minlength=len(whole.centroids))
+    members = np.split(points[order], np.cumsum(sizes)[:-1])
+    spread = np.array([_spread(rows, centre) for rows, centre in zip(members, whole.centroids, strict=True)])
+    shares = _shared_out(k, spread if spread.sum() > 0 else sizes.astype(np.float64), sizes)
+    seeds = rng.integers(2**63, size=len(members))
+
+    def cut(part: int) -> Float32:
+        own = np.random.default_rng(seeds[part])
+        first = plus_plus(members[part], int(shares[part]), own, metric=metric)
+        return lloyd(members[part], first, metric=metric, max_iterations=PART_ROUNDS).centroids
+
+    return np.concatenate(list(threads.each(cut, range(len(members)))))
+
+
+def _spread(points: Float32, centre: Float32) -> float:
+    difference = points - centre
+    return float(np.einsum("nd,nd->", difference, difference, dtype=np.float64))
+
+
+def _shared_out(k: int, weights: Float64, most: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """`k` in whole parts in proportion to `weights` [m], each from 1 to `most` [m]; k from m to their sum."""
+    wanted = k * weights / weights.sum()
+    parts: npt.NDArray[np.int64] = np.clip(np.floor(wanted).astype(np.int64), 1, most)
+    while (missing := k - int(parts.sum())) != 0:
+        room = parts < most if missing > 0 else parts > 1
+        gain = np.where(room, (wanted - parts) * np.sign(missing), -np.inf)
+        chosen = np.argsort(-gain, kind="stable")[: min(abs(missing), int(room.sum()))]
+        parts[chosen] += np.sign(missing)
+    return parts
 
 
 def _sample(points: Float32, size: int, rng: np.random.Generator) -> Float32:
@@ -235,26 +291,43 @@ def _largest_score(points: Float32, centroids: Float32, metric: str) -> float:
 
 
 def _assign_and_sum(
-    points: Float32, centroids: Float32, blocks: Iterable[tuple[slice, Float32]]
+    points: Float32, centroids: Float32, metric: str, scoring: Scoring
 ) -> tuple[Labels, Float32, Float64, npt.NDArray[np.int64]]:
-    """One pass over the scores: labels [N], their scores [N], sums [K, d] and counts [K] of the clusters."""
-    k = len(centroids)
+    """One pass over the points: labels [N], their scores [N], sums [K, d] and counts [K] of the clusters."""
+    labels, scores = _nearest(points, centroids, metric, scoring)
+    return labels, scores, *cluster_sums(points, labels, len(centroids))
+
+
+def _nearest(points: Float32, centroids: Float32, metric: str, scoring: Scoring) -> tuple[Labels, Float32]:
     labels = np.empty(len(points), np.int32)
     scores = np.empty(len(points), np.float32)
-    sums = np.zeros(centroids.shape, np.float64)
-    for where, block in blocks:
-        labels[where] = block.argmax(axis=1)
-        scores[where] = block[np.arange(len(block)), labels[where]]
-        sums += _block_sums(points[where], labels[where], k)
-    return labels, scores, sums, np.bincount(labels, minlength=k)
+
+    def look(start: int) -> None:
+        part = slice(start, start + rows)
+        for where, block in scoring(points[part], centroids, metric):
+            labels[part][where] = block.argmax(axis=1)
+            scores[part][where] = block[np.arange(len(block)), labels[part][where]]
+
+    rows = max(1, PASS_SCORES // len(centroids))
+    if len(points) <= rows:
+        look(0)
+    else:
+        list(threads.each(look, range(0, len(points), rows)))
+    return labels, scores
 
 
-def _block_sums(points: Float32, labels: Labels, k: int) -> Float32:
-    # A product with the one-hot labels: BLAS makes it several times faster than adding row by row.
-    members = np.zeros((len(points), k), np.float32)
+def _add_by_product(sums: Float64, points: Float32, labels: Labels) -> None:
+    """Add points [n, d] to the sums [K, d] of their clusters, by a product with the one-hot labels."""
+    members = np.zeros((len(points), len(sums)), np.float32)
     members[np.arange(len(points)), labels] = 1
-    sums: Float32 = members.T @ points
-    return sums
+    sums += members.T @ points
+
+
+def _add_sorted(sums: Float64, points: Float32, labels: Labels) -> None:
+    """The same in a time that does not grow with the number of clusters."""
+    order = np.argsort(labels, kind="stable")
+    there, first = np.unique(labels[order], return_index=True)
+    sums[there] += np.add.reduceat(points[order], first, axis=0)
 
 
 def _means(sums: Float64, counts: npt.NDArray[np.int64], metric: str) -> Float32:
@@ -288,7 +361,8 @@ def _refill(
         centroids[cluster] = points[point]
 
 
-def _inertia(points: Float32, labels: Labels, centroids: Float32, metric: str) -> float:
+def inertia(points: Float32, labels: Labels, centroids: Float32, metric: str) -> float:
+    """Sum over points of 1 − cosine, or of the squared distance, to the centroid of their label."""
     total = 0.0
     rows = max(1, BLOCK_SCORES // points.shape[1])
     for start in range(0, len(points), rows):

@@ -22,10 +22,11 @@ from shoal.cluster import sizes as cluster_sizes
 from shoal.cluster import stability, threads
 from shoal.cluster.agreed import agreed
 from shoal.cluster.ground import Ground, prepare
-from shoal.cluster.heads import Heads, Neighbours, plan, train_heads
+from shoal.cluster.heads import LARGEST_BATCH, Heads, Neighbours, plan, train_heads
 from shoal.cluster.information import entropy, information
 from shoal.cluster.kmeans import Labels
-from shoal.cluster.placed import Placed, Taught, place, sample_of, teach
+from shoal.cluster.placed import MOST_IMAGES, Placed, Taught, place, teach
+from shoal.cluster.sample import sample_of
 from shoal.cluster.sizes import Sizes
 from shoal.cluster.space import ClusterSpace, Rows
 from shoal.cluster.starts import by_communities, by_k_means
@@ -34,6 +35,7 @@ from shoal.progress import Progress
 
 LEAST_IMAGES = 1_000  # with fewer, and with fewer a cluster than the next, `auto` does not look at learned clusters
 LEAST_IMAGES_PER_CLUSTER = 20
+MOST_CLUSTERS = LARGEST_BATCH // 8  # more are not learned: a batch of pairs would tell of each by fewer than eight
 MOST_HEADS, LEAST_HEADS = 48, 4
 OUTPUTS = 960  # heads times clusters, at most: more clusters, fewer heads
 MANY_IMAGES, MANY_IMAGES_FREE = (
@@ -81,8 +83,8 @@ class Verdict:
 
 
 def worth_a_look(images: int, k: int) -> bool:
-    """Whether there are images enough for heads to learn more than chance."""
-    return images >= max(LEAST_IMAGES, LEAST_IMAGES_PER_CLUSTER * k)
+    """Whether there are images enough for heads to learn more than chance, and not too many clusters."""
+    return k <= MOST_CLUSTERS and images >= max(LEAST_IMAGES, LEAST_IMAGES_PER_CLUSTER * k)
 
 
 def learn(
@@ -93,6 +95,7 @@ def learn(
     *,
     objective: str = "mutual_information",
     heads: int | None = None,
+    most: int = MOST_IMAGES,
     progress: Progress | None = None,
 ) -> Learned:
     """Learn `k` clusters of the images `ids` in `store`.
@@ -101,8 +104,9 @@ def learn(
         objective: what heads are trained for, a key of `objectives.OBJECTIVES`.
         heads: how many are trained at the most, half of them for each sort of sizes; None takes 48, fewer for many
             clusters.
+        most: images that heads are trained on.
     """
-    sample = sample_of(len(ids), seed)
+    sample = sample_of(ids, most, seed)
     ground = prepare(store, ids, sample, seed)
     most = heads or max(LEAST_HEADS, min(MOST_HEADS, OUTPUTS // k))
     half = (most + 1) // 2

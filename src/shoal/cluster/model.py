@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +47,11 @@ class Assignment:
     runner_up: Labels
     unknown: npt.NDArray[np.bool_]
 
+    @classmethod
+    def together(cls, blocks: Sequence[Assignment]) -> Assignment:
+        """The rows of all blocks, one after another."""
+        return cls(*(np.concatenate([getattr(block, item.name) for block in blocks]) for item in fields(cls)))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClusterModel:
@@ -75,11 +80,11 @@ class ClusterModel:
         cluster, runner_up = np.empty(len(points), np.int32), np.empty(len(points), np.int32)
         confidence, score = np.empty(len(points), np.float32), np.empty(len(points), np.float32)
         for where, scores in kmeans.score_blocks(points, self.centroids, metric=self.space.metric):
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :2]
-            cluster[where], runner_up[where] = order[:, 0], order[:, 1] if len(self.centroids) > 1 else NO_OTHER
-            best = np.take_along_axis(scores, order[:, :1], axis=1)
-            score[where] = best[:, 0]
-            confidence[where] = 1 / np.exp(self.concentration * (scores - best)).sum(axis=1)
+            rows, best = np.arange(len(scores)), scores.argmax(axis=1)
+            cluster[where], score[where] = best, scores[rows, best]
+            confidence[where] = 1 / np.exp(self.concentration * (scores - score[where, None])).sum(axis=1)
+            scores[rows, best] = -np.inf
+            runner_up[where] = scores.argmax(axis=1) if len(self.centroids) > 1 else NO_OTHER
         confidence = self.trusted(confidence, points, len(self.centroids))
         closeness = closeness_of(points, score, lengths, self.space.metric)
         unknown = (closeness < self.least_closeness[cluster]) | (lengths[:, 1] > self.most_outside)
@@ -268,10 +273,10 @@ def least_closeness(
     """
     closeness = closeness_of(points, scores, lengths, metric)
     least = np.full(k, np.quantile(closeness, 1 - KNOWN_SHARE), np.float32)
-    for cluster in range(k):
-        members = closeness[labels == cluster]
-        if len(members) >= 2 / (1 - KNOWN_SHARE):  # enough images for a quantile of their own
-            least[cluster] = np.quantile(members, 1 - KNOWN_SHARE)
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=k))[:-1])
+    for cluster, own in enumerate(members):
+        if len(own) >= 2 / (1 - KNOWN_SHARE):  # enough images for a quantile of their own
+            least[cluster] = np.quantile(closeness[own], 1 - KNOWN_SHARE)
     return least - np.float32(1e-4)
 
 

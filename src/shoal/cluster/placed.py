@@ -15,6 +15,7 @@ from shoal.cluster.space import ClusterSpace, Rows, points_of
 from shoal.embeddings import Float32, Ids, normalise_rows
 
 MOST_IMAGES = 60_000  # that are looked at together; the head places the others
+MOST_TAUGHT = 256  # clusters that a head is taught: its answers are [images, clusters], as large as all whitened points
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,13 +36,6 @@ class Placed:
     agreement: float | None = None
 
 
-def sample_of(images: int, seed: int) -> Ids:
-    """Positions, rising, of the images that are looked at together: all of them, or MOST_IMAGES at random."""
-    if images <= MOST_IMAGES:
-        return np.arange(images)
-    return np.sort(np.random.default_rng([seed, 4]).choice(images, MOST_IMAGES, replace=False))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Taught:
     """Clusters of the images that are looked at together, int32 [n], and the head that learned them, if one could."""
@@ -55,7 +49,7 @@ def teach(ground: Ground, labels: Labels, k: int, seed: int) -> Taught:
 
     Where a head cannot tell so many clusters apart, they stay as they are.
     """
-    head = distil(ground.white, labels, ground.neighbours, k, seed)
+    head = distil(ground.white, labels, ground.neighbours, k, seed) if k <= MOST_TAUGHT else None
     if head is None:
         return Taught(labels, None)
     return Taught(kmeans.assign(head.transform(ground.white), head.directions)[0], head)
@@ -69,7 +63,8 @@ def place(
     `agreement` is handed on.
     """
     labels, head = taught.labels, taught.head
-    space = replace(ground.space, consensus=head)
+    many = k > MOST_TAUGHT  # the nearest mean is looked for where k-means would look for it
+    space = ground.space.half_whitened() if many else replace(ground.space, consensus=head)
     points, lengths = points_of(space, store, ids)
     centroids = _means(points[sample], labels, k) if head is None else head.directions
     nearest, scores = kmeans.assign(points, centroids)

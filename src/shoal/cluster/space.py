@@ -109,8 +109,12 @@ class ClusterSpace:
         In a consensus the images of one cluster are all alike. The leading directions of the space beneath it are
         those that k-means would use, and the roots of a whole whitening are half of one.
         """
-        if self.consensus is None or self.basis is None or self.scales is None:
-            return self
+        return self if self.consensus is None else self.half_whitened()
+
+    def half_whitened(self) -> ClusterSpace:
+        """The leading directions of a wholly whitened space (cosine metric), whitened by half as for k-means."""
+        assert self.basis is not None
+        assert self.scales is not None
         basis, scales = self.basis[:, :DIMS], np.sqrt(self.scales[:DIMS] / self.scales[0])
         return ClusterSpace(self.metric, self.mean, np.ascontiguousarray(basis), scales)
 

@@ -52,7 +52,8 @@ def of_resamples(points: Float32, k: int, rng: np.random.Generator, metric: str)
     for _ in range(RESAMPLES):
         chosen = np.sort(rng.choice(size, part, replace=False))
         labels = np.full(size, -1, np.int32)
-        found = kmeans.fit(sample[chosen], k, rng, metric=metric, starts=STARTS, max_iterations=MAX_ITERATIONS)
+        starts = kmeans.starts_for(k, STARTS)
+        found = kmeans.fit(sample[chosen], k, rng, metric=metric, starts=starts, max_iterations=MAX_ITERATIONS)
         labels[chosen] = found.labels
         labellings.append(labels)
     tables = list(_overlaps(labellings, k))
@@ -62,46 +63,70 @@ def of_resamples(points: Float32, k: int, rng: np.random.Generator, metric: str)
     )
 
 
-def contingency(first: Labels, second: Labels, k: int) -> npt.NDArray[np.int64]:
-    """Number of points with each pair of labels, int64 [k, k]; labels run from 0 to k − 1."""
-    pairs = first.astype(np.int64) * k + second
-    return np.bincount(pairs, minlength=k * k).reshape(k, k)
+@dataclass(frozen=True, slots=True, eq=False)
+class Contingency:
+    """How many points have each pair of labels; only pairs that occur, which are no more than there are points.
+
+    Attributes:
+        first, second: labels of each pair, [pairs], from 0 to k − 1; by rising first, then second.
+        count: int64 [pairs], 1 or more.
+    """
+
+    first: Labels
+    second: Labels
+    count: npt.NDArray[np.int64]
+    k: int
+
+    def dense(self) -> npt.NDArray[np.int64]:
+        """The table [k, k]."""
+        table = np.zeros((self.k, self.k), np.int64)
+        table[self.first, self.second] = self.count
+        return table
 
 
-def matched(table: npt.NDArray[np.int64]) -> float:
-    """Greatest share of a contingency table [k, k] that a one-to-one match of rows and columns covers."""
+def matched(table: Contingency) -> float:
+    """Greatest share of the points that a one-to-one match of first and second labels covers."""
     from scipy.sparse import csgraph, csr_array  # noqa: PLC0415  (as in linkage; scipy.optimize takes longer to load)
 
-    missed = csr_array(table.max() + 1 - table)  # above 0, or the pair could not be matched
+    counts = table.dense()
+    missed = csr_array(counts.max() + 1 - counts)  # above 0, or the pair could not be matched
     rows, columns = csgraph.min_weight_full_bipartite_matching(missed)
-    return float(table[rows, columns].sum() / table.sum())
+    return float(counts[rows, columns].sum() / counts.sum())
 
 
-def adjusted_rand(table: npt.NDArray[np.int64]) -> float:
-    """Adjusted Rand index of a contingency table (Hubert and Arabie, Comparing partitions, 1985, equation 5)."""
+def contingency(first: Labels, second: Labels, k: int) -> Contingency:
+    """Pairs of labels [n] and [n], which run from 0 to k − 1."""
+    pairs, count = np.unique(first.astype(np.int64) * k + second, return_counts=True)
+    return Contingency((pairs // k).astype(np.int32), (pairs % k).astype(np.int32), count.astype(np.int64), k)
+
+
+def adjusted_rand(table: Contingency) -> float:
+    """Adjusted Rand index (Hubert and Arabie, Comparing partitions, 1985, equation 5)."""
     both, first, second, possible = _pairs(table)
     expected = first * second / possible if possible else 0.0
     largest = (first + second) / 2
     return 1.0 if largest == expected else (both - expected) / (largest - expected)
 
 
-def together(table: npt.NDArray[np.int64]) -> float:
+def together(table: Contingency) -> float:
     """Share of the pairs that are together in one labelling that are together in the other (mean over both ways)."""
     both, first, second, _ = _pairs(table)
     return 1.0 if first + second == 0 else 2 * both / (first + second)
 
 
-def _pairs(table: npt.NDArray[np.int64]) -> tuple[float, float, float, float]:
+def _pairs(table: Contingency) -> tuple[float, float, float, float]:
     """Pairs of points together in both labellings, in the first, in the second, and all pairs."""
 
-    def count(sizes: npt.NDArray[np.int64]) -> float:
-        values: Float64 = sizes.astype(np.float64)
+    def count(sizes: npt.NDArray[np.integer] | Float64) -> float:
+        values = sizes.astype(np.float64)
         return float(np.sum(values * (values - 1)) / 2)
 
-    return count(table), count(table.sum(axis=1)), count(table.sum(axis=0)), count(table.sum(keepdims=True))
+    margins = (np.bincount(labels, table.count, table.k) for labels in (table.first, table.second))
+    first, second = (count(sizes) for sizes in margins)
+    return count(table.count), first, second, count(table.count.sum(keepdims=True))
 
 
-def _overlaps(labellings: list[Labels], k: int) -> Iterator[npt.NDArray[np.int64]]:
+def _overlaps(labellings: list[Labels], k: int) -> Iterator[Contingency]:
     for first, second in combinations(labellings, 2):
         shared = (first >= 0) & (second >= 0)
         yield contingency(first[shared], second[shared], k)

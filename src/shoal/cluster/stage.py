@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,10 +18,11 @@ from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Clustering, Float64, Labels
 from shoal.cluster.model import Assignment, ClusterModel, fit_model
 from shoal.cluster.placed import Placed
 from shoal.cluster.rows import ImageRows
+from shoal.cluster.sample import LOOKED_AT, PER_CLUSTER, extended, sample_of
 from shoal.cluster.space import ClusterSpace, Rows, centroids_of, cluster_points, fit_space
 from shoal.cluster.write import Clusters, Evidence, runner_up, write
 from shoal.config import DENSITY, GRAPH, ClusterConfig, ClusterCounts
-from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
+from shoal.embeddings import EmbeddingStore, Float32, Ids
 from shoal.errors import ConfigError, TooFewImagesError
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult
@@ -53,17 +54,21 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     ids = images.filter(pc.equal(images["status"], records.OK))["id"].to_numpy()
     _require_images(config.counts, images["status"].to_pylist(), images["reason"].to_pylist())
     store = EmbeddingStore.open(run_dir.embeddings)
-    space = fit_space(store, ids, config.metric, np.random.default_rng([config.seed, 3]))
+    sample = sample_of(ids, max(LOOKED_AT, PER_CLUSTER * max(config.counts.values, default=0)), config.seed)
+    space = fit_space(store, ids[sample], config.metric, np.random.default_rng([config.seed, 3]))
     points, lengths = cluster_points(space, store, ids)
     dense = _dense(config, store, ids, points, progress)
     counts = config.counts if dense is None else ClusterCounts((dense.k,))
-    numbers = len(counts.values or automatic_counts(len(ids)))
+    seen = points if len(sample) == len(ids) else points[sample]
+    numbers = len(counts.values or automatic_counts(len(seen)))
     with progress.task("Clustering", numbers, "numbers of clusters") as task:
-        choice = choose(points, counts, config.seed, metric=config.metric, watch=lambda _: task.advance())
+        choice = choose(seen, counts, config.seed, metric=config.metric, watch=lambda _: task.advance())
+    looked_at = {item.k: extended(item.clustering, points, sample, config.metric) for item in choice.candidates}
     if left_out := [k for k in config.counts.values if k > len(ids)]:
         progress.say(f"--clusters: left out {len(left_out)} numbers above the {len(ids)} usable images")
-    found = _numbered(choice.chosen.clustering, points, config.metric)
-    plain = _Outcome("kmeans", "", space, found, points, lengths, choice.silhouettes)
+    found = _numbered(looked_at[choice.chosen.k], points, config.metric)
+    silhouettes = choice.silhouettes if len(sample) == len(ids) else silhouette.of(points, found.labels, config.metric)
+    plain = _Outcome("kmeans", "", space, found, points, lengths, silhouettes)
     if dense is None:
         outcome = _better(plain, config, store, ids, progress)
     else:
@@ -72,9 +77,9 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     found = outcome.found
     model = fit_model(outcome.space, found, outcome.points, outcome.lengths, config.seed, points, outcome.agreement)
     assignment = model.assign_points(outcome.points, outcome.lengths)
-    means = means_of(points, found.labels, config.metric)
-    looked_at = {f"k{item.k}": item.clustering.labels for item in choice.candidates}
-    looked_at[f"k{choice.chosen.k}"] = found.labels
+    means = kmeans.means_of(points, found.labels, config.metric)
+    sweep = {f"k{k}": clustering.labels for k, clustering in looked_at.items()}
+    sweep[f"k{choice.chosen.k}"] = found.labels
     if config.metric == EUCLIDEAN:  # the points may be other coordinates than those of new images
         model = _in_features(model, points, found.labels, store, ids)
         assignment = _assigned(model, store, ids)
@@ -90,7 +95,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
             runner_up=runner_up(found.labels, assignment),
             levels=levels.nested(points, found.labels, means, config.seed, config.metric),
             model=model,
-            evidence=Evidence(_evidence(choice), looked_at),
+            evidence=Evidence(_evidence(choice), sweep),
             facts={"metric": config.metric, **_facts(choice, outcome)},
         ),
     )
@@ -151,7 +156,7 @@ def _by_density(plain: _Outcome, dense: density.Dense) -> _Outcome:
     """The dense groups, with centroids of the images that lie in them, in the space of k-means."""
     labels, _ = kmeans.number_by_size(dense.labels, dense.k)
     core = ~dense.noise
-    centroids = means_of(plain.points[core], labels[core], COSINE)
+    centroids = kmeans.means_of(plain.points[core], labels[core], COSINE)
     return replace(
         plain,
         method=DENSITY,
@@ -176,6 +181,10 @@ def _better(plain: _Outcome, config: ClusterConfig, store: EmbeddingStore, ids: 
     if config.method == GRAPH:
         found = graph.find(store, ids, k, config.seed)
         return _by_head(plain, GRAPH, f"asked for; modularity {found.modularity:.2f}", found.placed)
+    if config.method == "learned" and k > learned.MOST_CLUSTERS:
+        why = f"k-means stands: heads do not learn more than {learned.MOST_CLUSTERS} clusters; {k:,} were asked for"
+        progress.say(f"--method learned: {why}")
+        return replace(plain, why=why)
     if config.method != "learned" and not (config.method == "auto" and learned.worth_a_look(len(ids), k)):
         return plain
     fitted = learned.learn(store, ids, k, config.seed, progress=progress)
@@ -200,14 +209,7 @@ def _by_head(plain: _Outcome, method: str, why: str, placed: Placed) -> _Outcome
 def _numbered(clustering: Clustering, points: Float32, metric: str) -> Clustering:
     """The clustering with its clusters numbered by size, and its centroids in the space of `points`."""
     labels, _ = kmeans.number_by_size(clustering.labels, len(clustering.centroids))
-    return replace(clustering, labels=labels, centroids=means_of(points, labels, metric))
-
-
-def means_of(points: Float32, labels: Labels, metric: str) -> Float32:
-    """Mean of each cluster's points, float32 [K, dims]; of unit length if the metric is cosine."""
-    sums, counts = kmeans.cluster_sums(points, labels, int(labels.max()) + 1)
-    centroids = (sums / counts[:, None]).astype(np.float32)
-    return centroids if metric == EUCLIDEAN else normalise_rows(centroids)
+    return replace(clustering, labels=labels, centroids=kmeans.means_of(points, labels, metric))
 
 
 def _in_features(model: ClusterModel, points: Float32, labels: Labels, store: Rows, ids: Ids) -> ClusterModel:
@@ -226,8 +228,7 @@ def _in_features(model: ClusterModel, points: Float32, labels: Labels, store: Ro
 
 def _assigned(model: ClusterModel, store: Rows, ids: Ids) -> Assignment:
     """What `model` says of the images, as it will of new ones."""
-    blocks = [model.assign(features) for _, features in store.blocks(ids)]
-    return Assignment(*(np.concatenate([getattr(block, item.name) for block in blocks]) for item in fields(Assignment)))
+    return Assignment.together([model.assign(features) for _, features in store.blocks(ids)])
 
 
 def _unsure(outcome: _Outcome, assignment: Assignment) -> npt.NDArray[np.bool_]:
@@ -247,6 +248,7 @@ def _evidence(choice: Choice) -> pa.Table:
             "coding_length": pa.array([row.coding_length for row in rows], pa.float64()),
             "inertia": pa.array([row.clustering.inertia for row in rows], pa.float64()),
             "smallest": pa.array([row.smallest for row in rows], pa.int32()),
+            "images": pa.array([len(row.clustering.labels) for row in rows], pa.int32()),
             "chosen": pa.array([row is choice.chosen for row in rows], pa.bool_()),
         }
     )
@@ -254,9 +256,12 @@ def _evidence(choice: Choice) -> pa.Table:
 
 def _facts(choice: Choice, outcome: _Outcome) -> dict[str, Any]:
     sizes = np.bincount(outcome.found.labels, minlength=choice.chosen.k)
+    seen, images = len(choice.chosen.clustering.labels), len(outcome.found.labels)
+    told = f"; found on {seen:,} of the {images:,} images, by which the others were placed" if seen < images else ""
     return {
         "k": choice.chosen.k,
-        "sentence": choice.sentence + ("" if outcome.method == DENSITY else _unequal(sizes)),
+        "looked_at": seen,
+        "sentence": choice.sentence + told + ("" if outcome.method == DENSITY else _unequal(sizes)),
         "method": outcome.method,
         "why_method": outcome.why,
         "sizes": sizes.tolist(),

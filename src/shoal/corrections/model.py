@@ -26,6 +26,8 @@ from shoal.names.guesses_file import Guesses
 from shoal.rundir import RunDir
 from shoal.runfiles import GUESSES, Folder
 
+BLOCK_SHARES = 1 << 22  # of images in clusters, that are held at once
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CorrectedModel:
@@ -55,12 +57,17 @@ class CorrectedModel:
         """Assign points [n, dims] of the space; `lengths` [n, 2] as `ClusterSpace.project` gives them."""
         if np.array_equal(self.numbers, np.arange(len(self.numbers))):
             return self.model.assign_points(points, lengths)
+        rows = max(1, BLOCK_SHARES // max(len(self.numbers), 1))
+        blocks = (slice(start, start + rows) for start in range(0, max(len(points), 1), rows))
+        return Assignment.together([self._assigned(points[where], lengths[where]) for where in blocks])
+
+    def _assigned(self, points: Float32, lengths: Float32) -> Assignment:
         clusters, shares = self.shares(points)
-        order = np.argsort(-shares, axis=1, kind="stable")[:, :2]
-        cluster = clusters[order[:, 0]]
-        confidence = np.take_along_axis(shares, order[:, :1], axis=1)[:, 0]
+        best = shares.argmax(axis=1)
+        cluster, confidence = clusters[best], shares[np.arange(len(shares)), best]
         confidence = self.model.trusted(confidence, points, len(clusters))
-        runner_up = clusters[order[:, 1]] if len(clusters) > 1 else np.full(len(points), NONE, np.int32)
+        shares[np.arange(len(shares)), best] = -np.inf
+        runner_up = clusters[shares.argmax(axis=1)] if len(clusters) > 1 else np.full(len(points), NONE, np.int32)
         closeness, least = self._closeness(points, lengths, cluster)
         unknown = (closeness < least) | (lengths[:, 1] > self.model.most_outside)
         return Assignment(cluster, confidence, confidence < UNSURE_BELOW, runner_up, unknown)
@@ -75,13 +82,13 @@ class CorrectedModel:
 
     def shares(self, points: Float32) -> tuple[Labels, Float32]:
         """Clusters [K] that have a centroid, rising, and the posterior of each [n, K]."""
-        clusters, place = np.unique(self.numbers, return_inverse=True)
+        order = np.argsort(self.numbers, kind="stable")
+        clusters, starts = np.unique(self.numbers[order], return_index=True)
         shares = np.zeros((len(points), len(clusters)), np.float32)
         for where, scores in kmeans.score_blocks(points, self.model.centroids, metric=self.model.space.metric):
             posterior = np.exp(self.model.concentration * (scores - scores.max(axis=1, keepdims=True)))
             posterior /= posterior.sum(axis=1, keepdims=True)
-            for centroid, cluster in enumerate(place):
-                shares[where, cluster] += posterior[:, centroid]
+            shares[where] = np.add.reduceat(posterior[:, order], starts, axis=1)
         return clusters.astype(np.int32), shares
 
     def _closeness(self, points: Float32, lengths: Float32, cluster: Labels) -> tuple[Float32, Float32]:

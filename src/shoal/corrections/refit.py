@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from shoal import draft as drafts
 from shoal.cluster import kmeans, levels, silhouette, threads
-from shoal.cluster.kmeans import COSINE, Labels
+from shoal.cluster.kmeans import Labels
 from shoal.cluster.levels import Levels
 from shoal.cluster.rows import ImageRows
 from shoal.cluster.space import points_of
@@ -24,7 +24,7 @@ from shoal.corrections.fit import refit as fit_anew
 from shoal.corrections.log import Log, appending, in_force, read_log
 from shoal.corrections.model import CorrectedModel, corrected_model
 from shoal.draft import Draft
-from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
+from shoal.embeddings import EmbeddingStore, Float32
 from shoal.errors import RequestError
 from shoal.names import naming
 from shoal.progress import Progress
@@ -116,7 +116,7 @@ def _fit(run_dir: RunDir, corrected: Corrected) -> _Found:
     confidence = np.where(pinned[kept], np.float32(1), assigned.confidence).astype(np.float32)
     learned = space.consensus is not None
     plain = points_of(space.plain, store, ids[kept])[0] if learned else points
-    silhouettes = _silhouettes(plain, fitted.labels, k, space.metric)
+    silhouettes = silhouette.of(plain, fitted.labels, space.metric).astype(np.float32)
     # The silhouette doubts what a person put together or apart; there the person is right.
     by_hand = np.array([fitted.numbers[number] for number in corrected.changed if number in fitted.numbers], np.int32)
     nearer_to_others = (silhouettes < 0) & ~np.isin(fitted.labels, by_hand) & (not learned)
@@ -138,12 +138,6 @@ def _fit(run_dir: RunDir, corrected: Corrected) -> _Found:
         numbers=numbers,
         noise=noise,
     )
-
-
-def _silhouettes(points: Float32, labels: Labels, k: int, metric: str) -> Float32:
-    if metric == COSINE:
-        return silhouette.cosine(points, labels, k).astype(np.float32)
-    return np.asarray(silhouette.euclidean(points, [labels])[0], np.float32)
 
 
 def _filled(count: int, where: npt.NDArray[np.intp], values: npt.NDArray[Any], rest: Any) -> npt.NDArray[Any]:
@@ -213,12 +207,8 @@ def _levels(run: RunDir, found: _Found) -> Levels:
     """Levels around the new clusters; the noise is a group of its own at each."""
     metric = found.model.model.space.metric
     labels = found.labels[found.kept]
-    sums, counts = kmeans.cluster_sums(found.points, labels, int(labels.max()) + 1)
-    centroids = (sums / counts[:, None]).astype(np.float32)
     seed = int(run.read_state().get("seed", 0))
-    nested = levels.nested(
-        found.points, labels, centroids if metric != COSINE else normalise_rows(centroids), seed, metric
-    )
+    nested = levels.nested(found.points, labels, kmeans.means_of(found.points, labels, metric), seed, metric)
     coarse, medium, fine = (
         _filled(len(found.labels), found.kept, values, np.int32(values.max() + 1))
         for values in (nested.coarse, nested.medium, nested.fine)

@@ -26,7 +26,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     """Write the report of a finished run. The source is read only for pictures that the run does not keep."""
     findings = Findings.read(run_dir)
     selection = select(findings)
-    side = page.shown_side(len(selection.clusters))
+    side = page.shown_side(len(selection.pictured))
     with ThreadPoolExecutor(1) as background:  # pictures are decoded, and laid out on sheets, beside the drawing
         waiting = background.submit(
             thumbnails.take,

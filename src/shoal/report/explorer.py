@@ -11,16 +11,13 @@ import numpy.typing as npt
 
 from shoal import records
 from shoal.cluster import silhouette, threads
-from shoal.cluster.choose_k import EUCLIDEAN_PAIRS_IMAGES
 from shoal.cluster.kmeans import EUCLIDEAN
+from shoal.cluster.sample import LOOKED_AT, sample_of
 from shoal.embeddings import Float32
 from shoal.report.findings import Findings, Int32
 
 MOST_IMAGES: Final = 2000  # drawn for each K
 MOST_VALUES: Final = 400_000  # images times numbers of clusters that the page carries
-EUCLIDEAN_IMAGES: Final = (
-    5000  # beyond, plain Euclidean silhouettes (every pair of images) are of a sample of this size
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Explorer:
-    """All looks of a run, made one at a time, over m images: all of them but where Euclidean distances forbid it."""
+    """All looks of a run, made one at a time, over m images: all of them, or a sample of very many."""
 
     findings: Findings
     positions: npt.NDArray[np.intp]  # [m] among the ok images
@@ -51,10 +48,7 @@ class Explorer:
     @classmethod
     def of(cls, findings: Findings) -> Explorer:
         """The chosen clusters always count as looked at, with the run's own numbers for them."""
-        positions = np.arange(len(findings.ids))
-        if findings.metric == EUCLIDEAN and len(positions) > EUCLIDEAN_PAIRS_IMAGES:  # the sample that chose K, too
-            random = np.random.default_rng([findings.seed, 0])
-            positions = np.sort(random.choice(len(positions), EUCLIDEAN_PAIRS_IMAGES, replace=False))
+        positions = sample_of(findings.ids, LOOKED_AT, findings.seed)
         labellings = {k: labels[positions] for k, labels in _sweep(findings).items()}
         labellings[findings.k] = findings.cluster[positions]
         return cls(findings, positions, dict(sorted(labellings.items())))

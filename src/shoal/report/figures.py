@@ -33,6 +33,9 @@ DPI: Final = 132
 LEAST_SPAN: Final = 0.02  # of the silhouettes that a curve shows
 MOST_DOTS: Final = 20_000
 KNIFE_ROWS: Final = 1500  # more rows than the figure has pixels say nothing more
+MOST_NUMBERS: Final = 120  # of clusters written into a scatter
+MOST_BLADES: Final = 200  # of a knife; more clusters are drawn row by row
+MOST_BARS: Final = 200
 
 Box = tuple[float, float, float, float]  # left, bottom, width, height, in inches
 
@@ -114,21 +117,25 @@ def map_of(
     for which, alpha in ((unsure[some], 0.3), (~unsure[some], 0.85)):  # the sure ones on top
         x, y = places[some][which].T
         panel.scatter(x, y, s=size, c=list(shades[which]), alpha=alpha, linewidths=0)
-    for cluster in range(len(colours)):
-        members = places[labels == cluster]
-        if len(members):
-            x, y = np.median(members, axis=0)
-            _label(panel, float(x), float(y), str(cluster), colours[cluster])
+    counts = np.bincount(labels, minlength=len(colours))
+    largest = np.argsort(-counts, kind="stable")[: min(MOST_NUMBERS, np.count_nonzero(counts))]
+    for cluster in np.sort(largest).tolist():
+        x, y = np.median(places[labels == cluster], axis=0)
+        _label(panel, float(x), float(y), str(cluster), colours[cluster])
     panel.set_axis_off()
     panel.set_aspect("equal", "datalim")
-    title(panel, "Map of the images", "near each other: alike; colour and number: cluster")
+    numbers = "number" if len(largest) == np.count_nonzero(counts) else f"numbers of the {len(largest)} largest"
+    title(panel, "Map of the images", f"near each other: alike; colour and {numbers}: cluster")
     return png(figure)
 
 
 def sizes(counts: npt.NDArray[np.int64], order: Sequence[int], colours: Sequence[str]) -> bytes:
     """Images in each cluster, largest first."""
     figure, (panel,) = canvas(7.2, 3.4, (0.65, 0.5, 6.35, 2.3))
-    panel.bar(range(len(order)), counts[list(order)], color=[colours[cluster] for cluster in order], width=0.86)
+    if len(order) <= MOST_BARS:
+        panel.bar(range(len(order)), counts[list(order)], color=[colours[cluster] for cluster in order], width=0.86)
+    else:
+        panel.fill_between(range(len(order)), counts[list(order)], color=INK, alpha=0.75, linewidth=0, step="mid")
     named = len(order) <= 40
     panel.xaxis.set_major_locator(FixedLocator(range(len(order))) if named else NullLocator())
     if named:
@@ -170,7 +177,12 @@ def _draw_knife(panel: Axes, look: Look, colours: Sequence[str]) -> None:
     order = np.lexsort((look.silhouettes, look.labels))
     bounds = np.searchsorted(look.labels[order], np.arange(look.k + 1))
     middles = np.zeros(look.k)
-    for cluster in range(look.k):
+    if look.k > MOST_BLADES:
+        rows = np.arange(0, len(order), step)
+        shades = np.array(colours)[look.labels[order[rows]]]
+        panel.hlines(rows, 0, look.silhouettes[order[rows]], colors=list(shades), linewidth=0.4)
+        floor = len(order)
+    for cluster in range(look.k if look.k <= MOST_BLADES else 0):
         blade = look.silhouettes[order[bounds[cluster] : bounds[cluster + 1]]]
         heights = floor + np.arange(len(blade))
         panel.fill_betweenx(
@@ -199,7 +211,7 @@ def _draw_scatter(panel: Axes, look: Look, features: Float32, colours: Sequence[
     shades = np.array(colours)[look.labels[some]]
     panel.scatter(features[some, 0], features[some, 1], s=size, c=list(shades), alpha=0.7, linewidths=0)
     for cluster, centre in enumerate(look.centres):
-        if look.k <= 120 and np.isfinite(centre).all():
+        if look.k <= MOST_NUMBERS and np.isfinite(centre).all():
             _label(panel, float(centre[0]), float(centre[1]), str(cluster), colours[cluster])
     panel.set_xlabel("feature 1")
     panel.set_ylabel("feature 2")

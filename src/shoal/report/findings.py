@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from shoal import records
 from shoal.cluster import silhouette
-from shoal.cluster.kmeans import EUCLIDEAN
 from shoal.cluster.model import ClusterModel
 from shoal.corrections.corrected import corrected_digest, read_corrected
 from shoal.corrections.shown import ShownName, read_shown
@@ -277,9 +276,7 @@ def _measured(run_dir: RunDir, ids: Ids, cluster: Int32, known: Float32) -> Floa
     labels = np.unique(cluster, return_inverse=True)[1].astype(np.int32)
     if len(np.unique(labels)) < 2:
         return np.zeros(len(ids), np.float32)
-    if metric == EUCLIDEAN:
-        return np.asarray(silhouette.euclidean(points, [labels])[0], np.float32)
-    return silhouette.cosine(points, labels, int(labels.max()) + 1).astype(np.float32)
+    return silhouette.of(points, labels, metric).astype(np.float32)
 
 
 def _shown(value: Any) -> Any:

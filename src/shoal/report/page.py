@@ -189,5 +189,5 @@ def _filename(path: str) -> str:
 
 def shown_side(clusters: int) -> int:
     """Pixels of a picture in the rows: fewer the more clusters there are, so that the page stays small."""
-    sides = ((24, 176), (48, 144), (120, 112), (300, 80))
-    return next((side for most, side in sides if clusters <= most), 64)
+    sides = ((24, 176), (48, 144), (120, 112))
+    return next((side for most, side in sides if clusters <= most), 80)

@@ -17,6 +17,7 @@ ANCHORS: Final = 4
 ANCHOR_NEIGHBOURS: Final = 8
 DUPLICATE_GROUPS: Final = 24
 MAP_PICTURES: Final = 1500
+MOST_PICTURED: Final = 300  # clusters shown with images, the largest; of the others the page has a line each
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,19 @@ class Selection:
     duplicates: list[tuple[int, list[int]]]  # (original, its copies), largest groups first
     on_map: Ids
 
+    @property
+    def pictured(self) -> list[ClusterShown]:
+        """The clusters whose images are shown."""
+        return self.clusters[:MOST_PICTURED]
+
+    @property
+    def listed(self) -> list[ClusterShown]:
+        """The others, without images."""
+        return self.clusters[MOST_PICTURED:]
+
     def large(self) -> list[int]:
         """Ids shown in the page's rows, ascending."""
-        ids = {number for shown in self.clusters for number in (*shown.prototypes, *shown.doubtful)}
+        ids = {number for shown in self.pictured for number in (*shown.prototypes, *shown.doubtful)}
         ids |= {number for shown in self.anchors for number in (shown.anchor, *(near for near, _ in shown.neighbours))}
         ids |= {original for original, _ in self.duplicates}
         return sorted(ids)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shoal import records
-from shoal.cluster import levels, silhouette
+from shoal.cluster import kmeans, levels, silhouette
 from shoal.cluster import write as clusters
 from shoal.cluster.kmeans import EUCLIDEAN, Float64, Labels
 from shoal.cluster.model import KNOWN_SHARE, NO_LIMIT, ClusterModel, closeness_of
@@ -28,7 +28,6 @@ from shoal.rundir import RunDir, StageResult
 from shoal.train.encoders import Head
 
 LEAST_SCALE = 1e-3  # of the least-squares fit's α, which may come out negative for heads that learned nothing
-PAIRS_IMAGES = 20_000  # beyond, silhouettes are of squared distances, which need no pairs
 
 
 def write(run_dir: RunDir, head: Head, seed: int, method: str, words: str) -> StageResult:
@@ -56,8 +55,8 @@ def write(run_dir: RunDir, head: Head, seed: int, method: str, words: str) -> St
     k = len(order)
     if k < weight.shape[1]:
         words = f"{words}; {weight.shape[1] - k} of them got no image"
-    silhouettes = _silhouettes(points, found.cluster, k)
-    means = _means(points, found.cluster, k)
+    silhouettes = silhouette.of(points, found.cluster, EUCLIDEAN).astype(np.float32)
+    means = kmeans.means_of(points, found.cluster, EUCLIDEAN)
     evidence = Evidence(_evidence(points, found.cluster, means, silhouettes, sizes), {f"k{k}": found.cluster})
     return clusters.write(
         run_dir,
@@ -155,18 +154,6 @@ def _least_closeness(model: ClusterModel, store: EmbeddingStore, ids: Ids) -> Fl
     return np.asarray(least - margin, np.float32)
 
 
-def _silhouettes(points: Float32, labels: Labels, k: int) -> Float32:
-    if len(points) <= PAIRS_IMAGES:
-        return np.asarray(silhouette.euclidean(points, [labels])[0], np.float32)
-    return np.asarray(silhouette.squared_euclidean(points, labels, k), np.float32)
-
-
-def _means(points: Float32, labels: Labels, k: int) -> Float32:
-    sums = np.zeros((k, points.shape[1]))
-    np.add.at(sums, labels, points)
-    return np.asarray(sums / np.maximum(np.bincount(labels, minlength=k), 1)[:, None], np.float32)
-
-
 def _evidence(
     points: Float32, labels: Labels, means: Float32, silhouettes: Float32, sizes: npt.NDArray[np.int64]
 ) -> pa.Table:
@@ -180,6 +167,7 @@ def _evidence(
             "coding_length": pa.array([None], pa.float64()),
             "inertia": pa.array([inertia], pa.float64()),
             "smallest": pa.array([int(sizes.min())], pa.int32()),
+            "images": pa.array([len(points)], pa.int32()),
             "chosen": pa.array([True], pa.bool_()),
         }
     )

@@ -141,7 +141,7 @@
   };
 
   const sampled = explorer.n < explorer.of ? ` Drawn: ${explorer.n.toLocaleString("en")} of the images, at random; the figures are of all.` : "";
-  const inexact = explorer.exact ? "" : ` Of so many images, Euclidean silhouettes are computed among ${explorer.of.toLocaleString("en")}.`;
+  const inexact = explorer.exact ? "" : ` Of so many images, silhouettes are computed among ${explorer.of.toLocaleString("en")}.`;
   document.getElementById("explorer-intro").append(inexact || sampled);
   dial.max = explorer.looks.length - 1;
   dial.value = ofChosen;
