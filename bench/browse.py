@@ -1,7 +1,7 @@
-"""Is the page's server quick and small on 100,000 images? Ready time, first clusters, latencies under load, searches
-by words and by an image, edits, memory.
+"""Is the page's server quick and small on 100,000 images, or a million? Ready time, first clusters, latencies under
+load, searches by words and by an image, edits, edits after 1,000 others, memory.
 
-    python bench/browse.py [--images 100000] [--seconds 60] [--rate 20] [--make-only]
+    python bench/browse.py [--images 100000] [--clusters 40] [--seconds 60] [--rate 20] [--no-refit] [--make-only]
 
 A small run of photographs is made for real, and its images are repeated, each time with features moved a little, until
 there are enough. The load is open-loop: requests start at their time whatever the server does, as people's do.
@@ -13,27 +13,42 @@ import argparse
 import itertools
 import json
 import os
+import re
 import shutil
+import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import numpy as np
-import psutil
 
+from edits import edit_until
 from machine import describe, machine_line, write_result
 from photos import WORK, photo_folder
+from repeated import repeat
+from shoal.browse.run_view import RunView
+from shoal.rundir import RunDir
 
 SMALL = 1000
-NOT_COPIED = ("cache", "report", "embeddings", "neighbours", "classes", "generations", "lock*")
+REPEATS = 3  # edits of each kind
+MANY_EDITS = 1000
 CLUSTERS = 40
-GOALS = {"ready_s": 2.0, "first_clusters_s": 1.5, "p95_ms": 50.0, "words_p95_ms": 100.0, "memory_mb": 500.0}
+GOALS = {
+    "ready_s": 2.0,
+    "first_clusters_s": 1.5,
+    "p95_ms": 50.0,
+    "words_p95_ms": 100.0,
+    "memory_mb": 1000.0,
+    "edit_ms": 150.0,
+}
 QUERIES = ("bird -penguin", "lakeside", "flower", "palace", "daisy dome", "animal", '"sea shore" -boat', "church")
 WARM_UP_SECONDS = 2
 
@@ -43,15 +58,25 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--seconds", type=int, default=60, help="how long the load lasts")
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second")
+    parser.add_argument("--clusters", type=int, default=CLUSTERS, help=f"of the made run, a multiple of {CLUSTERS}")
+    parser.add_argument(
+        "--no-refit", action="store_true", help="do not apply the corrections, for which the run is copied"
+    )
     parser.add_argument("--make-only", action="store_true", help="only make the run, and say where it is")
     options = parser.parse_args()
-    run = large_run(options.images)
+    run = large_run(options.images, options.clusters)
     if options.make_only:
         print(run)
         return
     shutil.rmtree(run / "cache", ignore_errors=True)
     (run / "edits.jsonl").unlink(missing_ok=True)
-    found = {"images": options.images, "rate": options.rate, "seconds": options.seconds, "goals": GOALS}
+    found = {
+        "images": options.images,
+        "clusters": options.clusters,
+        "rate": options.rate,
+        "seconds": options.seconds,
+        "goals": GOALS,
+    }
     found["load"] = os.getloadavg()[0]
     with Served(run) as served:
         found |= served.opening()
@@ -61,7 +86,12 @@ def main() -> None:
         found["edit_ms"] = edits(served)
         found["search_s"] = search(served)
         found["memory_mb_after_search"] = served.memory()
-    found["refit_s"], found["memory_mb_after_refit"] = refit(run)
+    edit_until(RunView(RunDir.open(run)), MANY_EDITS, np.random.default_rng(1))
+    with Served(run) as served:
+        found[f"after_{MANY_EDITS}_edits"] = served.opening() | {"edit_ms": edits(served), "memory_mb": served.memory()}
+    if not options.no_refit:
+        found["refit_s"], found["memory_mb_after_refit"] = refit(run)
+    (run / "edits.jsonl").unlink()
     write_result("browse", found)
     print(json.dumps(found, indent=2))
     print(machine_line(describe()))
@@ -70,12 +100,14 @@ def main() -> None:
 # -- the run -----------------------------------------------------------------------------------------------------------
 
 
-def large_run(images: int) -> Path:
-    """bench/work/browse-IMAGES.shoal, made on first use."""
-    target = WORK / f"browse-{images}.shoal"
+def large_run(images: int, clusters: int = CLUSTERS) -> Path:
+    """bench/work/browse-IMAGES[-CLUSTERS].shoal, made on first use."""
+    if images < SMALL * (clusters // CLUSTERS):
+        raise SystemExit(f"--clusters {clusters} needs --images {SMALL * (clusters // CLUSTERS)} or more")
+    target = WORK / ("-".join(["browse", str(images)] + [str(clusters)] * (clusters != CLUSTERS)) + ".shoal")
     if not (target / "run.json").is_file():
         shutil.rmtree(target, ignore_errors=True)
-        _repeat(_small_run(), target, images)
+        repeat(_small_run(), target, images, clusters // CLUSTERS)
     return target
 
 
@@ -85,63 +117,6 @@ def _small_run() -> Path:
     command = [sys.executable, "-m", "shoal", "cluster", str(folder), "--out", str(run), "--clusters", str(CLUSTERS)]
     subprocess.run(command, check=True)
     return run
-
-
-def _repeat(small: Path, target: Path, images: int) -> None:
-    """Every table of the small run, its rows repeated under new ids; features, places and confidences moved.
-
-    As a run of before generations, whose files all lie at its root.
-    """
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    from shoal.embeddings import PART_ROWS, EmbeddingStore  # noqa: PLC0415
-
-    generator = np.random.default_rng(0)
-    source = np.arange(images) % SMALL
-    ids = pa.array(np.arange(images), pa.int64())
-    made = target.with_suffix(".part")
-    shutil.rmtree(made, ignore_errors=True)
-    shutil.copytree(small, made, ignore=shutil.ignore_patterns(*NOT_COPIED))
-    for name in ("images", "clusters", "levels", "map"):
-        table = pq.read_table(small / f"{name}.parquet").take(source)
-        table = table.set_column(0, "id", ids)
-        if "path" in table.column_names:
-            paths = [f"copy {number // SMALL}/{path}" for number, path in enumerate(table["path"].to_pylist())]
-            table = table.set_column(table.column_names.index("path"), "path", pa.array(paths))
-        for column in {"x", "y"} & set(table.column_names):
-            moved = table[column].to_numpy() + generator.normal(0, 1, images).astype(np.float32)
-            table = table.set_column(table.column_names.index(column), column, pa.array(moved))
-        if name == "clusters":
-            confidence = np.clip(table["confidence"].to_numpy() + generator.normal(0, 0.02, images), 0, 1)
-            place = table.column_names.index("confidence")
-            table = table.set_column(place, "confidence", pa.array(confidence.astype(np.float32)))
-        pq.write_table(table, made / f"{name}.parquet", compression="zstd")
-    store = EmbeddingStore.open(small / "embeddings")
-    rows = store.read(np.arange(SMALL))
-    (made / "embeddings").mkdir()
-    parts = []
-    for start in range(0, images, PART_ROWS):
-        stop = min(start + PART_ROWS, images)
-        block = rows[source[start:stop]]
-        block = block + generator.normal(0, 0.02, block.shape) * np.abs(block)
-        part = f"part-{start // PART_ROWS:05d}.npy"
-        np.save(made / "embeddings" / part, block.astype(store.dtype))
-        parts.append({"file": part, "start": start, "stop": stop})
-    manifest = json.loads((small / "embeddings" / "manifest.json").read_text())
-    (made / "embeddings" / "manifest.json").write_text(json.dumps({**manifest, "rows": images, "parts": parts}))
-    (made / "neighbours").mkdir()
-    neighbours = np.load(small / "neighbours" / "ids.npy")
-    shifted = neighbours[source] + (np.arange(images) // SMALL * SMALL)[:, None]
-    shifted = np.where((neighbours[source] >= 0) & (shifted < images), shifted, -1).astype(np.int32)
-    np.save(made / "neighbours" / "ids.npy", shifted)
-    np.save(made / "neighbours" / "similarity.npy", np.load(small / "neighbours" / "similarity.npy")[source])
-    state = json.loads((small / "run.json").read_text())
-    (made / "run.json").write_text(json.dumps({key: state[key] for key in state if key != "generation"}))
-    (made / "classes").mkdir()
-    for name in ("ids", "probabilities"):
-        np.save(made / "classes" / f"{name}.npy", np.load(small / "classes" / f"{name}.npy")[source])
-    made.rename(target)
 
 
 # -- the server --------------------------------------------------------------------------------------------------------
@@ -188,8 +163,9 @@ class Served:
         }
 
     def memory(self) -> float:
-        """Resident set of the server, MB."""
-        return round(psutil.Process(self._process.pid).memory_info().rss / 1e6, 1)
+        """What the server itself holds, MB: pages of the files that it maps are the system's."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return round(int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) * 1024 / 1e6, 1)  # type: ignore[index]
 
 
 def load(served: Served, rate: float, seconds: int, images: int) -> dict[str, Any]:
@@ -208,10 +184,22 @@ def load(served: Served, rate: float, seconds: int, images: int) -> dict[str, An
         offset = generator.integers(max(1, card["size"] - 200))
         return f"/api/clusters/{card['id']}/images?offset={offset}&limit=200"
 
+    west, south, east, north = np.frombuffer(served.client.get("/api/map").content, "<f4", 4, 12).tolist()
+
+    def part_of_map() -> str:
+        """From a quarter of its width down to a hundredth."""
+        share = 0.25 ** generator.uniform(1, 3.3)
+        left, low = generator.uniform(0, 1 - share, 2)
+        edges = west + left * (east - west), south + low * (north - south)
+        asked = {"west": edges[0], "south": edges[1]}
+        asked |= {"east": edges[0] + share * (east - west), "north": edges[1] + share * (north - south)}
+        return f"/api/map?{urlencode(asked)}"
+
     kinds: list[tuple[str, float, Callable[[], str]]] = [
-        ("thumb", 0.6, thumb),
+        ("thumb", 0.55, thumb),
         ("cluster images", 0.2, page),
         ("image", 0.12, lambda: f"/api/images/{generator.integers(images)}"),
+        ("map", 0.05, part_of_map),
         ("clusters", 0.04, lambda: "/api/clusters"),
         ("run", 0.04, lambda: "/api/run"),
     ]
@@ -258,27 +246,44 @@ def _quantiles(latencies: list[float]) -> dict[str, float]:
 
 
 def edits(served: Served) -> dict[str, float]:
-    """Milliseconds of one edit of each kind, and of the clusters after it."""
-    taken = {}
+    """Milliseconds from an edit of each kind until the clusters and the map show it: medians of some."""
+    taken: dict[str, list[float]] = {}
+    images = served.client.get("/api/run").json()["images"]
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        made = work()
+        taken.setdefault(name, []).append(1000 * (time.perf_counter() - began))
+        return made
+
+    def preview(cluster: int) -> str:
+        asked = {"cluster": cluster, "parts": 3}
+        answer = served.client.post("/api/split/preview", json=asked).raise_for_status()
+        return str(answer.json()["token"])
 
     def edit(op: str, **values: Any) -> None:
         seen = served.client.get("/api/run").json()
-        began = time.perf_counter()
         body = {"op": op, "base": seen["base"], "base_version": seen["version"], **values}
-        served.client.post("/api/edits", json=body).raise_for_status()
-        served.client.get("/api/clusters").raise_for_status()
-        taken[op] = round(1000 * (time.perf_counter() - began), 1)
+        since = {"base": seen["base"], "since": seen["version"]}
 
-    edit("rename", cluster=0, name="first")
-    edit("merge", clusters=[1, 2])
-    began = time.perf_counter()
-    preview = served.client.post("/api/split/preview", json={"cluster": 1, "parts": 3}).raise_for_status().json()
-    taken["preview of a split"] = round(1000 * (time.perf_counter() - began), 1)
-    edit("split", cluster=1, token=preview["token"])
-    edit("move", ids=list(range(0, 3000, 3)), cluster=0)
-    edit("noise", ids=[5, 7, 11])
-    edit("undo")
-    return taken
+        def work() -> None:
+            served.client.post("/api/edits", json=body).raise_for_status()
+            served.client.get("/api/clusters").raise_for_status()
+            served.client.get("/api/map/changes", params=since).raise_for_status()
+
+        timed(op, work)
+
+    for number in range(REPEATS):
+        cards = [card for card in served.client.get("/api/clusters").json()["clusters"] if not card["noise"]]
+        middle, *few = [card["id"] for card in (cards[len(cards) // 2], cards[-1], cards[-2])]
+        edit("rename", cluster=middle, name=f"name {number}")
+        edit("merge", clusters=few)
+        token = timed("preview of a split", partial(preview, middle))
+        edit("split", cluster=middle, token=token)
+        edit("move", ids=list(range(number, min(3000, images), 3)), cluster=cards[0]["id"])
+        edit("noise", ids=[5 + number, 70 + number, 110 + number])
+        edit("undo")
+    return {name: round(statistics.median(each), 1) for name, each in taken.items()}
 
 
 def words(served: Served) -> dict[str, float]:

@@ -85,7 +85,7 @@ def main() -> None:
         _write_tables(run, options.images)
         generator = np.random.default_rng(1)
         for count in EDITS:
-            _edit_until(RunView(run), count, generator)
+            edit_until(RunView(run), count, generator)
             log = run.edits.read_bytes()
             kinds, first, undos = _measure(run, options.repeats, generator)
             run.edits.write_bytes(log)  # as it was
@@ -133,7 +133,8 @@ def _look(view: RunView) -> None:
     assert len(view.snapshot().chosen.order) > 0
 
 
-def _edit_until(view: RunView, count: int, draw: np.random.Generator) -> None:
+def edit_until(view: RunView, count: int, draw: np.random.Generator) -> None:
+    """Edit a run as people do, until its log has `count` lines."""
     kinds, shares = list(KINDS), [share for share, _ in KINDS.values()]
     while len(view.snapshot().log) < count:
         clusters = len(view.snapshot().corrected.numbers)

@@ -35,7 +35,7 @@ from patience import PATIENCE
 from pictures import paint
 from shoal import pipeline, records
 from shoal.assign import AssignSummary, assign
-from shoal.browse import changing
+from shoal.browse import changing, overview
 from shoal.browse.app import create_app
 from shoal.browse.security import Access
 from shoal.config import ClusterConfig
@@ -133,12 +133,12 @@ def test_the_run_at_a_glance(client: TestClient) -> None:
         "skipped": 1,
         "duplicates": 1,
         "has_labels": True,
-        "has_map": True,
         "version": 0,
         "can_undo": False,
         "levels": ["coarse", "chosen", "fine"],
     }
     assert {name: run[name] for name in expected} == expected
+    assert run["map"]
 
 
 def test_clusters_hold_every_image_once_at_every_level(client: TestClient) -> None:
@@ -194,6 +194,20 @@ def test_copies_point_at_each_other(client: TestClient) -> None:
         assert client.get(f"/api/images/{image}").json()["duplicates"] == [one for one in group if one != image]
 
 
+def test_among_many_clusters_prototypes_are_told_when_they_are_asked_for(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = {number: card["prototypes"] for number, card in clusters(client).items()}
+    monkeypatch.setattr(overview, "PICTURED", 1)
+    edit(client, "rename", cluster=0, name="any")
+    apart = {number: card["prototypes"] for number, card in clusters(client).items()}
+    assert sorted(map(bool, apart.values())) == [False, False, True]
+    answer = client.get("/api/prototypes", params={"of": "2,0,1,7"}).json()
+    assert {one["id"]: one["prototypes"] for one in answer["clusters"]} == together
+    for wrong in ("", "1,", "a", "-1"):
+        assert client.get("/api/prototypes", params={"of": wrong}).status_code == 422
+
+
 def test_a_skipped_image_says_why(client: TestClient) -> None:
     (skipped,) = client.get("/api/evidence").json()["skipped"]
     found = client.get(f"/api/images/{skipped['id']}").json()
@@ -201,17 +215,6 @@ def test_a_skipped_image_says_why(client: TestClient) -> None:
     assert found["status"] == "skipped"
     assert found["cluster"] is None
     assert client.get(f"/api/images/{skipped['id']}/thumb").status_code == 422
-
-
-def test_the_map_is_arrays(client: TestClient) -> None:
-    data = client.get("/api/map").content
-    (count,) = struct.unpack("<I", data[:4])
-    assert len(data) == 4 + 16 * count
-    ids = np.frombuffer(data, "<i4", count, 4)
-    cluster = np.frombuffer(data, "<i4", count, 4 + 12 * count)
-    assert count == KINDS * EACH + 2
-    assert set(ids[cluster == 2].tolist()) == set(members(client, 2))
-    assert np.isfinite(np.frombuffer(data, "<f4", 2 * count, 4 + 4 * count)).all()
 
 
 def test_evidence_has_the_metrics_of_the_clusters_now(client: TestClient) -> None:

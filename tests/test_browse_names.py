@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from named_run import EACH, KINDS, named_run
 from page_client import clusters, edit, members, open_page
+from shoal.browse import guesses as page_guesses
 from shoal.find import find
 from shoal.names import guesses_file
 from shoal.rundir import RunDir
@@ -63,6 +64,30 @@ def test_cards_tell_what_clusters_may_show_and_how_strongly(client: TestClient) 
         others = [other["strength"] for other in card["guess"]["others"]]
         assert 0 < len(others) <= 5
         assert others == sorted(others, reverse=True)
+
+
+def test_of_many_images_guesses_follow_the_clusters(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_guesses, "QUICK", 0)
+    listed = client.get("/api/clusters").json()
+    assert not listed["guesses_follow"]  # the run has them
+    before = guesses(client)
+    banana, pug, goldfish = numbers_of(client, ["banana", "pug", "goldfish"])
+    edit(client, "move", ids=members(client, banana)[:2], cluster=pug)
+    listed = client.get("/api/clusters").json()
+    assert listed["guesses_follow"]
+    told = {card["id"]: card["guess"] for card in listed["clusters"]}
+    assert told[banana] is told[pug] is None
+    assert told[goldfish]["name"] == before[goldfish]
+    follow = client.get("/api/guesses").json()
+    assert (follow["version"], follow["base"]) == (listed["version"], listed["base"])
+    later = client.get("/api/clusters").json()
+    assert not later["guesses_follow"]
+    assert {one["id"]: one["guess"] for one in follow["guesses"]} == {
+        card["id"]: card["guess"] for card in later["clusters"] if card["guess"]
+    }
+    monkeypatch.undo()
+    at_once = open_page(client.app.state.site.folder)  # type: ignore[attr-defined]
+    assert clusters(at_once) == {card["id"]: card for card in later["clusters"]}
 
 
 def test_a_guess_that_is_accepted_is_a_name_like_any_other(client: TestClient) -> None:

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 from drafted import run_stage
 from named_run import EACH, KINDS, config, named_run
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 BUILT = ROOT / "src" / "shoal" / "browse" / "page"
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 VIEWS = ("clusters", "cluster/0", "map", "image/5", "search", "evidence")
+SOME = 30  # images that a large map shows at once
 WIDE, PHONE = (1280, 800), (390, 780)
 Open = Callable[..., Page]
 # A notice goes after some seconds, which a busy machine may need to look at it: here that time is never over.
@@ -331,6 +333,47 @@ def test_the_map_shows_hovers_and_selects(opened: Open, kind: str) -> None:
     page.mouse.down()
     page.mouse.up()
     expect(page).to_have_url(re.compile("#/image/"))
+
+
+def test_of_a_large_map_more_is_seen_on_coming_nearer(opened: Open) -> None:
+    page = opened("clusters")
+    asked: list[str] = []
+
+    def some(route: Route) -> None:
+        """At most SOME images of each window, as the server answers where there are very many."""
+        asked.append(route.request.url)
+        answer = route.fetch()
+        data = np.frombuffer(answer.body(), "<u4")
+        count = int(data[0])
+        kept = min(count, SOME)
+        columns = data[7:].reshape(4, count)[:, :kept]
+        head = np.r_[np.uint32(kept), data[1:7]].astype("<u4")
+        route.fulfill(response=answer, body=head.tobytes() + columns.astype("<u4").tobytes())
+
+    page.route("**/api/map?*", some)
+    go(page, "map")
+    expect(page.get_by_role("img", name="Map of 61 images")).to_be_visible()
+    told = page.get_by_text(f"{SOME} of 61 images shown")
+    expect(told).to_be_visible()
+    assert len(asked) == 1
+    size = int(page.locator("aside li", has_text="Cluster 0").locator(".small").inner_text())
+    page.locator("aside").get_by_role("button", name="Select all of Cluster 0").click()
+    expect(page.get_by_text(f"{size} images selected")).to_be_visible()
+    with page.expect_response("**/api/map/changes?*"):
+        page.get_by_role("button", name="Noise", exact=True).click()
+    expect(page.locator("aside li", has_text="Noise")).to_contain_text(str(size))
+    assert len(asked) == 1  # the places are known
+    page.locator("aside").get_by_role("button", name="Noise").first.click()
+    expect(page.get_by_text("of 61 images shown")).to_have_count(0)
+    assert "cluster=" in asked[-1]
+    page.locator("aside").get_by_role("button", name="Noise").first.click()
+    for _ in range(6):
+        page.get_by_role("button", name="Nearer").click()
+    expect(page.get_by_text("Come nearer")).to_have_count(0)
+    assert "west=" in asked[-1]
+    assert "cluster=" not in asked[-1]
+    page.get_by_role("button", name="All of it").click()
+    expect(told).to_be_visible()
 
 
 @pytest.mark.parametrize("way", ["choose", "drop", "paste"])

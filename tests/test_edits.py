@@ -174,6 +174,22 @@ def test_moved_images_are_sure_and_bring_their_copies(run: RunDir) -> None:
     assert do(run, changes.move, [9], 1).cluster[[8, 9]].tolist() == [1, 1]
 
 
+def test_images_go_with_their_originals_and_all_copies_of_these() -> None:
+    draw = np.random.default_rng(0)
+    original = np.arange(200)
+    copies = draw.choice(np.arange(100, 200), 60, replace=False)
+    original[copies] = draw.integers(0, 100, 60)
+    empty = np.zeros(200, np.float32)
+    whole = np.zeros(200, np.int32)
+    base = Base(
+        np.arange(200), original, whole, empty, empty > 0, empty, whole, "0" * 16, Path("model"), Path("levels")
+    )
+    for count in (0, 1, 7, 200):
+        rows = draw.choice(200, count, replace=False)
+        expected = np.flatnonzero(np.isin(original, original[rows]))
+        assert np.array_equal(np.sort(base.together(rows)), expected)
+
+
 def test_an_image_kept_where_it_is_is_sure_and_counts_as_a_change(run: RunDir) -> None:
     before = read_corrected(run)
     corrected = do(run, changes.move, [4], 0)

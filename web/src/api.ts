@@ -11,7 +11,8 @@ export interface RunInfo {
   skipped: number;
   duplicates: number;
   has_labels: boolean;
-  has_map: boolean;
+  /** Stands for the places on the map; null: there is none. */
+  map: string | null;
   sentence: string | null;
   created: string | null;
   backbone: string | null;
@@ -49,7 +50,8 @@ export interface Cluster extends Called {
   unsure: number;
   confidence: number | null;
   silhouette: number | null;
-  prototypes: number[];
+  /** null: among many clusters, they are asked for apart. */
+  prototypes: number[] | null;
   majority: { label: string; share: number } | null;
   noise: boolean;
   /** At the finest level: the chosen cluster that it is a part of. */
@@ -171,11 +173,32 @@ export interface Version {
   base: string;
 }
 
-export interface MapPoints {
+/** A window of the map, in the map's own units. */
+export interface Box {
+  west: number;
+  south: number;
+  east: number;
+  north: number;
+}
+
+/** Images in a window of the map: all of them, or as many as are shown at once. */
+export interface MapPart {
   ids: Int32Array;
   x: Float32Array;
   y: Float32Array;
   cluster: Int32Array;
+  /** How many images there are. */
+  total: number;
+  /** The version that `cluster` is of. */
+  version: number;
+  /** Around all of the map. */
+  around: Box;
+}
+
+export interface MapChanges {
+  ids: Int32Array;
+  cluster: Int32Array;
+  version: number;
 }
 
 /** What the server, or the way to it, has to say against a request. `status` 0: it could not be reached. */
@@ -245,6 +268,11 @@ async function complaint(response: Response): Promise<string> {
   return `The server answered ${response.status} ${response.statusText}`.trim();
 }
 
+/** Numbers as the server sends them are little-endian, as every browser of today has them. */
+function check(bytes: ArrayBuffer, expected: number): void {
+  if (bytes.byteLength !== expected) throw new ApiError("The map came incomplete. Load it again.", 0);
+}
+
 async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   return (await request(path, { signal: signal ?? null })).json() as Promise<T>;
 }
@@ -267,7 +295,14 @@ export interface ImageQuery {
 export const api = {
   run: () => get<RunInfo>("run"),
   clusters: (level: Level) =>
-    get<Version & { clusters: Cluster[] }>(`clusters?level=${encodeURIComponent(level)}`),
+    get<Version & { clusters: Cluster[]; guesses_follow: boolean }>(`clusters?level=${encodeURIComponent(level)}`),
+  /** All guesses of a level; of many images it takes seconds to make them. */
+  guesses: (level: Level) =>
+    get<Version & { guesses: { id: number; guess: Guess }[] }>(`guesses?level=${encodeURIComponent(level)}`),
+  prototypes: (level: Level, of: number[]) =>
+    get<{ clusters: { id: number; prototypes: number[] }[] }>(
+      "prototypes?" + new URLSearchParams({ level, of: of.join(",") }).toString(),
+    ),
   clusterImages: (cluster: number, query: ImageQuery, offset: number, limit: number) =>
     get<{ total: number; images: ImageRow[] }>(
       `clusters/${cluster}/images?` +
@@ -299,17 +334,42 @@ export const api = {
   find: (words: string, offset: number, limit: number) =>
     get<FoundByWords>("find?" + new URLSearchParams({ words, offset: String(offset), limit: String(limit) }).toString()),
 
-  /** Points of the map: uint32 n, then n each of int32 id, float32 x, float32 y, int32 cluster, little-endian. */
-  async map(): Promise<MapPoints> {
-    const bytes = await (await request("map")).arrayBuffer();
-    const n = bytes.byteLength >= 4 ? new DataView(bytes).getUint32(0, true) : 0;
-    if (bytes.byteLength < 4 + 16 * n) throw new ApiError("The map came incomplete. Load it again.", 0);
+  /** What of the map is in a window, or of one cluster there. */
+  async map(window: Box | null, cluster: number | null, signal: AbortSignal): Promise<MapPart> {
+    const asked = new URLSearchParams();
+    for (const [edge, value] of Object.entries(window ?? {})) asked.set(edge, String(value));
+    if (cluster !== null) asked.set("cluster", String(cluster));
+    const bytes = await (await request(`map?${asked.toString()}`, { signal })).arrayBuffer();
+    const [n = 0, total = 0, version = 0] = new Uint32Array(bytes.slice(0, 12));
+    const [west = 0, south = 0, east = 0, north = 0] = new Float32Array(bytes.slice(12, 28));
+    check(bytes, 28 + 16 * n);
     return {
-      ids: new Int32Array(bytes, 4, n),
-      x: new Float32Array(bytes, 4 + 4 * n, n),
-      y: new Float32Array(bytes, 4 + 8 * n, n),
-      cluster: new Int32Array(bytes, 4 + 12 * n, n),
+      ids: new Int32Array(bytes, 28, n),
+      x: new Float32Array(bytes, 28 + 4 * n, n),
+      y: new Float32Array(bytes, 28 + 8 * n, n),
+      cluster: new Int32Array(bytes, 28 + 12 * n, n),
+      total,
+      version,
+      around: { west, south, east, north },
     };
+  },
+
+  /** Which images are in another cluster than at version `since`. */
+  async mapChanges(since: number, base: string): Promise<MapChanges> {
+    const asked = new URLSearchParams({ since: String(since), base }).toString();
+    const bytes = await (await request(`map/changes?${asked}`)).arrayBuffer();
+    const [n = 0, version = 0] = new Uint32Array(bytes.slice(0, 8));
+    check(bytes, 8 + 8 * n);
+    return { ids: new Int32Array(bytes, 8, n), cluster: new Int32Array(bytes, 8 + 4 * n, n), version };
+  },
+
+  /** All images of the map inside a polygon, of a cluster, or both. */
+  async mapInside(polygon: readonly (readonly [number, number])[] | null, cluster: number | null): Promise<Int32Array> {
+    const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ polygon, cluster }) };
+    const bytes = await (await request("map/inside", options)).arrayBuffer();
+    const [n = 0] = new Uint32Array(bytes.slice(0, 4));
+    check(bytes, 4 + 4 * n);
+    return new Int32Array(bytes, 4, n);
   },
 
   /** Answers when the run is in another state than `seen`, or after half a minute. */

@@ -22,7 +22,7 @@ class Run(BaseModel):
     skipped: int = 0
     duplicates: int = 0
     has_labels: bool = False
-    has_map: bool = False
+    map: str | None = Field(None, description="digest of the map; null: there is none")
     sentence: str = ""
     created: str | None = None
     backbone: str = ""
@@ -63,7 +63,7 @@ class Cluster(BaseModel):
     unsure: int
     confidence: float
     silhouette: float | None
-    prototypes: list[int]
+    prototypes: list[int] | None = Field(description="null: among many clusters, /api/prototypes tells them")
     majority: Majority | None
     noise: bool
     edited: bool
@@ -74,7 +74,30 @@ class Cluster(BaseModel):
 class Clusters(BaseModel):
     version: int
     base: str
+    guesses_follow: bool = Field(description="some guesses are not made yet: /api/guesses has them all")
     clusters: list[Cluster]
+
+
+class Prototypes(BaseModel):
+    id: int
+    prototypes: list[int]
+
+
+class PrototypeList(BaseModel):
+    version: int
+    base: str
+    clusters: list[Prototypes]
+
+
+class Guessed(BaseModel):
+    id: int
+    guess: Guess
+
+
+class GuessList(BaseModel):
+    version: int
+    base: str
+    guesses: list[Guessed]
 
 
 class Listed(BaseModel):
@@ -316,6 +339,17 @@ EditRequest = Annotated[Rename | Merge | Split | Move | Noise | Undo | Redo, Fie
 class PreviewRequest(Strict):
     cluster: Number
     parts: Annotated[int, Field(ge=2, le=20)]
+
+
+Place = Annotated[float, Field(allow_inf_nan=False)]
+Corner = Annotated[list[Place], Field(min_length=2, max_length=2)]
+
+
+class InsideRequest(Strict):
+    polygon: Annotated[list[Corner], Field(min_length=3, max_length=10_000)] | None = Field(
+        description="corners on the map, x and y; null: anywhere"
+    )
+    cluster: Number | None = None
 
 
 class RefitRequest(_OnVersion):

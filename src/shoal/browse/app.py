@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from shoal import __version__
 from shoal.browse import answers, changing, looking, searching, working
 from shoal.browse.errors import MissingError, UploadTooLargeError
+from shoal.browse.overview import warm_up
 from shoal.browse.search import Searcher
 from shoal.browse.security import Access, Guard
 from shoal.browse.site import OpenedRun, Site
@@ -50,7 +51,7 @@ def create_app(folder: Path, access: Access, page: Path = PAGE) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if run is not None:
-            threading.Thread(target=run.warm_up, name="warm-up", daemon=True).start()
+            threading.Thread(target=warm_up, args=(run,), name="warm-up", daemon=True).start()
         yield
         site.jobs.close()
 

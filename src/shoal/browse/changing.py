@@ -12,8 +12,8 @@ from starlette.concurrency import run_in_threadpool
 
 from shoal.browse import answers
 from shoal.browse.errors import MissingError
+from shoal.browse.guesses import guess_of
 from shoal.browse.looking import site_of
-from shoal.browse.overview import guess_of
 from shoal.browse.site import OpenedRun
 from shoal.browse.snapshot import Snapshot
 from shoal.browse.splitting import Preview

@@ -11,7 +11,6 @@ from shoal.browse.site import OpenedRun
 from shoal.browse.snapshot import Snapshot
 from shoal.corrections.base import Int64
 from shoal.corrections.corrected import NONE
-from shoal.embeddings import EmbeddingStore
 
 NEIGHBOURS = 20
 PROBABILITIES = 5
@@ -54,8 +53,9 @@ def neighbour_list(snapshot: Snapshot, found: list[tuple[int, float]]) -> list[d
     """Pairs (id, similarity) with their clusters; images that have none any more are left out."""
     corrected = snapshot.corrected
     ids: Int64 = np.array([image for image, _ in found], np.int64)
-    here = np.isin(ids, corrected.ids)
-    clusters = corrected.cluster[np.searchsorted(corrected.ids, ids[here])].tolist()
+    rows = np.searchsorted(corrected.ids, ids).clip(max=max(len(corrected.ids) - 1, 0))
+    here = corrected.ids[rows] == ids if len(corrected.ids) else np.zeros(len(ids), bool)
+    clusters = corrected.cluster[rows[here]].tolist()
     kept = [pair for pair, is_here in zip(found, here.tolist(), strict=True) if is_here]
     return [
         {"id": image, "similarity": round(score, 4), "cluster": cluster}
@@ -65,7 +65,7 @@ def neighbour_list(snapshot: Snapshot, found: list[tuple[int, float]]) -> list[d
 
 def _probabilities(opened: OpenedRun, snapshot: Snapshot, image: int) -> list[dict[str, Any]]:
     model = opened.models.of(snapshot)
-    features = EmbeddingStore.open(snapshot.run_dir.embeddings).read(np.array([image], np.int64))
+    features = snapshot.store.read(np.array([image], np.int64))
     numbers, shares = model.probabilities(features)
     return [
         {"cluster": int(number), "p": round(float(share), 4)}

@@ -104,12 +104,14 @@ def _copies(snapshot: Snapshot) -> tuple[list[list[int]], int]:
     """Groups of equal files, the original first, largest groups first; and how many groups there are."""
     corrected = snapshot.corrected
     copies = np.flatnonzero(corrected.original != np.arange(len(corrected.ids)))
-    groups: dict[int, list[int]] = {}
-    for row in copies.tolist():
-        original = int(corrected.ids[corrected.original[row]])
-        groups.setdefault(original, [original]).append(int(corrected.ids[row]))
-    ordered = sorted(groups.values(), key=lambda group: (-len(group), group[0]))
-    return ordered[:MOST_GROUPS], len(ordered)
+    copies = copies[np.argsort(corrected.original[copies], kind="stable")]
+    originals, starts, counts = np.unique(corrected.original[copies], return_index=True, return_counts=True)
+    largest = np.lexsort((originals, -counts))[:MOST_GROUPS]
+    groups = [
+        corrected.ids[[original, *copies[start : start + count]]].tolist()
+        for original, start, count in zip(originals[largest], starts[largest], counts[largest], strict=True)
+    ]
+    return groups, len(originals)
 
 
 def _finite(value: Any) -> Any:

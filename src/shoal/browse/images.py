@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from shoal import records
 from shoal.corrections.base import Int64
 from shoal.rundir import RunDir
 
@@ -24,7 +25,7 @@ class Images:
 
     @classmethod
     def read(cls, run_dir: RunDir) -> Images:
-        table = _in_order(run_dir.read_images(IMAGE_COLUMNS)).combine_chunks()
+        table = records.by_id(run_dir.read_images(IMAGE_COLUMNS)).combine_chunks()
         return cls(table, table["id"].to_numpy())
 
     def row(self, image: int) -> int:
@@ -42,8 +43,3 @@ class Images:
         """Images by status."""
         pairs = self.table["status"].value_counts().to_pylist()
         return {pair["values"]: pair["counts"] for pair in pairs}
-
-
-def _in_order(table: pa.Table) -> pa.Table:
-    """By rising id. It nearly always is: sorting would hold every text twice."""
-    return table if (np.diff(table["id"].to_numpy()) > 0).all() else table.sort_by("id")

@@ -6,13 +6,14 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from shoal import records
 from shoal.browse import answers
 from shoal.browse.run_view import stamp
 from shoal.browse.snapshot import Rows, Snapshot
 from shoal.corrections.base import Int32, Int64
-from shoal.errors import RequestError
-from shoal.evaluate.labels import read_labels
 from shoal.rundir import RunDir
 
 
@@ -58,11 +59,11 @@ class LabelReader:
     def _read(self, run_dir: RunDir, ids: Int64) -> Labels:
         if not run_dir.labels.is_file():
             return Labels([], np.empty(0, np.int32))
-        try:
-            by_id = read_labels(run_dir, None).by_id
-        except RequestError:  # labels of other images only
-            return Labels([], np.empty(0, np.int32))
-        names = sorted(set(by_id.values()))
-        place = {name: number for number, name in enumerate(names)}
-        numbers = np.fromiter((place.get(by_id.get(image, ""), -1) for image in ids.tolist()), np.int32, len(ids))
-        return Labels(names, numbers)
+        table = records.by_id(records.read_table(run_dir.labels, ["id", "label"]))
+        labels = table["label"].combine_chunks()
+        place = pc.index_in(pa.array(ids), value_set=table["id"].combine_chunks())  # of each image's label
+        found = labels.take(place)
+        found = pc.if_else(pc.equal(found, ""), None, found)
+        names = sorted(found.unique().drop_null().to_pylist())
+        numbers = pc.fill_null(pc.index_in(found, value_set=pa.array(names, pa.string()), skip_nulls=True), -1)
+        return Labels(names, numbers.to_numpy(zero_copy_only=False).astype(np.int32))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -11,10 +12,11 @@ from shoal.browse import answers
 from shoal.browse.details import image_details
 from shoal.browse.errors import MissingError
 from shoal.browse.evidence import evidence
-from shoal.browse.map import map_bytes
-from shoal.browse.overview import cluster_list, run_facts
+from shoal.browse.map import Box, inside_bytes, map_bytes
+from shoal.browse.overview import cluster_list, guess_list, prototype_list, run_facts
 from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, Rows, Snapshot
+from shoal.corrections.changes import StaleError
 from shoal.corrections.corrected import NONE
 from shoal.pictures.originals import Original
 from shoal.pictures.pictures import MEDIA_TYPE, SIZES
@@ -22,7 +24,10 @@ from shoal.pictures.pictures import MEDIA_TYPE, SIZES
 router = APIRouter(prefix="/api")
 
 MOST_LISTED = 5000
+MOST_PICTURED = 100  # clusters whose prototypes are asked for at once
 KEPT_SECONDS = 3600
+OCTETS: Final = "application/octet-stream"
+_BYTES: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {OCTETS: {}}}}
 ImageId = Annotated[int, Path(ge=0, lt=1 << 62)]
 ClusterId = Annotated[int, Path(ge=0, lt=1 << 31)]
 
@@ -58,6 +63,28 @@ def clusters(request: Request, level: str = CHOSEN) -> Response:
     snapshot = opened.view.snapshot()
     _check_level(snapshot, level)
     return Response(cluster_list(opened, snapshot, level), media_type="application/json")
+
+
+@router.get("/prototypes", response_model=answers.PrototypeList)
+def prototypes(
+    request: Request,
+    of: Annotated[str, Query(pattern="^[0-9]{1,9}(,[0-9]{1,9})*$", max_length=10 * MOST_PICTURED)],
+    level: str = CHOSEN,
+) -> dict[str, object]:
+    """Images that show what clusters are, by their numbers: 3,5,9."""
+    opened = site_of(request).opened_run()
+    snapshot = opened.view.snapshot()
+    _check_level(snapshot, level)
+    return prototype_list(opened, snapshot, level, [int(number) for number in of.split(",")])
+
+
+@router.get("/guesses", response_model=answers.GuessList)
+def guesses(request: Request, level: str = CHOSEN) -> dict[str, object]:
+    """What each cluster of a level may show; of many images that takes seconds."""
+    opened = site_of(request).opened_run()
+    snapshot = opened.view.snapshot()
+    _check_level(snapshot, level)
+    return guess_list(opened, snapshot, level)
 
 
 @router.get("/clusters/{cluster}/images", response_model=answers.ClusterImages)
@@ -121,11 +148,50 @@ def full(request: Request, image: ImageId) -> Response:
     return Response(opened.pictures.large(original), media_type=MEDIA_TYPE, headers=kept)
 
 
-@router.get("/map", responses={200: {"content": {"application/octet-stream": {}}}}, response_class=Response)
-def map_(request: Request) -> Response:
-    """Little-endian: uint32 n, int32 ids[n], float32 x[n], float32 y[n], int32 cluster[n]."""
+@router.get("/map", responses=_BYTES, response_class=Response)
+def map_(
+    request: Request,
+    west: float = -math.inf,
+    south: float = -math.inf,
+    east: float = math.inf,
+    north: float = math.inf,
+    cluster: Annotated[int | None, Query(ge=0, lt=1 << 31)] = None,
+) -> Response:
+    """What of the map is in a window, at most 50,000 images; in a smaller one there are the same, and more.
+
+    Little-endian: uint32 n, uint32 of how many, uint32 version; float32 west, south, east, north of the whole map; then
+    int32 ids[n], float32 x[n], float32 y[n], int32 cluster[n].
+    """
     opened = site_of(request).opened_run()
-    return Response(map_bytes(opened), media_type="application/octet-stream")
+    snapshot = opened.view.snapshot()
+    found = map_bytes(snapshot, opened.maps.of(snapshot), Box(west, south, east, north), cluster)
+    return Response(found, media_type=OCTETS)
+
+
+@router.get("/map/changes", responses=_BYTES, response_class=Response)
+def map_changes(request: Request, base: Annotated[str, Query()], since: Annotated[int, Query(ge=0)]) -> Response:
+    """Images that are in another cluster than they were at version `since`; 409 if the clusters were made anew.
+
+    Little-endian: uint32 n, uint32 version, int32 ids[n], int32 cluster[n].
+    """
+    view = site_of(request).opened_run().view
+    now = view.snapshot()
+    before = None if since > len(now.log) else view.corrected(now.log[:since])
+    if before is None or not before.base == now.corrected.base == base:
+        raise StaleError("the clusters were made anew since this map was loaded; load it again")
+    moved = np.flatnonzero(before.cluster != now.corrected.cluster)
+    head = np.array([len(moved), now.corrected.version], "<u4")
+    columns = (head, now.corrected.ids[moved].astype("<i4"), now.corrected.cluster[moved].astype("<i4"))
+    return Response(b"".join(column.tobytes() for column in columns), media_type=OCTETS)
+
+
+@router.post("/map/inside", responses=_BYTES, response_class=Response)
+def map_inside(request: Request, wanted: answers.InsideRequest) -> Response:
+    """All images inside a polygon, or of a cluster, or both: uint32 n, int32 ids[n], little-endian."""
+    opened = site_of(request).opened_run()
+    snapshot = opened.view.snapshot()
+    corners = None if wanted.polygon is None else np.array(wanted.polygon, np.float64)
+    return Response(inside_bytes(snapshot, opened.maps.of(snapshot), corners, wanted.cluster), media_type=OCTETS)
 
 
 @router.get("/evidence", response_model=answers.Evidence)

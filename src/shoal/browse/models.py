@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from shoal.browse.snapshot import Snapshot
-from shoal.corrections.model import CorrectedModel, corrected_model
+from shoal.corrections.model import CorrectedModel, corrected_clusters
 from shoal.find import Finder, opened_finder
 from shoal.rundir import RunDir
 
@@ -22,7 +22,7 @@ class ModelReader:
         """Raises RunError if the run has no readable model."""
         with self._lock:
             if self._model is None or snapshot is not self._seen:
-                self._model, self._seen = corrected_model(snapshot.run_dir, snapshot.corrected), snapshot
+                self._model, self._seen = corrected_clusters(snapshot.run_dir, snapshot.corrected), snapshot
             return self._model
 
 

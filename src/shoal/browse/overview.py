@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from shoal import records
 from shoal.browse import answers
+from shoal.browse.guesses import Guessed
 from shoal.browse.labels import Labels
 from shoal.browse.site import OpenedRun, Site
-from shoal.browse.snapshot import CHOSEN, COARSE, FINE, Rows, Snapshot
+from shoal.browse.snapshot import CHOSEN, COARSE, FINE, Snapshot
 from shoal.cluster.model import ClusterFacts
 from shoal.corrections.log import in_force
-from shoal.corrections.shown import guesses_for, read_guesses
 from shoal.encoder.spec import ModelConfig
 from shoal.find import why_not
-from shoal.names.guesses import ClusterGuess
 from shoal.publication import read_whole
 from shoal.runfiles import NO_BACKBONE, TEXT_TOWER, Folder
 
+PICTURED: Final = 48  # clusters whose prototypes come with the list: as many cards as the page makes at first
 SETTINGS = ("clusters", "backbone", "features", "method", "metric", "seed", "resize", "limit")
 
 
@@ -45,7 +45,7 @@ def run_facts(site: Site) -> dict[str, Any]:
         "skipped": counts.get(records.SKIPPED, 0) + counts.get(records.VANISHED, 0),
         "duplicates": counts.get(records.DUPLICATE, 0),
         "has_labels": run_dir.labels.is_file(),
-        "has_map": run_dir.map.is_file(),
+        "map": site.run.maps.digest(snapshot),
         "sentence": stages["cluster"].get("facts", {}).get("sentence", ""),
         "created": _when(run_dir.clusters.stat().st_mtime),
         "backbone": stages["embed"].get("facts", {}).get("backbone", ""),
@@ -66,74 +66,90 @@ def run_facts(site: Site) -> dict[str, Any]:
 def cluster_list(opened: OpenedRun, snapshot: Snapshot, level: str) -> bytes:
     """What `/api/clusters` answers: the clusters of a level, largest first; written once for as long as they stay."""
     labels = opened.labels.read(snapshot)
-    written = opened.cluster_lists.setdefault(snapshot, {})
-    if (level, labels) not in written:
-        corrected, cards = snapshot.corrected, _cards(opened, snapshot, level, labels)
-        answer = answers.Clusters(version=corrected.version, base=corrected.base, clusters=cards)
-        written[level, labels] = answer.model_dump_json().encode()
-    return written[level, labels]
+    guesses, is_all = opened.guesses.known(snapshot, level)
+    key = level, labels, is_all
+    with opened.listing:
+        written = opened.cluster_lists.setdefault(snapshot, {})
+        if key not in written:
+            answer = answers.Clusters(
+                version=snapshot.corrected.version,
+                base=snapshot.corrected.base,
+                guesses_follow=not is_all,
+                clusters=_cards(opened, snapshot, level, labels, guesses),
+            )
+            written[key] = answer.model_dump_json().encode()
+        return written[key]
 
 
-def _cards(opened: OpenedRun, snapshot: Snapshot, level: str, labels: Labels) -> list[answers.Cluster]:
+def warm_up(opened: OpenedRun) -> None:
+    """Read what the first page will ask for, while its browser starts."""
+    cluster_list(opened, opened.view.snapshot(), CHOSEN)
+
+
+def guess_list(opened: OpenedRun, snapshot: Snapshot, level: str) -> dict[str, Any]:
+    """What `/api/guesses` answers."""
+    corrected = snapshot.corrected
+    found = opened.guesses.found(snapshot, level)
+    told = [{"id": number, "guess": guess} for number, guess in found.items()]
+    return {"version": corrected.version, "base": corrected.base, "guesses": told}
+
+
+def prototype_list(opened: OpenedRun, snapshot: Snapshot, level: str, numbers: list[int]) -> dict[str, Any]:
+    """What `/api/prototypes` answers; clusters that are not there any more are left out."""
     grouped = snapshot.level(level)
-    numbers = grouped.numbers.tolist()
-    members = [grouped.rows(number) for number in numbers]
-    shown = opened.prototypes.of(snapshot, members)
-    guesses = _guesses(snapshot, level)
-    found = [
-        _card(snapshot, level, number, rows, prototypes, labels, guesses.get(number))
-        for number, rows, prototypes in zip(numbers, members, shown, strict=True)
-    ]
-    return sorted(found, key=lambda card: (card.noise, -card.size, card.id))
+    rows = {number: found for number in numbers if len(found := grouped.rows(number))}
+    shown = opened.prototypes.of(snapshot, list(rows.values()))
+    told = [{"id": number, "prototypes": few} for number, few in zip(rows, shown, strict=True)]
+    return {"version": snapshot.corrected.version, "base": snapshot.corrected.base, "clusters": told}
 
 
-def _guesses(snapshot: Snapshot, level: str) -> dict[int, answers.Guess]:
-    """What the clusters of a level may show, whoever named them; nothing of the noise."""
-    corrected = snapshot.corrected
-    if level == CHOSEN:
-        read = read_guesses(snapshot.run_dir, corrected)
-        found = () if read is None else read.medium
-    else:
-        found = guesses_for(snapshot.run_dir, corrected, snapshot.level(level).cluster)
-    told = {one.cluster: one for one in found if level != CHOSEN or one.cluster != corrected.noise}
-    return {number: guess for number, one in told.items() if (guess := guess_of(one)) is not None}
+def _cards(
+    opened: OpenedRun, snapshot: Snapshot, level: str, labels: Labels, guesses: Guessed
+) -> list[answers.Cluster]:
+    corrected, grouped = snapshot.corrected, snapshot.level(level)
+    if not len(grouped.numbers):
+        return []
+    starts, order = grouped.starts[:-1], grouped.order
+    sizes = np.diff(grouped.starts)
+    unsure = np.add.reduceat(corrected.unsure[order], starts, dtype=np.int64)
+    confidence = np.round(np.add.reduceat(corrected.confidence[order], starts, dtype=np.float64) / sizes, 4)
+    silhouette = np.round(np.add.reduceat(corrected.silhouette[order], starts, dtype=np.float64) / sizes, 4)
+    is_noise = grouped.numbers == corrected.noise if level == CHOSEN else np.zeros(len(sizes), bool)
+    of = corrected.cluster[order[starts]]  # of its first image: at level fine, of all
+    children = _children(snapshot) if level == COARSE else {}
+    rank = np.lexsort((grouped.numbers, -sizes, is_noise)).tolist()
+    rows = [order[grouped.starts[place] : grouped.starts[place + 1]] for place in rank[:PICTURED]]
+    shown = opened.prototypes.of(snapshot, rows)
+    found = []
+    for seen, place in enumerate(rank):
+        number = int(grouped.numbers[place])
+        found.append(
+            answers.Cluster(
+                id=number,
+                name=corrected.names.get(number) if level == CHOSEN else None,
+                guess=guesses.get(number),
+                size=int(sizes[place]),
+                unsure=int(unsure[place]),
+                confidence=float(confidence[place]),
+                silhouette=None if np.isnan(silhouette[place]) else float(silhouette[place]),
+                prototypes=shown[seen] if seen < len(shown) else None,
+                majority=labels.majority(order[grouped.starts[place] : grouped.starts[place + 1]]),
+                noise=bool(is_noise[place]),
+                edited=level == CHOSEN and (number in corrected.changed or number in corrected.names),
+                parent=int(of[place]) if level == FINE else None,
+                children=children.get(number, []),
+            )
+        )
+    return found
 
 
-def guess_of(found: ClusterGuess) -> answers.Guess | None:
-    """A guess as the page takes it; None where nothing can be said."""
-    if found.name is None:
-        return None
-    others = [answers.OtherGuess(name=other.word, strength=other.strength) for other in found.others]
-    return answers.Guess(name=found.name, strength=found.strength, others=others)
-
-
-def _card(
-    snapshot: Snapshot,
-    level: str,
-    number: int,
-    rows: Rows,
-    prototypes: list[int],
-    labels: Labels,
-    guess: answers.Guess | None,
-) -> answers.Cluster:
-    corrected = snapshot.corrected
-    silhouettes = corrected.silhouette[rows]
-    parents = np.unique(corrected.cluster[rows]).tolist()
-    return answers.Cluster(
-        id=number,
-        name=corrected.names.get(number) if level == CHOSEN else None,
-        guess=guess,
-        size=len(rows),
-        unsure=int(corrected.unsure[rows].sum()),
-        confidence=round(float(corrected.confidence[rows].mean(dtype=np.float64)), 4),
-        silhouette=None if np.isnan(silhouettes).any() else round(float(silhouettes.mean(dtype=np.float64)), 4),
-        prototypes=prototypes,
-        majority=labels.majority(rows),
-        noise=level == CHOSEN and corrected.noise == number,
-        edited=level == CHOSEN and (number in corrected.changed or number in corrected.names),
-        parent=parents[0] if level == FINE else None,
-        children=parents if level == COARSE else [],
-    )
+def _children(snapshot: Snapshot) -> dict[int, list[int]]:
+    """The chosen clusters in each group of the coarse level; each is in one."""
+    chosen, groups = snapshot.chosen, snapshot.level(COARSE).cluster
+    found: dict[int, list[int]] = {}
+    for number, group in zip(chosen.numbers.tolist(), groups[chosen.order[chosen.starts[:-1]]].tolist(), strict=True):
+        found.setdefault(group, []).append(number)
+    return found
 
 
 def _model_facts(site: Site) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from shoal.browse.snapshot import Rows, Snapshot
 from shoal.cluster.model import ClusterModel
-from shoal.embeddings import EmbeddingStore
 from shoal.report.prototypes import prototypes
 
 SHOWN: Final = 8
@@ -42,7 +41,7 @@ class Prototypes:
     def _find(self, snapshot: Snapshot, pools: list[Rows], keys: list[bytes]) -> None:
         """Look for all at once: every part of the embeddings is opened once."""
         corrected = snapshot.corrected
-        store = EmbeddingStore.open(snapshot.run_dir.embeddings)
+        store = snapshot.store
         space = ClusterModel.load(snapshot.run_dir.model).space.plain
         together = np.concatenate(pools)
         distinct, place = np.unique(corrected.ids[corrected.original[together]], return_inverse=True)

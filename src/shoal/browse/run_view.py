@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from shoal import records
 from shoal.browse.images import Images
-from shoal.browse.snapshot import Snapshot
+from shoal.browse.snapshot import Level, Snapshot
 from shoal.corrections.base import Base, Int32, Int64, read_base, read_kept
 from shoal.corrections.corrected import Corrected, corrected_as
 from shoal.corrections.edit import Edit
@@ -18,7 +19,7 @@ from shoal.corrections.log import Log, append, belonging
 from shoal.corrections.replay import Replayer
 from shoal.rundir import RunDir
 
-KEPT_SNAPSHOTS = 4
+KEPT_SNAPSHOTS = 2  # of a million images 35 MB each; others are replayed from a state nearby
 
 
 class RunView:
@@ -58,8 +59,9 @@ class RunView:
                 log = self._edits[:wanted]
                 corrected = self.corrected(log)
                 levels = self._read_levels(corrected)
+                near = self._near(corrected, wanted)
                 self._snapshots[wanted] = Snapshot(
-                    self.run_dir, self._images, corrected, log, levels.get("coarse"), levels.get("fine")
+                    self.run_dir, self._images, corrected, log, levels.get("coarse"), levels.get("fine"), near
                 )
                 for old in sorted(self._snapshots)[:-KEPT_SNAPSHOTS]:
                     if old != wanted:
@@ -85,7 +87,10 @@ class RunView:
         seen = stamp(self.run_dir.run_json)
         if seen != self._seen:
             now = RunDir.open(self.run_dir.root)
-            self._images, self._base = Images.read(now), read_base(now)
+            with ThreadPoolExecutor(1) as other:
+                images = other.submit(Images.read, now)
+                self._base = read_base(now)
+                self._images = images.result()
             self.run_dir = now  # the generation seen before is let go with the last snapshot of it
             self._levels = None
             self._snapshots.clear()
@@ -94,6 +99,12 @@ class RunView:
         if edits[: len(self._edits)] != self._edits:
             self._snapshots.clear()  # somebody replaced the file
         self._edits = edits
+
+    def _near(self, corrected: Corrected, version: int) -> Level | None:
+        """The clusters of the same images at a moment near `version`, if they are known."""
+        kept = sorted(self._snapshots, key=lambda other: abs(other - version))
+        same = (self._snapshots[other] for other in kept if self._snapshots[other].corrected.source is corrected.source)
+        return next((one.chosen for one in same if one.is_ordered), None)
 
     def _read_levels(self, corrected: Corrected) -> dict[str, Int32]:
         path = corrected.source.levels
@@ -114,7 +125,7 @@ def stamp(path: Path) -> tuple[float, ...]:
 def _read_levels(path: Path, ids: Int64) -> dict[str, Int32]:
     if not path.is_file():
         return {}
-    table = records.read_table(path, ["id", "coarse", "fine"]).sort_by("id")
+    table = records.by_id(records.read_table(path, ["id", "coarse", "fine"]))
     if not np.array_equal(table["id"].to_numpy(), ids):
         return {}
     return {name: table[name].to_numpy().astype(np.int32) for name in ("coarse", "fine")}

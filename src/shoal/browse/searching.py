@@ -12,9 +12,10 @@ from starlette.concurrency import run_in_threadpool
 from shoal.browse import answers
 from shoal.browse.details import neighbour_list
 from shoal.browse.errors import MissingError
+from shoal.browse.guesses import Guessed, told
 from shoal.browse.looking import site_of
-from shoal.browse.overview import guess_of
 from shoal.browse.site import Site
+from shoal.browse.snapshot import CHOSEN, Snapshot
 from shoal.browse.upload import uploaded_image
 from shoal.cores import core_count
 from shoal.corrections.base import Int64
@@ -67,7 +68,7 @@ def _search(site: Site, data: bytes) -> dict[str, Any]:
     if site.run is not None and snapshot is not None:
         corrected = snapshot.corrected
         clusters = site.run.models.of(snapshot)
-        store = EmbeddingStore.open(snapshot.run_dir.embeddings)
+        store = snapshot.store
         known = stored_features(snapshot.images.table, store, "sha256", digest_bytes(data))
         features = site.searcher.embed(data, snapshot.run_dir)[0] if known is None else known[0]
         distinct = np.unique(corrected.ids[corrected.original])
@@ -75,6 +76,7 @@ def _search(site: Site, data: bytes) -> dict[str, Any]:
     else:
         features, clusters = site.searcher.embed(data)
     assigned = clusters.assign(features)
+    guesses = _guesses(site, snapshot, clusters)
     cluster, runner_up = int(assigned.cluster[0]), int(assigned.runner_up[0])
     return {
         "cluster": cluster,
@@ -82,18 +84,20 @@ def _search(site: Site, data: bytes) -> dict[str, Any]:
         "unknown": bool(assigned.unknown[0]),
         "unsure": bool(assigned.unsure[0]),
         "runner_up": None if runner_up == NONE else runner_up,
-        "called": [_called(clusters, number) for number in dict.fromkeys((cluster, runner_up)) if number != NONE],
+        "called": [
+            {"id": number, "name": clusters.names.get(number), "guess": guesses.get(number)}
+            for number in dict.fromkeys((cluster, runner_up))
+            if number != NONE
+        ],
         "neighbours": neighbours,
     }
 
 
-def _called(clusters: CorrectedModel, cluster: int) -> dict[str, Any]:
-    found = [] if clusters.guesses is None else [one for one in clusters.guesses.medium if one.cluster == cluster]
-    return {
-        "id": cluster,
-        "name": clusters.names.get(cluster),
-        "guess": next((guess_of(one) for one in found), None),
-    }
+def _guesses(site: Site, snapshot: Snapshot | None, clusters: CorrectedModel) -> Guessed:
+    """What clusters may show: a run's as the page has them, a model's as it says."""
+    if site.run is not None and snapshot is not None:
+        return site.run.guesses.known(snapshot, CHOSEN)[0]
+    return told(() if clusters.guesses is None else clusters.guesses.medium)
 
 
 @router.get("/find", response_model=answers.FoundByWords)

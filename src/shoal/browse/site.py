@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from weakref import WeakKeyDictionary
 
 from shoal import draft
 from shoal.browse.errors import MissingError
+from shoal.browse.guesses import GuessReader
 from shoal.browse.jobs import Jobs
 from shoal.browse.labels import LabelReader, Labels
+from shoal.browse.map import MapReader
 from shoal.browse.models import FinderReader, ModelReader
 from shoal.browse.prototypes import Prototypes
 from shoal.browse.run_view import RunView
@@ -33,8 +36,11 @@ class OpenedRun:
     models: ModelReader
     finders: FinderReader
     previews: Previews
+    maps: MapReader
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # by digest of the clusters
-    cluster_lists: WeakKeyDictionary[Snapshot, dict[tuple[str, Labels], bytes]] = field(
+    guesses: GuessReader = field(default_factory=GuessReader)
+    listing: threading.Lock = field(default_factory=threading.Lock)
+    cluster_lists: WeakKeyDictionary[Snapshot, dict[tuple[str, Labels, bool], bytes]] = field(
         default_factory=WeakKeyDictionary
     )
 
@@ -53,12 +59,8 @@ class OpenedRun:
             ModelReader(),
             FinderReader(),
             Previews(),
+            MapReader(),
         )
-
-    def warm_up(self) -> None:
-        """Read what the first page will ask for, while its browser starts."""
-        snapshot = self.view.snapshot()
-        self.prototypes.of(snapshot, [snapshot.chosen.rows(number) for number in snapshot.corrected.numbers])
 
 
 @dataclass(eq=False)

@@ -16,7 +16,6 @@ from shoal.cluster import kmeans, threads
 from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import points_of
 from shoal.corrections.base import Int64
-from shoal.embeddings import EmbeddingStore
 from shoal.errors import RequestError
 
 KEPT: Final = 20
@@ -71,7 +70,7 @@ class Previews:
             raise RequestError(f"parts has value {parts}; the cluster has only {len(originals)} different images")
         run_dir = snapshot.run_dir
         space = ClusterModel.load(run_dir.model).space.plain
-        store = EmbeddingStore.open(run_dir.embeddings)
+        store = snapshot.store
         points, _ = points_of(space, store, snapshot.corrected.ids[originals])
 
         def fit(k: int) -> kmeans.Labels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ Float32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Base:
     """clusters.parquet by rising id.
 
@@ -45,6 +46,25 @@ class Base:
     digest: str
     model: Folder
     levels: Path
+
+    def together(self, rows: Int64) -> Int64:
+        """Those rows, their originals, and all exact copies of these: what goes where one of them is put."""
+        originals = np.unique(self.original[rows])
+        copies, of = self.copies
+        first, last = np.searchsorted(of, originals), np.searchsorted(of, originals, side="right")
+        lengths = last - first
+        ends = np.cumsum(lengths)
+        places = np.arange(int(lengths.sum())) + np.repeat(first - ends + lengths, lengths)
+        together: Int64 = np.r_[originals, copies[places]]
+        return together
+
+    @cached_property
+    def copies(self) -> tuple[Int64, Int64]:
+        """Rows of images that are copies of others, and the originals' rows, which rise."""
+        copies = np.flatnonzero(self.original != np.arange(len(self.ids)))
+        of = self.original[copies]
+        order = np.argsort(of, kind="stable")
+        return copies[order], of[order]
 
     @property
     def count(self) -> int:
@@ -81,7 +101,7 @@ def read_kept(run_dir: RunDir, digest: str) -> Base | None:
 
 def _read(run_dir: RunDir, clusters: Path, model: Folder, levels: Path) -> Base:
     columns = ["id", "cluster", "confidence", "unsure", "silhouette", "runner_up"]
-    table = records.read_table(clusters, columns).sort_by("id")
+    table = records.by_id(records.read_table(clusters, columns))
     ids = table["id"].to_numpy().astype(np.int64)
     cluster = table["cluster"].to_numpy().astype(np.int32)
     runner_up = pc.fill_null(table["runner_up"], -1).to_numpy().astype(np.int32)

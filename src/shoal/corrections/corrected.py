@@ -75,7 +75,7 @@ class Corrected:
     @cached_property
     def numbers(self) -> list[int]:
         """Clusters that hold an image, rising."""
-        return [int(number) for number in np.unique(self.cluster)]
+        return np.flatnonzero(np.bincount(self.cluster)).tolist()
 
     @cached_property
     def changed(self) -> frozenset[int]:
@@ -153,7 +153,7 @@ def corrected_as(state: Replay, version: int) -> Corrected:
 
 def corrected_table(run_dir: RunDir, corrected: Corrected) -> pa.Table:
     """The columns of `records.CLUSTERS` by rising id, null for what an image does not have."""
-    paths = run_dir.read_clusters(["id", "path"]).sort_by("id")["path"]
+    paths = records.by_id(run_dir.read_clusters(["id", "path"]))["path"]
     return pa.table(
         {
             "id": corrected.ids,

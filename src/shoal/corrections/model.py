@@ -110,8 +110,12 @@ def load_model(folder: Folder) -> CorrectedModel:
     Raises:
         RunError: there are none that can be read.
     """
+    return replace(_load(folder), guesses=guesses_file.read(folder / GUESSES))
+
+
+def _load(folder: Folder) -> CorrectedModel:
     model, numbers = read_clusters(folder)
-    return CorrectedModel(model, numbers, _read_names(folder), guesses_file.read(folder / GUESSES))
+    return CorrectedModel(model, numbers, _read_names(folder))
 
 
 def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
@@ -120,7 +124,16 @@ def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
     Raises:
         RunError: the run has no readable model.
     """
-    fitted = load_model(corrected.source.model)
+    return replace(corrected_clusters(run_dir, corrected), guesses=read_guesses(run_dir, corrected))
+
+
+def corrected_clusters(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
+    """The model of a run after its edits, without guesses: to make those anew, all images are looked through.
+
+    Raises:
+        RunError: the run has no readable model.
+    """
+    fitted = _load(corrected.source.model)
     if not corrected.is_changed:
         return fitted
     made = sorted(
@@ -136,7 +149,7 @@ def corrected_model(run_dir: RunDir, corrected: Corrected) -> CorrectedModel:
         least.append(close)
     model = replace(fitted.model, centroids=np.concatenate(centroids), least_closeness=np.concatenate(least))
     numbers = np.r_[now[kept], made].astype(np.int32)
-    return CorrectedModel(model, numbers, corrected.names, read_guesses(run_dir, corrected))
+    return CorrectedModel(model, numbers, corrected.names)
 
 
 def _read_names(folder: Folder) -> dict[int, str]:

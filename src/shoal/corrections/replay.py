@@ -194,9 +194,7 @@ class Replay:
 
     def _put(self, rows: Int64, cluster: int) -> None:
         """Put images into a cluster, with their exact copies."""
-        meant = np.zeros(len(self.cluster), bool)
-        meant[self.base.original[rows]] = True
-        self.cluster[meant[self.base.original]] = cluster
+        self.cluster[self.base.together(rows)] = cluster
 
 
 def replay(base: Base, log: Sequence[Edit], kept: Kept) -> Replay:

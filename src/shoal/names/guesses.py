@@ -34,7 +34,8 @@ PRIOR: Final = 1e-3  # part of p_rest that is the same for all classes: what is 
 OTHERS: Final = 5
 BROADER: Final = 1.25  # times as strong a more general word has to be to be said in place of one
 TRIED: Final = 20  # words that may hold for too few images, before there is no name
-ROWS: Final = 8192  # at a time, at least
+ROWS: Final = 8192  # at a time; more of them where there are more sums to add to
+MOST_ROWS: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +126,10 @@ class _Ground:
         weights = np.maximum(confidence.astype(np.float64), 1e-6)
         plain, weighted = np.zeros((2, clusters * classes))
         sure = np.zeros(clusters)
-        # A block adds to all clusters and classes: as many images at a time as there are of those, or it would be them
-        # that the time is spent on.
-        rows = max(ROWS, clusters * classes // max(likeliest.classes.shape[1], 1))
-        for start in range(0, len(labels), rows):
-            part = slice(start, start + rows)
+        # A block adds to all clusters and classes: as many images at a time as there are of those, within reason.
+        size = max(ROWS, min(MOST_ROWS, clusters * classes // max(1, likeliest.classes.shape[1])))
+        for start in range(0, len(labels), size):
+            part = slice(start, start + size)
             values = likeliest.probabilities[part] * heard[likeliest.classes[part]].astype(np.float64)
             places = (labels[part, None].astype(np.int64) * classes + likeliest.classes[part]).ravel()
             plain += np.bincount(places, values.ravel(), len(plain))

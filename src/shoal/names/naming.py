@@ -58,7 +58,9 @@ def guesses_of(
     likeliest, words = known
     is_seen = ids < len(likeliest)  # a copy that came later has no row
     is_seen[is_seen] = likeliest.probabilities[ids[is_seen], 0] > 0
-    seen = likeliest.of(ids[is_seen])
+    rows = ids[is_seen]
+    is_all = np.array_equal(rows, np.arange(len(likeliest)))  # then the memory maps need not be copied
+    seen = likeliest if is_all else likeliest.of(rows)
     weights: Float32 = np.nan_to_num(confidence[is_seen]).astype(np.float32)
     found = {}
     for level, labels in numbers.items():

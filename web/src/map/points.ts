@@ -1,24 +1,35 @@
-/** The points of the map, scaled into −1…1, and found by place. */
+/** The points of the map that are here, scaled into −1…1, and found by place. */
 
-import type { MapPoints } from "../api";
+import type { Box, MapChanges, MapPart } from "../api";
 
 const CELLS = 200;
 
 export class Points {
+  /** From −1 to 1. */
   readonly x: Float32Array;
   readonly y: Float32Array;
   readonly ids: Int32Array;
   readonly cluster: Int32Array;
-  /** How far they reach from the middle, across and up: one of them is 1. */
+  /** The version that `cluster` is of. */
+  version: number;
+  /** How far the map reaches from the middle, across and up: one of them is 1. */
   readonly extent: readonly [number, number];
   /** Points by cell: those of cell c are order[starts[c]] to order[starts[c + 1] − 1]. */
   private readonly starts = new Uint32Array(CELLS * CELLS + 1);
   private readonly order: Uint32Array;
+  private readonly scale: Scale;
 
-  constructor(points: MapPoints) {
-    this.ids = points.ids;
-    this.cluster = points.cluster;
-    [this.x, this.y, this.extent] = scaled(points.x, points.y);
+  /** All images of the parts, each once. */
+  constructor(parts: readonly MapPart[]) {
+    const { ids, x, y, cluster } = joined(parts);
+    this.ids = ids;
+    this.cluster = cluster;
+    this.version = Math.min(...parts.map((part) => part.version));
+    this.scale = scaleOf(parts[0]?.around);
+    const { middle, half, extent } = this.scale;
+    this.extent = extent;
+    this.x = x.map((value) => (value - middle[0]) / half);
+    this.y = y.map((value) => (value - middle[1]) / half);
     const cells = Uint32Array.from(this.x, (x, index) => cellOf(this.y[index] ?? 0) * CELLS + cellOf(x));
     for (const cell of cells) this.starts[cell + 1] = (this.starts[cell + 1] ?? 0) + 1;
     for (let cell = 0; cell < CELLS * CELLS; cell++) this.starts[cell + 1] = (this.starts[cell + 1] ?? 0) + (this.starts[cell] ?? 0);
@@ -58,24 +69,33 @@ export class Points {
     return found;
   }
 
-  /** Points inside a polygon of [x, y] corners, by the even-odd rule. */
-  inside(polygon: readonly (readonly [number, number])[], isShown: (index: number) => boolean): number[] {
-    const [xs, ys] = [polygon.map(([x]) => x), polygon.map(([, y]) => y)];
-    const found: number[] = [];
-    for (const index of this.within(Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys))) {
-      if (isShown(index) && isInside(polygon, this.x[index] ?? 0, this.y[index] ?? 0)) found.push(index);
-    }
-    return found;
+  /** A place in the units of the map as the server has it. */
+  toMap(x: number, y: number): [number, number] {
+    const { middle, half } = this.scale;
+    return [x * half + middle[0], y * half + middle[1]];
   }
 
-  /** The middle (median) of each cluster and how many points it has. */
-  middles(): Map<number, { x: number; y: number; size: number }> {
-    const members = Map.groupBy(this.cluster.keys(), (index) => this.cluster[index] ?? 0);
-    const middles = new Map<number, { x: number; y: number; size: number }>();
+  /** Take over which clusters images are in now. */
+  recolour(changes: MapChanges): void {
+    const now = new Map<number, number>();
+    changes.ids.forEach((id, index) => now.set(id, changes.cluster[index] ?? 0));
+    this.ids.forEach((id, index) => (this.cluster[index] = now.get(id) ?? this.cluster[index] ?? 0));
+    this.version = changes.version;
+  }
+
+  /** The middle (median) of each cluster: of the first points, or of the others where it has none of those. */
+  middles(first: number): Map<number, { x: number; y: number }> {
+    const members = new Map<number, number[]>();
+    this.cluster.forEach((cluster, index) => {
+      const own = members.get(cluster);
+      if (!own) members.set(cluster, [index]);
+      else if (index < first || (own[0] ?? 0) >= first) own.push(index);
+    });
+    const middles = new Map<number, { x: number; y: number }>();
     for (const [cluster, indices] of members) {
       const middle = (values: Float32Array): number =>
         Float32Array.from(indices, (index) => values[index] ?? 0).sort()[indices.length >> 1] ?? 0;
-      middles.set(cluster, { x: middle(this.x), y: middle(this.y), size: indices.length });
+      middles.set(cluster, { x: middle(this.x), y: middle(this.y) });
     }
     return middles;
   }
@@ -85,25 +105,34 @@ function cellOf(value: number): number {
   return Math.max(0, Math.min(CELLS - 1, Math.floor(((value + 1) / 2) * CELLS)));
 }
 
-function scaled(x: Float32Array, y: Float32Array): [Float32Array, Float32Array, [number, number]] {
-  const box = (values: Float32Array): [number, number] => {
-    let [low, high] = [Infinity, -Infinity];
-    for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
-    return [low, high];
-  };
-  const [[left, right], [bottom, top]] = [box(x), box(y)];
-  const half = Math.max(right - left, top - bottom, 1e-6) / 2;
-  const middled = (values: Float32Array, middle: number): Float32Array => values.map((value) => (value - middle) / half);
-  const extent: [number, number] = [Math.max(0.1, (right - left) / 2 / half), Math.max(0.1, (top - bottom) / 2 / half)];
-  return [middled(x, (left + right) / 2), middled(y, (bottom + top) / 2), extent];
+interface Scale {
+  middle: readonly [number, number];
+  half: number;
+  extent: readonly [number, number];
 }
 
-function isInside(polygon: readonly (readonly [number, number])[], x: number, y: number): boolean {
-  let isIn = false;
-  let [ax, ay] = polygon.at(-1) ?? [0, 0];
-  for (const [bx, by] of polygon) {
-    if (ay > y !== by > y && x < ((bx - ax) * (y - ay)) / (by - ay) + ax) isIn = !isIn;
-    [ax, ay] = [bx, by];
-  }
-  return isIn;
+function scaleOf(around: Box | undefined): Scale {
+  const { west, south, east, north } = around ?? { west: -1, south: -1, east: 1, north: 1 };
+  const half = Math.max(east - west, north - south, 1e-6) / 2;
+  const extent = [Math.max(0.1, (east - west) / 2 / half), Math.max(0.1, (north - south) / 2 / half)] as const;
+  return { middle: [(west + east) / 2, (south + north) / 2], half, extent };
+}
+
+function joined(parts: readonly MapPart[]): Pick<MapPart, "ids" | "x" | "y" | "cluster"> {
+  const seen = new Set<number>();
+  const kept = parts.map((part) =>
+    // A set is made of the parts before only where there are any.
+    parts.length === 1 ? null : part.ids.map((id, index) => (seen.size === seen.add(id).size ? -1 : index)).filter((index) => index >= 0),
+  );
+  const length = parts.reduce((sum, part, number) => sum + (kept[number]?.length ?? part.ids.length), 0);
+  const out = { ids: new Int32Array(length), x: new Float32Array(length), y: new Float32Array(length), cluster: new Int32Array(length) };
+  let start = 0;
+  parts.forEach((part, number) => {
+    const places = kept[number];
+    for (const name of ["ids", "x", "y", "cluster"] as const) {
+      out[name].set(places ? Array.from(places, (place) => part[name][place] ?? 0) : part[name], start);
+    }
+    start += places?.length ?? part.ids.length;
+  });
+  return out;
 }

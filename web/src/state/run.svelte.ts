@@ -97,8 +97,9 @@ class Run {
     sessionStorage.setItem(LEVEL, level);
     selectedClusters.clear();
     try {
-      const answer = level === EDITED ? { clusters: this.chosen } : await api.clusters(level);
-      if (this.level === level) [this.shown, this.shownLevel] = [answer.clusters, level];
+      const answer = level === EDITED ? null : await api.clusters(level);
+      if (this.level === level) [this.shown, this.shownLevel] = [answer?.clusters ?? this.chosen, level];
+      if (answer?.guesses_follow) void this.guess(level);
     } catch (error) {
       notices.complain(error);
     }
@@ -119,6 +120,23 @@ class Run {
     this.chosen = chosen.clusters;
     if (this.level === level) [this.shown, this.shownLevel] = [(shown ?? chosen).clusters, level];
     this.seen = { version: chosen.version, base: chosen.base };
+    if (chosen.guesses_follow) void this.guess(EDITED);
+    if (shown?.guesses_follow) void this.guess(level);
+  }
+
+  /** What the clusters may show, where it was not known yet when they came. */
+  private async guess(level: Level): Promise<void> {
+    try {
+      const answer = await api.guesses(level);
+      if (answer.version !== this.seen.version || answer.base !== this.seen.base) return; // they follow again
+      const guesses = new Map(answer.guesses.map(({ id, guess }) => [id, guess]));
+      const told = (clusters: Cluster[]): Cluster[] =>
+        clusters.map((cluster) => ({ ...cluster, guess: guesses.get(cluster.id) ?? null }));
+      if (level === EDITED) this.chosen = told(this.chosen);
+      if (level === this.shownLevel) this.shown = level === EDITED ? this.chosen : told(this.shown);
+    } catch (error) {
+      notices.complain(error);
+    }
   }
 
   /**
