@@ -1,154 +1,166 @@
-"""Exact k-nearest neighbours: ours against faiss.IndexFlatIP, alternating, on the same rows, threads and machine.
+"""Approximate nearest neighbours: ours beside well-kept libraries, on features of real images.
 
-    python bench/knn.py [--features FILE.npz] [--rows 50000] [--dim 1280] [--k 50] [--repeats 5]
+    python bench/knn.py EMBEDDINGS [--rows 1000000] [--noise 0.3] [--only ours …] [--threads 2] [--work DIR]
 
-faiss-cpu is installed into bench/work/faiss. Its wheel carries an old OpenBLAS that knows no processor newer than
-itself and then falls back to a kernel of 2004, several times slower; so faiss is also run with OPENBLAS_CORETYPE set
-to what numpy's newer OpenBLAS finds here, and the ratio is taken to that, the better of the two. What faiss does as
-installed is measured on a tenth of the queries and scaled.
+EMBEDDINGS is the `embeddings` folder of a run. Without --rows they are taken as they are; with it they are repeated up
+to that many, each copy with noise of its own: normal, of `--noise` times each feature's standard deviation.
 
-Recall is the share of neighbours whose similarity, in float64, reaches that of the true k-th to 1e-6, on 1,000 rows.
+Ours is the whole search, from the embeddings on disk to ids and similarities. The libraries (installed into
+bench/work/knn) only index and search rows that Shoal has reduced already, for candidates that Shoal then re-ranks:
+their times are without either. Each runs in a process of its own. Recall is the share of neighbours whose similarity
+reaches that of the true k-th to 1e-6, on 400 rows. Up to 100,000 rows every way is run again with one thread, to see
+whether that changes its bytes.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import hashlib
+import json
 import subprocess
 import sys
-import time
 import venv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
 
-from machine import Timing, describe, machine_line, ratio_table, write_result
-from shoal.embeddings import Float32, normalise_rows
-from shoal.neighbours.exact import exact_neighbours
+from machine import describe, machine_line, write_result
+from shoal.atomic import filling_array, write_json
+from shoal.embeddings import PART_ROWS, EmbeddingStore, normalise_rows, products
+from shoal.neighbours.approximate import Search
+from shoal.neighbours.placing import best_of
+from shoal.neighbours.plan import load_array
 
 HERE = Path(__file__).parent
-WORK = HERE / "work"
-FAISS = "faiss-cpu==1.15.1"
-CHECKED_ROWS = 1000
+LIBRARIES = {
+    "faiss_ivf_pq": "faiss-cpu==1.15.1",
+    "faiss_ivf_flat": "faiss-cpu==1.15.1",
+    "faiss_hnsw": "faiss-cpu==1.15.1",
+    "hnswlib": "hnswlib==0.8.0",
+    "usearch": "usearch==2.26.6",
+    "pynndescent": "pynndescent==0.7.0",
+}
+ASKED = 400
+K = 50
+TWICE_UP_TO = 100_000
 
 
-class Faiss:
-    """A process of the venv with faiss, holding the rows in an index."""
-
-    def __init__(self, python: Path, features: Path, k: int, threads: int, coretype: str | None) -> None:
-        self._out = WORK / f"knn-faiss-{coretype or 'installed'}.npy"
-        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"} | (
-            {"OPENBLAS_CORETYPE": coretype} if coretype else {}
-        )
-        command = [str(python), str(HERE / "knn_faiss.py"), str(features), str(k), str(threads), str(self._out)]
-        self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def search(self, queries: int) -> float:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print("search", queries, file=self._process.stdin, flush=True)
-        return float(self._process.stdout.readline())
-
-    def ids(self) -> npt.NDArray[np.int64]:
-        found: npt.NDArray[np.int64] = np.load(self._out)
-        return found
-
-    def close(self) -> None:
-        self._process.communicate()
+def write_features(source: EmbeddingStore, folder: Path, rows: int, noise: float) -> None:
+    """Rows of `source`, repeated with noise up to `rows`, as an `embeddings` folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    x = source.read(np.arange(source.rows))
+    spread = x.std(axis=0) * np.float32(noise)
+    random = np.random.default_rng(0)
+    parts = []
+    for number, start in enumerate(range(0, rows, PART_ROWS)):
+        ids = np.arange(start, min(start + PART_ROWS, rows))
+        values = x[ids % len(x)] + spread * random.standard_normal((len(ids), source.dim), dtype=np.float32)
+        parts.append({"file": f"part-{number:05d}.npy"})
+        np.save(folder / parts[-1]["file"], np.maximum(values, 0).astype(np.float16))  # as pooled after a ReLU
+    write_json(folder / "manifest.json", {"rows": rows, "dim": source.dim, "dtype": "float16", "parts": parts})
 
 
-def faiss_python() -> Path:
-    folder = WORK / "faiss"
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+def true_kth(store: EmbeddingStore, asked: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """The similarity of the true k-th neighbour of each of `asked`."""
+    queries = normalise_rows(store.read(asked))
+    best = np.empty((len(asked), 0), dtype=np.float32)
+    for where, rows in store.blocks(np.arange(store.rows)):
+        similarity = queries @ normalise_rows(rows).T
+        inside = np.flatnonzero((asked >= where.start) & (asked < where.stop))
+        similarity[inside, asked[inside] - where.start] = -np.inf
+        both = np.concatenate([best, similarity], axis=1)
+        best, _ = best_of(both, np.zeros(both.shape, dtype=np.int64), K)
+    return best.min(axis=1)
+
+
+def recall(store: EmbeddingStore, found: npt.NDArray[np.int32], asked: npt.NDArray[np.int64], kth: Any) -> float:
+    """Of what was found, re-ranked, [n, K or more]: the share that is as near as the true k-th."""
+    reached = 0
+    for row, bar in zip(asked.tolist(), kth.tolist(), strict=True):
+        others = found[row][(found[row] != row) & (found[row] >= 0)].astype(np.int64)
+        similarity = products(normalise_rows(store.read(others)), normalise_rows(store.read(np.array([row]))))[:, 0]
+        reached += min(K, int((similarity >= bar - 1e-6).sum()))
+    return reached / (len(asked) * K)
+
+
+def library_python(work: Path) -> Path:
+    """The Python of a venv with all of the libraries."""
+    python = work / "libraries/bin/python"
     if not python.exists():
-        venv.create(folder, with_pip=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", FAISS, "numpy"], check=True)
+        venv.create(work / "libraries", with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *sorted(set(LIBRARIES.values()))], check=True)
     return python
 
 
-def clustered_rows(n: int, d: int, seed: int = 0) -> Float32:
-    """Non-negative rows, as pooled features are: 100 clusters in 64 dimensions, spread over d by a ReLU layer."""
-    random = np.random.default_rng(seed)
-    centres = random.standard_normal((100, 64), dtype=np.float32)
-    hidden = centres[random.integers(0, 100, n)] + random.standard_normal((n, 64), dtype=np.float32)
-    layer = random.standard_normal((64, d), dtype=np.float32) / 8
-    noise = random.standard_normal((n, d), dtype=np.float32)
-    return np.maximum(hidden @ layer + 0.5 * noise, 0)
+def measured(method: str, work: Path, threads: int) -> dict[str, Any]:
+    """Run one way; what it took, and a digest of what it found."""
+    python = sys.executable if method == "ours" else str(library_python(work))
+    command = [python, str(HERE / "knn_method.py"), method, str(work), str(threads)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found = np.load(work / f"{method}.npy")
+    took: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {**took, "digest": hashlib.sha256(found.tobytes()).hexdigest()}
 
 
-def recall(rows: Float32, found: npt.NDArray[np.integer], k: int) -> float:
-    """Of the neighbours in `found` [n, k or more] of evenly spread rows, the row itself left out."""
-    checked = np.linspace(0, len(found) - 1, CHECKED_ROWS).astype(int)
-    true = rows[checked].astype(np.float64) @ rows.T.astype(np.float64)
-    true[np.arange(len(checked)), checked] = -np.inf
-    kth = -np.partition(-true, k - 1, axis=1)[:, k - 1]
-    reached = 0
-    for position, row in enumerate(checked):
-        others = found[row][found[row] != row][:k]
-        reached += int((true[position, others] >= kth[position] - 1e-6).sum())
-    return reached / (len(checked) * k)
+def write_reduced(work: Path, search: Search) -> None:
+    """The rows as ours reduced them, by position, for the libraries."""
+    shape = (len(search.ids), search.plan().projection.shape[1])
+    with filling_array(work / "reduced.npy", shape, np.float32) as reduced:
+        start = 0
+        for file in sorted(search.folder.glob("placed-*.npz")):
+            rows = load_array(file, "reduced")
+            reduced[start : start + len(rows)] = rows
+            start += len(rows)
 
 
-def timed_ours(rows: Float32, k: int, threads: int) -> tuple[float, npt.NDArray[np.int32]]:
-    began = time.perf_counter()
-    ids, _ = exact_neighbours(rows, k, threads=threads)
-    return time.perf_counter() - began, ids
+def start_anew(search: Search) -> None:
+    for made in search.folder.glob("*"):
+        made.unlink()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--features", type=Path, help="an .npz with an array `features` [n, d]; default: made ones")
-    parser.add_argument("--rows", type=int, default=50_000)
-    parser.add_argument("--dim", type=int, default=1280, help="of made features")
-    parser.add_argument("--k", type=int, default=50)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("embeddings", type=Path)
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--noise", type=float, default=0.3)
+    parser.add_argument("--only", nargs="+", default=["ours", *LIBRARIES], choices=["ours", *LIBRARIES])
+    parser.add_argument("--threads", type=int, default=describe()["cores"])
+    parser.add_argument("--work", type=Path, default=HERE / "work/knn")
     asked = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
-    python = faiss_python()
-    if asked.features:
-        rows = np.load(asked.features)["features"][: asked.rows].astype(np.float32)
+    asked.work.mkdir(parents=True, exist_ok=True)
+    features = asked.work / "embeddings"
+    if asked.rows is None:
+        features.unlink(missing_ok=True)
+        features.symlink_to(asked.embeddings.absolute())
     else:
-        rows = clustered_rows(asked.rows, asked.dim)
-    normalise_rows(rows)
-    file = WORK / "knn-rows.npy"
-    np.save(file, rows)
-    threads = describe()["cores"]
-    coretype = next(pool["architecture"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas")
-
-    tuned = Faiss(python, file, asked.k, threads, coretype)
-    timed_ours(rows[:5000], asked.k, threads)  # warm up
-    tuned.search(5000)
-    ours, theirs = [], []
-    for repeat in range(asked.repeats):
-        seconds, ids = timed_ours(rows, asked.k, threads)
-        ours.append(seconds)
-        theirs.append(tuned.search(len(rows)))
-        print(f"repeat {repeat + 1}: ours {ours[-1]:.1f} s, faiss {theirs[-1]:.1f} s", file=sys.stderr)
-    recalls = {"ours": recall(rows, ids, asked.k), "faiss": recall(rows, tuned.ids(), asked.k)}
-    tuned.close()
-    installed = Faiss(python, file, asked.k, threads, None)
-    as_installed = installed.search(len(rows) // 10) * 10
-    installed.close()
-
-    timings = [("faiss.IndexFlatIP", Timing(tuple(theirs))), ("ours", Timing(tuple(ours)))]
-    result = {
-        "task": f"exact {asked.k} nearest neighbours of each of {rows.shape} rows, {threads} threads",
-        "data": asked.features.name if asked.features else "clustered_rows(seed=0)",
-        "faiss": f"{FAISS}, OPENBLAS_CORETYPE={coretype}",
-        "seconds": {name: timing.to_json() for name, timing in timings},
-        "ratio": timings[1][1].median / timings[0][1].median,
-        "faiss_as_installed_seconds_from_a_tenth": as_installed,
-        "recall": recalls,
-    }
-    name = "knn" if asked.features is None else f"knn-{asked.features.stem}"
-    written = write_result(name, result)
-    print(ratio_table(timings, "faiss.IndexFlatIP"))
-    print(f"\nfaiss as installed: about {as_installed:.0f} s; recall {recalls}; {written}")
-    print(machine_line(describe()))
+        write_features(EmbeddingStore.open(asked.embeddings), features, asked.rows, asked.noise)
+    store = EmbeddingStore.open(features)
+    rows = np.sort(np.random.default_rng(1).choice(store.rows, ASKED, replace=False))
+    kth = true_kth(store, rows)
+    data = "as they are" if asked.rows is None else f"repeated with noise of {asked.noise}"
+    name = f"knn-{store.rows}" if asked.rows is None else f"knn-{store.rows}-{asked.noise}"
+    ways: dict[str, Any] = {}
+    for method in asked.only:
+        search = Search.within(asked.work / "search", store, np.arange(store.rows), K)
+        if method == "ours":
+            start_anew(search)
+        elif not (asked.work / "reduced.npy").is_file():
+            write_reduced(asked.work, search)
+        way = measured(method, asked.work, asked.threads)
+        way["recall"] = recall(store, np.load(asked.work / f"{method}.npy"), rows, kth)
+        if method == "ours":
+            way["recall_told"] = search.recall()
+        if store.rows <= TWICE_UP_TO:
+            if method == "ours":
+                start_anew(search)
+            way["same_bytes_with_one_thread"] = measured(method, asked.work, 1)["digest"] == way["digest"]
+        ways[method] = way
+        print(method, {key: round(value, 3) if isinstance(value, float) else value for key, value in way.items()})
+        shape = f"{store.rows:,} x {store.dim} {store.dtype}, {data}, k = {K}, {asked.threads} threads"
+        written = write_result(name, {"features": shape, "libraries": LIBRARIES, "ways": ways})
+    print(written, machine_line(describe()))
 
 
 if __name__ == "__main__":

@@ -153,11 +153,20 @@ def test_an_array_that_cannot_be_written_to_its_end_says_why(tmp_path: Path) -> 
     atomic.write_array(tmp_path / "whole.npy", whole)
     np.save(tmp_path / "numpy.npy", whole)
     assert (tmp_path / "whole.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    with atomic.filling_array(tmp_path / "filled.npy", (3, 4), np.float16, -1) as filled:
+        assert (filled == -1).all()
+        filled[[2, 0, 1]] = whole[[2, 0, 1]]
+    assert (tmp_path / "filled.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(OSError, match=r"File too large: .*/array.npy'"):
             atomic.write_array(tmp_path / "array.npy", np.zeros(100_000))
+        with (
+            pytest.raises(OSError, match=r"File too large: .*/array.npy'"),
+            atomic.filling_array(tmp_path / "array.npy", (100_000,), np.float64),
+        ):
+            pass
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not (tmp_path / "array.npy").exists()

@@ -16,12 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal import records
+from shoal.cluster.threads import single
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows, products
-from shoal.neighbours import approximate, candidates, exact, query, stage
+from shoal.neighbours import approximate, candidates, exact, plan, query, stage
+from shoal.neighbours.approximate import Search
 from shoal.neighbours.exact import exact_neighbours
-from shoal.neighbours.partition import PlaneTree
-from shoal.neighbours.search import even_slices
+from shoal.neighbours.finding import Found
+from shoal.neighbours.halves import Rows, widened
+from shoal.neighbours.leading import Leading
 from shoal.progress import Progress, Task
 from shoal.rundir import RunDir
 from small_run import write_small_run
@@ -267,15 +270,30 @@ def normalised(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
 
 
 @pytest.fixture
-def clustered_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
-    """4,000 images in 40 groups, in no order, with three exact copies of one, in blocks small enough for a test."""
-    monkeypatch.setattr(approximate, "BLOCK_ROWS", 64)
-    monkeypatch.setattr(approximate, "SAMPLE_SHARE", 4)
-    monkeypatch.setattr(stage, "EXACT_UP_TO", 1000)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces small enough for a test, and no set so small that it is searched exactly."""
+    monkeypatch.setattr(approximate, "PLACED_ROWS", 1500)
+    monkeypatch.setattr(approximate, "FOUND_ROWS", 700)
+    monkeypatch.setattr(stage, "EXACT_UP_TO", 0)
+
+
+@pytest.fixture
+def clustered_run(tmp_path: Path, small_pieces: None) -> RunDir:
+    """4,000 images in 40 groups, in no order, with three exact copies of one."""
     random = np.random.default_rng(0)
-    vectors = random.standard_normal((40, 16))[random.integers(0, 40, 4000)] + 0.3 * random.standard_normal((4000, 16))
+    vectors = random.standard_normal((40, 64))[random.integers(0, 40, 4000)] + 0.3 * random.standard_normal((4000, 64))
     vectors[[100, 2000, 3999]] = vectors[50]
     return write_small_run(tmp_path / "run", vectors, [records.SKIPPED] + [records.OK] * 3999)
+
+
+def written(run_dir: RunDir) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (run_dir.root / "neighbours").iterdir()}
+
+
+def search_of(run_dir: RunDir, k: int = 50) -> Search:
+    store = EmbeddingStore.open(run_dir.embeddings)
+    ids = np.flatnonzero(run_dir.read_images(["status"])["status"].to_numpy(zero_copy_only=False) == records.OK)
+    return Search.within(run_dir.cache / "neighbours", store, ids, k)
 
 
 def test_approximate_reports_the_recall_it_has(clustered_run: RunDir) -> None:
@@ -288,37 +306,192 @@ def test_approximate_reports_the_recall_it_has(clustered_run: RunDir) -> None:
     recall = (similarity >= true[:, -1:] - 1e-6).mean()
     assert recall > 0.95
     assert facts["recall"] == pytest.approx(recall, abs=0.02)
+    assert facts["mean_similarity"] == pytest.approx(similarity.mean(), abs=1e-6)
     np.testing.assert_allclose(similarity, np.einsum("nd,nkd->nk", x, x[ids - 1]), atol=1e-6)
     assert (ids != np.arange(1, 4000)[:, None]).all()
+    assert all(len(set(row)) == 50 for row in ids.tolist())
     assert ids[49, :3].tolist() == [100, 2000, 3999]
     fall = np.diff(similarity, axis=1)
     assert (fall <= 0).all()
     assert (np.diff(ids, axis=1)[fall == 0] > 0).all()
 
 
-def test_approximate_compares_a_part_of_all_pairs(clustered_run: RunDir) -> None:
-    watched = CountingProgress()
-    stage.run(CONFIG, clustered_run, watched)
-    blocks = len(even_slices(3999, 64))
-    assert watched.done == watched.total
-    assert watched.total - 2 * blocks < 0.5 * blocks * (blocks - 1) / 2
+def test_approximate_looks_into_a_part_of_the_cells(clustered_run: RunDir) -> None:
+    search = search_of(clustered_run)
+    search.here(Progress())
+    finder = search.finder()
+    assert finder.near < len(finder.cells.sizes) / 4
 
 
 def test_approximate_again_gives_the_same_bytes_and_leaves_no_copy(clustered_run: RunDir) -> None:
     first = stage.run(CONFIG, clustered_run, Progress())
-    before = {file.name: file.read_bytes() for file in (clustered_run.root / "neighbours").iterdir()}
+    before = written(clustered_run)
     assert stage.run(CONFIG, clustered_run, Progress()) == first
-    assert {file.name: file.read_bytes() for file in (clustered_run.root / "neighbours").iterdir()} == before
+    assert written(clustered_run) == before
     assert not list(clustered_run.cache.iterdir())
 
 
-@pytest.mark.rounding
-@pytest.mark.parametrize("distinct", [1, 2, 500])
-def test_tree_keeps_equal_rows_together(distinct: int) -> None:
-    rows = unit_rows(distinct, 8, seed=0)[np.random.default_rng(0).integers(0, distinct, 2000)]
-    tree = PlaneTree.grow(rows[::4].copy(), 16, np.random.default_rng(0))
-    leaves = tree.leaves(rows)
-    assert leaves.min() == 0
-    _, group = np.unique(rows, axis=0, return_inverse=True)
-    assert all(len(set(leaves[group == number])) == 1 for number in range(group.max() + 1))
-    assert (distinct < 500) or np.bincount(leaves).max() < 200
+def test_threads_and_the_order_of_pieces_change_no_byte(clustered_run: RunDir) -> None:
+    def found(search: Search) -> list[bytes]:
+        arrays = [(piece.rows, piece.neighbours, piece.similarity) for piece in search.found()]
+        return [array.tobytes() for piece in arrays for array in piece]
+
+    search = search_of(clustered_run)
+    search.here(Progress(), threads=1)
+    alone = found(search)
+    for file in search.folder.iterdir():
+        file.unlink()
+    search.here(Progress(), threads=3)
+    assert found(search) == alone
+    for number in search.finds():
+        search._found(number).unlink()
+    with single():
+        for number in reversed(search.finds()):
+            search.find(search.finder(), number)  # as another machine would, with all it knows from the files
+    assert found(search) == alone
+
+
+def test_a_search_that_was_killed_goes_on_at_the_piece(clustered_run: RunDir) -> None:
+    class Killed(CountingProgress):
+        left = 0
+
+        def advance(self, count: int = 1) -> None:
+            super().advance(count)
+            if self.done == self.left:
+                raise KeyboardInterrupt
+
+    stage.run(CONFIG, clustered_run, Progress())
+    whole = written(clustered_run)
+    pieces = len(search_of(clustered_run).places()) + len(search_of(clustered_run).finds())
+    for left in range(1, pieces + 1):
+        killed = Killed()
+        killed.left = left
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(CONFIG, clustered_run, killed)
+        made = {file: file.stat().st_mtime_ns for file in search_of(clustered_run).folder.iterdir()}
+        assert len([file for file in made if file.name.startswith(("placed", "found"))]) >= left
+    search = search_of(clustered_run)
+    search.here(Progress())
+    assert made == {file: file.stat().st_mtime_ns for file in made}  # nothing was made again
+    stage.run(CONFIG, clustered_run, Progress())
+    assert written(clustered_run) == whole
+
+
+def test_pieces_of_other_embeddings_are_not_taken_up(clustered_run: RunDir) -> None:
+    search_of(clustered_run).here(Progress())
+    old = search_of(clustered_run).folder
+    part = EmbeddingStore.open(clustered_run.embeddings).folder / "part-00000.npy"
+    values = np.load(part)
+    values[5] = values[6]
+    np.save(part, values)
+    assert search_of(clustered_run).folder != old
+    assert not old.exists()
+
+
+def test_a_bar_of_pieces_ends_at_its_total(clustered_run: RunDir) -> None:
+    watched = CountingProgress()
+    stage.run(CONFIG, clustered_run, watched)
+    assert watched.done == watched.total == 3 + 6
+
+
+@pytest.mark.parametrize("d", [1, 2, 7])
+@pytest.mark.parametrize("n", [2, 3, 60, 1600])
+@pytest.mark.parametrize("kind", ["equal", "zero", "halves", "random"])
+def test_degenerate_sets_have_as_many_neighbours_as_there_are(
+    tmp_path: Path, small_pieces: None, kind: str, n: int, d: int
+) -> None:
+    vectors = np.random.default_rng(0).standard_normal((n, d))
+    if kind == "equal":
+        vectors[:] = vectors[0]
+    elif kind == "zero":
+        vectors[:] = 0
+    elif kind == "halves":
+        vectors[: n // 2] = vectors[0]
+    run_dir = write_small_run(tmp_path / "run", vectors)
+    k = stage.run(CONFIG, run_dir, Progress()).facts["k"]
+    ids, similarity = np.load(run_dir.neighbours / "ids.npy"), np.load(run_dir.neighbours / "similarity.npy")
+    assert ids.shape == (n, k) == (n, min(50, n - 1))
+    assert ids.min() >= 0
+    assert ids.max() < n
+    assert (ids != np.arange(n)[:, None]).all()
+    assert all(len(set(row)) == k for row in ids.tolist())
+    x = normalise_rows(EmbeddingStore.open(run_dir.embeddings).read(np.arange(n)))
+    np.testing.assert_allclose(similarity, np.einsum("nd,nkd->nk", x, x[ids]), atol=1e-6)
+
+
+def test_one_huge_cell_costs_no_more_than_a_few_even_ones(
+    tmp_path: Path, small_pieces: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    vectors = np.concatenate([np.ones((5000, 16)) + 1e-3 * random.standard_normal((5000, 16)), -np.eye(16)])
+    compared = 0
+
+    class Counting(Leading):
+        def offer(self, rows: npt.NDArray[np.int64], first: int, estimates: Float32) -> None:
+            nonlocal compared
+            compared += estimates.size
+            super().offer(rows, first, estimates)
+
+    monkeypatch.setattr("shoal.neighbours.finding.Leading", Counting)
+    monkeypatch.setattr(plan, "nearest_cell", lambda reduced, centroids: np.zeros(len(reduced), dtype=np.int32))
+    monkeypatch.setattr("shoal.neighbours.placing.nearest_cell", plan.nearest_cell)
+    run_dir = write_small_run(tmp_path / "run", vectors)
+    search = search_of(run_dir)
+    search.here(Progress(), threads=1)
+    assert search.finder().cells.most < 5016 / 10
+    assert compared <= 5016 * search.finder().cells.most
+    assert all((piece.neighbours >= 0).all() for piece in search.found())
+
+
+def test_a_piece_is_found_in_memory_that_does_not_grow_with_the_images(tmp_path: Path, small_pieces: None) -> None:
+    peaks = []
+    for n in (4000, 16_000):
+        search = search_of(write_small_run(tmp_path / str(n), unit_rows(n, 32, seed=0)))
+        with single():
+            search.make_plan()
+            for number in search.places():
+                search.place(search.plan(), number)
+            search.join()
+            finder = search.finder()
+            tracemalloc.start()
+            found = finder.find(slice(0, 700))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert isinstance(found, Found)
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_every_finite_half_is_widened_exactly() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    assert widened(halves).tobytes() == halves.astype(np.float32).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_rows_are_read_by_id_and_of_unit_length(tmp_path: Path, dtype: str) -> None:
+    vectors = np.random.default_rng(0).standard_normal((2500, 6)).astype(dtype)
+    vectors[7] = 0
+    for number, start in enumerate(range(0, 2500, 1024)):
+        np.save(tmp_path / f"part-{number:05d}.npy", vectors[start : start + 1024])
+    store = EmbeddingStore(tmp_path, 2500, 6, dtype, tuple(f"part-{number:05d}.npy" for number in range(3)))
+    rows = Rows(store)
+    for ids in (np.arange(2500), np.array([0, 7, 1023, 1024, 2499]), np.array([], dtype=np.int64)):
+        np.testing.assert_array_equal(rows.read(ids), normalise_rows(store.read(ids)))
+
+
+@given(st.integers(0, 1000), st.integers(1, 12), st.integers(1, 30))
+@settings(max_examples=40)
+def test_leading_keeps_the_largest_of_all_blocks(seed: int, keep: int, rows: int) -> None:
+    random = np.random.default_rng(seed)
+    estimates = random.integers(-9, 9, (rows, 60)).astype(np.float32)  # many are equal
+    seen = random.random((rows, 60)) < 0.7
+    leading, start = Leading(rows, keep), 0
+    for stop in [*np.sort(random.choice(np.arange(1, 60), 4, replace=False)).tolist(), 60]:
+        leading.offer(np.arange(rows), start, np.where(seen, estimates, -np.inf)[:, start:stop].astype(np.float32))
+        start = stop
+    for row, found in enumerate(leading.finish().tolist()):
+        here = np.array([place for place in found if place >= 0 and seen[row, place]], dtype=int)
+        assert len(set(here.tolist())) == len(here) == min(keep, int(seen[row].sum()))
+        np.testing.assert_array_equal(
+            np.sort(estimates[row, here]), np.sort(estimates[row, seen[row]])[-len(here) :] if len(here) else here
+        )

@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 
+FILLED_ROWS = 65_536
+
 
 @contextmanager
 def replacing(target: Path, temporary: Path | None = None) -> Iterator[Path]:
@@ -100,10 +102,36 @@ def writing_array(
     target: Path, shape: tuple[int, ...], dtype: npt.DTypeLike
 ) -> Iterator[Callable[[npt.NDArray[Any]], None]]:
     """Yield what takes the rows of an array of that shape, some at a time; then it is what `write_array` writes."""
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     with replacing(target) as written, written.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        _write_header(file, shape, dtype)
         yield lambda rows: _write_rows(file, np.ascontiguousarray(rows, dtype))
+
+
+@contextmanager
+def filling_array(
+    target: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, value: float = 0
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield an array of one value, mapped to a file, to fill in any order; then it is what `write_array` writes.
+
+    The value is written out first, so that a full disk is told here and nobody writes to a map that has no room.
+    """
+    with replacing(target) as filled:
+        with filled.open("wb") as file:
+            _write_header(file, shape, dtype)
+            for start in range(0, shape[0], FILLED_ROWS):
+                _write_rows(file, np.full((min(FILLED_ROWS, shape[0] - start), *shape[1:]), value, dtype))
+        if 0 in shape:  # nothing to map
+            yield np.empty(shape, dtype)
+            return
+        mapped = np.lib.format.open_memmap(filled, mode="r+")
+        yield np.asarray(mapped)
+        mapped.flush()
+        del mapped  # Windows renames no file that is mapped
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _write_rows(file: BinaryIO, rows: npt.NDArray[Any]) -> None:

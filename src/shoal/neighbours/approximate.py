@@ -1,138 +1,226 @@
-"""Nearest neighbours of very many images: only blocks of rows that lie near one another are compared.
+"""Nearest neighbours of very many images, piece by piece: each image looks into the coarse cells nearest to it.
 
-Rows are put in the order of a tree of planes and cut into blocks. How many of the nearest blocks each is compared
-with follows from a sample of rows whose true neighbours are found by looking everywhere; a second sample then tells
-what share of true neighbours was found. The rows are memory-mapped: what must stay in memory grows with n k, not n d.
+First every embedding is read once, in pieces: reduced to few dimensions, put in its cell, and compared with some
+sampled images. From what the true neighbours of half of these say follows how many cells are near enough. Then, again
+in pieces, every image is compared with those of its near cells in few dimensions, and the best of them by the
+embeddings themselves. The other sampled images tell what share of true neighbours was found.
+
+Every piece is a function of the embeddings and of what came before all pieces; it becomes a file. So threads, processes
+and machines may share them out, a killed search goes on at the piece, and the result is the same bytes.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import threadpoolctl
 
+from shoal import atomic
+from shoal.cores import core_count
 from shoal.disk import require_free
-from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
-from shoal.neighbours.candidates import NeighbourIds, RowNumbers
-from shoal.neighbours.partition import PlaneTree
-from shoal.neighbours.search import Pair, even_slices, search
-from shoal.progress import Progress
+from shoal.embeddings import EmbeddingStore, Ids
+from shoal.neighbours.cells import CellOrder
+from shoal.neighbours.finding import SPARE, Finder, Found
+from shoal.neighbours.halves import Rows
+from shoal.neighbours.placing import best_of, place
+from shoal.neighbours.plan import DIMENSIONS, Plan, load_array
+from shoal.progress import Progress, Task
+from shoal.rundir import digest_bytes, digest_of
 
-BLOCK_ROWS = 512  # smaller ones follow the data more closely, but products of smaller blocks are slower
-SAMPLE_SHARE = 32  # the tree is grown on one row in so many
-SAMPLED_QUERIES = 400  # rows whose true neighbours choose the near blocks; as many others measure the recall
-WANTED_RECALL = 0.98
-MOST_NEAR = 256  # blocks; beyond it structureless data would cost as much as an exact search
+VERSION = 1  # of what the pieces hold
+PLACED_ROWS = 65_536  # in a piece of the first pass
+FOUND_ROWS = 16_384  # in one of the second
+MOST_THREADS = 8  # each needs some 200 MB
+WANTED_RECALL = 0.98  # of true neighbours, those that lie in the cells looked into
+MOST_NEAR = 128  # cells; beyond it structureless data would cost as much as an exact search
+MOST_OF_A_CELL = 8  # times the even size of cells that one image is compared with
 TIE = 1e-6  # a neighbour as similar as the true k-th to rounding is as good
 
 
-def approximate_neighbours(
-    store: EmbeddingStore, ids: Ids, k: int, scratch: Path, random: np.random.Generator, progress: Progress
-) -> tuple[NeighbourIds, Float32, float]:
-    """Nearly all of the k images most similar to each of `ids` [n].
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The k nearest others of each of the images `ids`, in files of `folder`.
 
-    Args:
-        k: from 1 to n - 1, and far below 512.
-        scratch: a folder in which a sorted copy of the embeddings lies meanwhile.
-
-    Returns:
-        positions in `ids` [n, k] int32, similarity [n, k] float32 as `exact_neighbours` gives them, and the recall:
-        the share of the true neighbours of a few hundred sampled images that was found.
-
-    Raises:
-        DiskSpaceError: the sorted copy would not fit.
+    In this order: `make_plan`; `place` for all of `places()`; `join`; `find` for all of `finds()`; then `found` and
+    `recall`. What is there already is not made again. `here` does it all on one machine. Who calls the others holds
+    BLAS to one thread, as it does: with several it rounds otherwise.
     """
-    folder = scratch / "neighbours"
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-    folder.mkdir(parents=True)
-    require_free(folder, 4 * len(ids) * store.dim, "the sorted copy of the embeddings")
-    order = _similar_order(store, ids, random)
-    try:
-        # Windows deletes no file that is mapped: when the folder goes no name may be left for the rows.
-        found, similarity, recall = _search_sorted(
-            _sorted_copy(folder / "rows", store, ids, order), k, random, progress
+
+    folder: Path
+    store: EmbeddingStore
+    ids: Ids
+    k: int
+
+    @classmethod
+    def within(cls, scratch: Path, store: EmbeddingStore, ids: Ids, k: int) -> Search:
+        """A search in a folder of its own in `scratch`, which goes on where the same one was killed; others go.
+
+        Args:
+            ids: rising ids [n] of the images.
+            k: neighbours of each, from 1 to n - 1.
+        """
+        parts = [(store.folder / name).stat() for name in store.parts]
+        # Parts are written anew, never changed: size and time tell them apart without reading them all once more.
+        written = [(part.st_size, part.st_mtime_ns) for part in parts]
+        key = digest_of(VERSION, store.dim, store.dtype, written, digest_bytes(ids.tobytes()), k)
+        for other in scratch.iterdir() if scratch.is_dir() else ():
+            if other.name != key:
+                shutil.rmtree(other)
+        return cls(scratch / key, store, ids, k)
+
+    def here(self, progress: Progress, threads: int | None = None) -> None:
+        """Do all that is not done yet.
+
+        Args:
+            progress: shown a bar of pieces.
+            threads: by default one for each core, up to 8. Changes the time only.
+
+        Raises:
+            DiskSpaceError: the reduced rows and the pieces would not fit.
+            RunError: the embeddings are not readable, or not finite.
+        """
+        reduced = 2 * len(self.ids) * 2 * DIMENSIONS  # half floats, by position and by place
+        require_free(self.folder, reduced + len(self.ids) * self.k * 8, "the search for neighbours")
+        with (
+            threadpoolctl.threadpool_limits(1, user_api="blas"),
+            ThreadPoolExecutor(threads or min(core_count(), MOST_THREADS)) as pool,
+            progress.task("Neighbours", len(self.places()) + len(self.finds()), unit="pieces") as task,
+        ):
+            self.make_plan()
+            _each(pool, partial(self.place, self.plan()), self.places(), task)
+            self.join()
+            _each(pool, partial(self.find, self.finder()), self.finds(), task)
+
+    # -- the first pass -----------------------------------------------------------------------------------------------
+
+    def make_plan(self) -> None:
+        """Fit what all pieces need, on a sample."""
+        if not self._plan.is_file():
+            Plan.fit(self.store, self.ids).save(self._plan)
+
+    def plan(self) -> Plan:
+        """What was fitted."""
+        return Plan.load(self._plan)
+
+    def places(self) -> range:
+        """Numbers of the pieces of the first pass."""
+        return range(-(-len(self.ids) // PLACED_ROWS))
+
+    def place(self, plan: Plan, number: int) -> None:
+        """Make a piece of the first pass."""
+        file = self._placed(number)
+        if not file.is_file():
+            place(plan, self.store, self.ids, self._piece(number, PLACED_ROWS), self.k).save(file)
+
+    # -- between the passes -------------------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """Put images in the order of their cells, the reduced rows too, and choose how many cells are near enough."""
+        if self._joined.is_file():
+            return
+        plan = self.plan()
+        files = [self._placed(number) for number in self.places()]
+        cell = np.concatenate([load_array(file, "cell") for file in files])
+        even = -(-len(cell) // len(plan.centroids))
+        cells = CellOrder.of(cell, plan.centroids, max(MOST_OF_A_CELL * even, 4 * (self.k + SPARE)))
+        place_of = np.empty(len(cell), dtype=np.int64)
+        place_of[cells.order] = np.arange(len(cell))
+        with atomic.filling_array(self._reduced, (len(cell), plan.projection.shape[1]), np.float16) as reduced:
+            for number, file in enumerate(files):
+                reduced[place_of[self._piece(number, PLACED_ROWS)]] = load_array(file, "reduced")
+        similarity, true = best_of(
+            np.concatenate([load_array(file, "similarity") for file in files], axis=1),
+            np.concatenate([load_array(file, "near_asked") for file in files], axis=1),
+            self.k,
         )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    back = _inverse(order)
-    found, similarity = order.astype(np.int32)[found][back], similarity[back]
-    by_id = np.lexsort((found, -similarity))  # ties were by place in the sorted copy
-    return np.take_along_axis(found, by_id, 1), np.take_along_axis(similarity, by_id, 1), recall
+        near = _near_enough(plan, cells, cells.cells_at(place_of[true]))
+        cells.save(self._joined, near=np.array(near), kth=similarity.min(axis=1))
+
+    def finder(self) -> Finder:
+        """What the second pass reads."""
+        near = int(load_array(self._joined, "near"))
+        reduced = np.load(self._reduced, mmap_mode="r")
+        return Finder(CellOrder.load(self._joined), reduced, Rows(self.store), self.ids, near, self.k)
+
+    # -- the second pass ----------------------------------------------------------------------------------------------
+
+    def finds(self) -> range:
+        """Numbers of the pieces of the second pass."""
+        return range(-(-len(self.ids) // FOUND_ROWS))
+
+    def find(self, finder: Finder, number: int) -> None:
+        """Make a piece of the second pass."""
+        file = self._found(number)
+        if not file.is_file():
+            finder.find(self._piece(number, FOUND_ROWS)).save(file)
+
+    def found(self) -> Iterator[Found]:
+        """All pieces: the neighbours of each image once."""
+        return (Found.load(self._found(number)) for number in self.finds())
+
+    def recall(self) -> float:
+        """The share of true neighbours that was found, of images that did not choose the near cells."""
+        asked, kth = _told(self.plan().asked), _told(load_array(self._joined, "kth"))
+        by_position = np.argsort(asked)
+        asked, kth = asked[by_position], kth[by_position]
+        reached = 0
+        for found in self.found():
+            at = np.searchsorted(asked, found.rows)
+            here = np.flatnonzero(asked[np.minimum(at, len(asked) - 1)] == found.rows)
+            good = (found.neighbours[here] >= 0) & (found.similarity[here] >= kth[at[here], None] - TIE)
+            reached += int(good.sum())
+        return round(reached / (len(asked) * self.k), 6)
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _plan(self) -> Path:
+        return self.folder / "plan.npz"
+
+    @property
+    def _joined(self) -> Path:
+        return self.folder / "joined.npz"
+
+    @property
+    def _reduced(self) -> Path:
+        return self.folder / "reduced.npy"
+
+    def _placed(self, number: int) -> Path:
+        return self.folder / f"placed-{number:06d}.npz"
+
+    def _found(self, number: int) -> Path:
+        return self.folder / f"found-{number:06d}.npz"
+
+    def _piece(self, number: int, rows: int) -> slice:
+        return slice(number * rows, min((number + 1) * rows, len(self.ids)))
 
 
-def _sorted_copy(file: Path, store: EmbeddingStore, ids: Ids, order: RowNumbers) -> Float32:
-    """The embeddings of ids[order] as rows of unit length, memory-mapped: blocks of them need no reading or casting."""
-    mapped = np.memmap(file, dtype=np.float32, mode="w+", shape=(len(ids), store.dim))
-    place = _inverse(order)
-    for where, rows in store.blocks(ids):
-        mapped[place[where]] = normalise_rows(rows)
-    return np.asarray(mapped)
+def _near_enough(plan: Plan, cells: CellOrder, true: npt.NDArray[np.int64]) -> int:
+    """How many cells to look into so that the wanted share of true neighbours, in cells [q, k], is met."""
+    half = len(true) // 2
+    rank = cells.ranks(plan.asked_rows[:half] @ plan.projection)
+    met_at = np.take_along_axis(rank, true[:half], 1)
+    return min(int(np.quantile(met_at, WANTED_RECALL, method="higher")) + 1, MOST_NEAR)
 
 
-def _inverse(order: RowNumbers) -> RowNumbers:
-    inverse = np.empty_like(order)
-    inverse[order] = np.arange(len(order))
-    return inverse
+def _told(of_asked: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The half of what belongs to asked images that `_near_enough` did not see."""
+    return of_asked[len(of_asked) // 2 :]
 
 
-def _similar_order(store: EmbeddingStore, ids: Ids, random: np.random.Generator) -> RowNumbers:
-    """Positions in `ids`, similar ones near one another."""
-    sampled = np.sort(random.choice(len(ids), -(-len(ids) // SAMPLE_SHARE), replace=False))
-    tree = PlaneTree.grow(normalise_rows(store.read(ids[sampled])), BLOCK_ROWS // SAMPLE_SHARE, random)
-    leaves = np.concatenate([tree.leaves(normalise_rows(rows)) for _, rows in store.blocks(ids)])
-    return np.argsort(leaves, kind="stable")
-
-
-def _search_sorted(
-    x: Float32, k: int, random: np.random.Generator, progress: Progress
-) -> tuple[NeighbourIds, Float32, float]:
-    blocks = even_slices(x.shape[0], BLOCK_ROWS)
-    queries = random.choice(x.shape[0], 2 * SAMPLED_QUERIES, replace=False)
-    true_ids, true_similarity = _look_everywhere(x, queries, k, blocks)
-    farness = _farness(x, blocks)
-    near = _near_enough(farness, blocks, queries[:SAMPLED_QUERIES], true_ids[:SAMPLED_QUERIES])
-    pairs: list[Pair] = [(int(a), int(b)) for a, b in np.argwhere(np.triu(farness <= near, 1))]
-    found, similarity = search(x, k, blocks, pairs, progress)
-    reached = similarity[queries[SAMPLED_QUERIES:]] >= true_similarity[SAMPLED_QUERIES:, -1:] - TIE
-    return found, similarity, round(float(reached.mean()), 6)
-
-
-def _farness(x: Float32, blocks: Sequence[slice]) -> npt.NDArray[np.intp]:
-    """Rank of block b among those near block a, or of a among those near b if that is less; 0 for itself. [B, B]"""
-    centres = np.stack([x[rows].mean(axis=0) for rows in blocks])
-    distance = np.square(centres).sum(axis=1) - 2 * centres @ centres.T  # squared, less what all of a row share
-    np.fill_diagonal(distance, -np.inf)
-    rank = distance.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
-    farness: npt.NDArray[np.intp] = np.minimum(rank, rank.T)
-    return farness
-
-
-def _near_enough(
-    farness: npt.NDArray[np.intp], blocks: Sequence[slice], queries: RowNumbers, true_ids: RowNumbers
-) -> int:
-    """How far to look so that the wanted share of the queries' true neighbours is met."""
-    starts = [rows.start for rows in blocks]
-    block_of_query = np.searchsorted(starts, queries, side="right") - 1
-    block_of_found = np.searchsorted(starts, true_ids, side="right") - 1
-    met_at = farness[block_of_query[:, None], block_of_found]
-    return min(int(np.quantile(met_at, WANTED_RECALL, method="higher")), MOST_NEAR)
-
-
-def _look_everywhere(x: Float32, queries: RowNumbers, k: int, blocks: Sequence[slice]) -> tuple[RowNumbers, Float32]:
-    """The k nearest of all rows to each of a few, themselves excluded, by falling similarity: [q, k] both."""
-    asked = x[queries]
-    best_ids = np.empty((len(queries), 0), dtype=np.intp)
-    best = np.empty((len(queries), 0), dtype=np.float32)
-    for rows in blocks:
-        similarity = asked @ x[rows].T
-        inside = np.flatnonzero((queries >= rows.start) & (queries < rows.stop))
-        similarity[inside, queries[inside] - rows.start] = -np.inf
-        best = np.concatenate([best, similarity], axis=1)
-        columns = np.broadcast_to(np.arange(rows.start, rows.stop), similarity.shape)
-        best_ids = np.concatenate([best_ids, columns], axis=1)
-        first = np.argsort(-best, axis=1, kind="stable")[:, :k]
-        best, best_ids = np.take_along_axis(best, first, 1), np.take_along_axis(best_ids, first, 1)
-    return best_ids, best
+def _each(pool: ThreadPoolExecutor, make: Callable[[int], None], numbers: Iterable[int], task: Task) -> None:
+    """Make the pieces on the pool; the first error, or an interruption, drops those not begun."""
+    try:
+        for _ in pool.map(make, numbers):
+            task.advance()
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise

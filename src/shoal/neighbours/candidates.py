@@ -82,7 +82,7 @@ class Candidates:
 
     def _merge(self) -> None:
         rows, ids, estimates = (np.concatenate(column) for column in zip(*self._parts, strict=True))
-        order = np.argsort(_sort_key(rows, estimates))
+        order = np.argsort(sort_key(rows, estimates))
         rows, estimates = rows[order], estimates[order]
         counts = np.bincount(rows, minlength=len(self.bar))
         kth = np.cumsum(counts) - counts + self._k - 1
@@ -115,7 +115,7 @@ def _strips(estimates: Float32) -> Iterator[tuple[int, Float32]]:
         yield start, estimates[start : start + height]
 
 
-def _sort_key(rows: RowNumbers, estimates: Float32) -> npt.NDArray[np.int64]:
+def sort_key(rows: RowNumbers, estimates: Float32) -> npt.NDArray[np.int64]:
     """Integers that sort by row, then by falling estimate: one integer sort is several times faster than a lexsort."""
     bits = estimates.view(np.int32)
     rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # IEEE 754: negative numbers rise as their bits fall

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,9 @@ import numpy as np
 from shoal import atomic, records
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
-from shoal.neighbours.approximate import approximate_neighbours
-from shoal.neighbours.candidates import NeighbourIds
+from shoal.neighbours.approximate import Search
 from shoal.neighbours.exact import exact_neighbours
+from shoal.neighbours.finding import Found
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_file, digest_of
 
@@ -35,16 +37,20 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     ok = np.flatnonzero(images["status"].to_numpy(zero_copy_only=False) == records.OK).astype(np.int64)
     k = min(NEIGHBOURS, max(len(ok) - 1, 0))
     store = EmbeddingStore.open(run_dir.embeddings)
+    scratch = run_dir.cache / "neighbours"
     if len(ok) <= EXACT_UP_TO:
         method, recall = "exact", 1.0
-        positions, similarity = exact_neighbours(_unit_rows(store, ok), k, progress)
+        pieces: Iterable[Found] = [Found(np.arange(len(ok)), *exact_neighbours(_unit_rows(store, ok), k, progress))]
     else:
-        method = "approximate"
-        random = np.random.default_rng(0)  # not the run's seed: neighbours are facts of the embeddings, not draws
-        positions, similarity, recall = approximate_neighbours(store, ok, k, run_dir.cache, random, progress)
+        search = Search.within(scratch, store, ok, k)
+        search.here(progress)
+        method, recall, pieces = "approximate", search.recall(), search.found()
+    mean = _write(run_dir, (images.num_rows, k), ok, pieces)
     manifest = {"format_version": FORMAT_VERSION, "k": k, "metric": "cosine", "method": method, "recall": recall}
-    digest = _write(run_dir, images.num_rows, ok, positions, similarity, manifest)
-    mean = round(float(similarity.mean(dtype=np.float64)), 6) if similarity.size else None
+    folder = run_dir.new_in("neighbours")
+    atomic.write_json(folder / "manifest.json", manifest)
+    digest = digest_of(*(digest_file(folder / name) for name in ("ids.npy", "similarity.npy", "manifest.json")))
+    shutil.rmtree(scratch, ignore_errors=True)
     facts = {name: manifest[name] for name in ("k", "method", "recall")} | {"mean_similarity": mean}
     return StageResult(digest, facts)
 
@@ -56,16 +62,17 @@ def _unit_rows(store: EmbeddingStore, ids: Ids) -> Float32:
     return rows
 
 
-def _write(
-    run_dir: RunDir, rows: int, ok: Ids, positions: NeighbourIds, similarity: Float32, manifest: dict[str, Any]
-) -> str:
-    """Spread positions among the ok images over all rows as image ids, write everything, and return its digest."""
-    k = positions.shape[1]
-    all_ids, all_similarity = np.full((rows, k), -1, dtype=np.int32), np.zeros((rows, k), dtype=np.float32)
-    all_ids[ok] = ok[positions]
-    all_similarity[ok] = similarity
+def _write(run_dir: RunDir, shape: tuple[int, int], ok: Ids, pieces: Iterable[Found]) -> float | None:
+    """Spread positions among the ok images over all rows as image ids; return the mean similarity."""
     folder = run_dir.new_in("neighbours")
-    for name, array in (("similarity.npy", all_similarity), ("ids.npy", all_ids)):
-        atomic.write_array(folder / name, array)
-    atomic.write_json(folder / "manifest.json", manifest)
-    return digest_of(*(digest_file(folder / name) for name in ("ids.npy", "similarity.npy", "manifest.json")))
+    total = 0.0
+    with (
+        atomic.filling_array(folder / "similarity.npy", shape, np.float32) as similarity,
+        atomic.filling_array(folder / "ids.npy", shape, np.int32, -1) as ids,
+    ):
+        for piece in pieces:
+            rows = ok[piece.rows]
+            ids[rows] = np.where(piece.neighbours >= 0, ok[piece.neighbours], -1)
+            similarity[rows] = piece.similarity
+            total += float(piece.similarity.sum(dtype=np.float64))
+    return round(total / (len(ok) * shape[1]), 6) if len(ok) * shape[1] else None
