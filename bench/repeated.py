@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 
-from shoal.embeddings import PART_ROWS, EmbeddingStore
+from shoal.embeddings import LARGE_PART_ROWS, EmbeddingStore, part_count, part_range
 from shoal.names.naming import guesses_of
 from shoal.rundir import RunDir
 
@@ -100,15 +100,15 @@ def _embeddings(small: Path, made: Path, images: int, generator: np.random.Gener
     store = EmbeddingStore.open(small / "embeddings")
     rows = store.read(np.arange(store.rows))
     (made / "embeddings").mkdir()
-    noise = generator.normal(1, 0.02, (2 * PART_ROWS, store.dim)).astype(np.float32)  # factors; each part takes some
+    noise = generator.normal(1, 0.02, (2 * LARGE_PART_ROWS, store.dim)).astype(np.float32)  # each part takes some
     parts = []
-    for start in range(0, images, PART_ROWS):
-        stop = min(start + PART_ROWS, images)
-        first = int(generator.integers(PART_ROWS))
-        block = rows[np.arange(start, stop) % len(rows)] * noise[first : first + stop - start]
-        part = f"part-{start // PART_ROWS:05d}.npy"
+    for number in range(part_count(images)):
+        held = part_range(number, images)
+        first = int(generator.integers(LARGE_PART_ROWS))
+        block = rows[np.arange(held.start, held.stop) % len(rows)] * noise[first : first + len(held)]
+        part = f"part-{number:05d}.npy"
         np.save(made / "embeddings" / part, block.astype(store.dtype))
-        parts.append({"file": part, "start": start, "stop": stop})
+        parts.append({"file": part, "start": held.start, "stop": held.stop})
     manifest = json.loads((small / "embeddings" / "manifest.json").read_text())
     (made / "embeddings" / "manifest.json").write_text(json.dumps({**manifest, "rows": images, "parts": parts}))
 

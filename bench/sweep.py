@@ -17,7 +17,7 @@ from shoal import atomic
 from shoal.cluster.choose_k import choose
 from shoal.cluster.space import fit_space, points_of
 from shoal.config import ClusterCounts
-from shoal.embeddings import PART_ROWS, EmbeddingStore
+from shoal.embeddings import EmbeddingStore, part_count, part_range
 
 KINDS = 25
 
@@ -58,8 +58,9 @@ def _write_embeddings(folder: Path, images: int, dims: int) -> EmbeddingStore:
     loudness = generator.gamma(0.5, 1.0, dims)
     centres = generator.gamma(0.6, 1.0, (KINDS, dims)) * loudness
     parts = []
-    for number, start in enumerate(range(0, images, PART_ROWS)):
-        stop = min(start + PART_ROWS, images)
+    for number in range(part_count(images)):
+        held = part_range(number, images)
+        start, stop = held.start, held.stop
         kind = generator.integers(0, KINDS, stop - start)
         values = centres[kind] * 0.5 + generator.gamma(0.6, 1.0, (stop - start, dims)) * loudness
         np.save(folder / f"part-{number:05d}.npy", values.astype(np.float16))

@@ -74,13 +74,13 @@ def test_test_images_are_reported_on_as_assign_places_them(folder: Path, out: Pa
     found = result_of(out, "kmeans", seed=1)  # the run holds the clusters of the last seed
     source = open_source([str(folder / "cifar10-test.parquet")])
     run = out / "cifar10" / "efficientnet_lite0-default" / "train.shoal"
-    placed = list(assign(Model.open(run), source, AssignSummary(), Progress()))
-    labels = [image.path.split("/")[0] for image in placed]
-    clusters = [image.cluster for image in placed]
-    assert found["reported"]["n"] == len(placed) == KINDS * EACH["test"] + 1  # the duplicate counts
+    placed = pa.Table.from_batches(assign(Model.open(run), source, AssignSummary(), Progress()))
+    labels = [path.split("/")[0] for path in placed["path"].to_pylist()]
+    clusters = placed["cluster"].to_pylist()
+    assert found["reported"]["n"] == placed.num_rows == KINDS * EACH["test"] + 1  # the duplicate counts
     assert found["reported"]["acc"] == pytest.approx(clustering_accuracy(labels, clusters))
     assert found["reported"]["nmi"] == pytest.approx(normalized_mutual_info_score(labels, clusters))
-    assert found["reported"]["confidence"] == pytest.approx(np.mean([image.confidence for image in placed]), abs=1e-3)
+    assert found["reported"]["confidence"] == pytest.approx(np.mean(placed["confidence"]), abs=1e-3)
     assert found["reported"]["acc_top5"] == 1  # there are but 3 clusters
     assert found["images"]["fitted_on"] == KINDS * EACH["train"]
     assert found["fitted"]["n"] == KINDS * EACH["train"]

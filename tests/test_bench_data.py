@@ -79,7 +79,7 @@ def test_fashion_mnist_is_read_pixel_by_pixel(tmp_path: Path, monkeypatch: pytes
         classes = [label.lower() for label in table["label"].to_pylist()]
         assert classes[0].startswith("t-shirt")  # torchvision has "T-shirt/top"
         assert classes[1:10] == list(FASHION_CLASSES[1:])
-        assert [item.label.lower() for item in open_source([file]).items() if item.label] == classes
+        assert [item.label.lower() for item in open_source([file]).listed().items() if item.label] == classes
     assert find("fashion-mnist", Places(tmp_path / "made")) == found  # what was made is found again
 
 
@@ -132,7 +132,7 @@ def test_an_imagenet_subset_holds_the_classes_of_the_file(tmp_path: Path) -> Non
     found = find("imagenet10", Places(tmp_path / "made", tmp_path, classes=file))
     assert found.test is not None
     for split, source in (("train", found.train), ("val", found.test)):
-        items = list(open_source([source]).items())
+        items = list(open_source([source]).listed().items())
         assert sorted(item.label or "" for item in items) == sorted(CLASSES[2:])
         assert all(item.problem is None and f"/{split}/{item.label}/" in item.uri for item in items)
 

@@ -544,7 +544,7 @@ def test_search_finds_the_cluster_and_the_nearest(client: TestClient, tmp_path: 
 
 def test_a_run_of_given_embeddings_is_searched_with_its_own_images(finished: Path, tmp_path: Path) -> None:
     source = finished.parent / "pictures"
-    items = [item.path for item in open_source((str(source),)).items()]
+    items = [item.path for item in open_source((str(source),)).listed().items()]
     rows = np.eye(KINDS, 8)[[int(path[4]) for path in items]] + np.random.default_rng(0).normal(0, 0.1, (len(items), 8))
     given = open_given(rows)
     config = ClusterConfig((str(source),), clusters="3", embeddings=given.asked)
@@ -830,9 +830,10 @@ def test_the_report_respects_edits(corrected: TestClient, root: Path) -> None:
 def test_new_images_are_assigned_to_corrected_clusters(corrected: TestClient, root: Path, tmp_path: Path) -> None:
     source = paint(tmp_path / "new", each=3, seed=8)
     for wanted in (root, copied_model(corrected, root, tmp_path)):
-        found = list(assign(Model.open(wanted), open_source((str(source),)), AssignSummary(), Progress()))
-        assert {image.name for image in found if image.path.startswith("kind0/")} == {None}
-        assert {image.name for image in found if not image.path.startswith("kind0/")} <= {
+        batches = assign(Model.open(wanted), open_source((str(source),)), AssignSummary(), Progress())
+        found = pa.Table.from_batches(batches).to_pylist()
+        assert {image["name"] for image in found if image["path"].startswith("kind0/")} == {None}
+        assert {image["name"] for image in found if not image["path"].startswith("kind0/")} <= {
             "stripes: and/or checks",
             "mine",
         }

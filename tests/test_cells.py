@@ -6,12 +6,13 @@ import csv
 import io
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pictures import paint
-from shoal.assign import AssignedImage, write_csv
+from shoal.assign import SCHEMA, write_csv
 from shoal.cells import csv_line, guarded, unguarded
 from shoal.images import manifest
 from shoal.images.sources import open_source
@@ -60,9 +61,11 @@ def test_the_table_of_assign_is_a_source_again(tmp_path: Path) -> None:
         file.rename(tmp_path / name)
     names = names[: len(files)]
     table = io.StringIO(newline="")
-    write_csv([AssignedImage(name, 0, 0.5, False, False, -1, "@home") for name in names], table)
+    rows = [(name, 0, 0.5, False, False, -1, "@home", None) for name in names]
+    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)]
+    write_csv([pa.record_batch(columns, schema=SCHEMA)], table)
     (tmp_path / "table.csv").write_text(table.getvalue(), encoding="utf-8", newline="")
-    items = list(open_source([str(tmp_path / "table.csv")]).items())
+    items = list(open_source([str(tmp_path / "table.csv")]).listed().items())
     assert [(item.path, item.problem) for item in items] == [(name, None) for name in names]
     head, *rows = manifest.table_rows(table.getvalue().encode())
     assert [row[head.index("name")] for row in rows] == ["@home"] * len(names)
@@ -70,4 +73,4 @@ def test_the_table_of_assign_is_a_source_again(tmp_path: Path) -> None:
 
 
 def test_tables_of_others_are_read_as_they_are() -> None:
-    assert manifest.table_rows(b"path,label\n'=1.png,a\n") == [["path", "label"], ["'=1.png", "a"]]
+    assert list(manifest.table_rows(b"path,label\n'=1.png,a\n")) == [["path", "label"], ["'=1.png", "a"]]

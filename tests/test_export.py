@@ -780,7 +780,7 @@ def test_paths_come_back_from_csv_and_parquet_as_they_were(tmp_path_factory, pat
     folder = tmp_path_factory.mktemp("tables")
     run_dir = write_run(folder / "run", [(path, f"memory://{number}", 0) for number, path in enumerate(paths)])
     export(run_dir, "csv", folder)
-    assert [line[0] for line in manifest.table_rows((folder / "clusters.csv").read_bytes())[1:]] == paths
+    assert [line[0] for line in list(manifest.table_rows((folder / "clusters.csv").read_bytes()))[1:]] == paths
     assert not any(line[0].lstrip().startswith(tuple("=+-@")) for line in read_csv(folder / "clusters.csv"))
     export(run_dir, "parquet", folder)
     assert pq.read_table(folder / "clusters.parquet")["path"].to_pylist() == paths

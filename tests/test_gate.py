@@ -75,7 +75,7 @@ def test_other_protocols_and_chains_are_refused_before_anything_is_opened(
 
     manifest = tmp_path / "list.csv"
     manifest.write_text(f"path\n{uri}\n")
-    (item,) = open_source((str(manifest),)).items()
+    (item,) = open_source((str(manifest),)).listed().items()
     monkeypatch.setattr(fsspec.core, "url_to_fs", opened)
     monkeypatch.setattr(os, "open", opened)
     with pytest.raises(DecodeError, match="is not read"):
@@ -100,7 +100,7 @@ def test_a_local_file_is_looked_at_however_it_is_spelt(prefix: str, tmp_path: Pa
             with pytest.raises(DecodeError, match=reason):
                 read(f"{prefix}{path}")
     (tmp_path / "list.csv").write_text(f"path\n{prefix}{pipe}\n{prefix}{image}\n" if "://" in prefix else "path\n")
-    for item in open_source((str(tmp_path / "list.csv"),)).items():
+    for item in open_source((str(tmp_path / "list.csv"),)).listed().items():
         assert item.uri in (pipe.as_uri(), image.as_uri())
         assert (item.problem or "").startswith("not a regular file (FIFO)") == (item.uri == pipe.as_uri())
 
@@ -109,11 +109,11 @@ def test_a_local_file_is_looked_at_however_it_is_spelt(prefix: str, tmp_path: Pa
 def test_a_pipe_or_a_device_is_no_source_of_any_kind(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(SourceError, match="FIFO"):
-        list(open_source((str(tmp_path / name),)).items())
+        list(open_source((str(tmp_path / name),)).listed().items())
     (tmp_path / name).unlink()
     (tmp_path / name).symlink_to("/dev/zero")
     with pytest.raises(SourceError, match="device"):
-        list(open_source((str(tmp_path / name),)).items())
+        list(open_source((str(tmp_path / name),)).listed().items())
 
 
 def test_one_spelling_of_a_uri() -> None:
@@ -199,9 +199,9 @@ def test_a_manifest_from_elsewhere_does_not_name_this_machine(
     server.answers["/a.jpg"] = JPEG
     server.answers["/list.csv"] = f"path\n{server.url}/a.jpg\n".encode()
     bucket.pipe("/list.csv", server.answers["/list.csv"])
-    (refused,) = open_source(("memory://list.csv",)).items()
+    (refused,) = open_source(("memory://list.csv",)).listed().items()
     assert refused.problem == "an address of this machine, in a manifest from elsewhere"
-    (own,) = open_source((f"{server.url}/list.csv",)).items()  # that manifest is this machine's own
+    (own,) = open_source((f"{server.url}/list.csv",)).listed().items()  # that manifest is this machine's own
     assert own.problem is None
     assert server.asked["GET", "/a.jpg"] == 0
 
@@ -314,7 +314,7 @@ def test_a_gzipped_tar_is_unpacked_once_by_many_readers(tmp_path: Path, monkeypa
     monkeypatch.setattr(members, "_unpack", lambda packed, target: (next(times), unpack(packed, target))[1])
     spool = Spool(tmp_path)
     shards = (((tmp_path / "set.tar.gz").as_uri(), ""),)
-    items = list(TarSource("set", "set", shards, spool).items())
+    items = list(TarSource("set", "set", shards, spool).listed().items())
     reader = ImageReader(spool)
     wrong: list[str] = []
 
@@ -353,7 +353,7 @@ def test_an_archive_for_which_there_is_no_room_is_still_read(tmp_path: Path) -> 
     spool = Spool(tmp_path, most_bytes=100)
     reader = ImageReader(spool)
     source = TarSource("set", "set", (((tmp_path / "set.tar.gz").as_uri(), ""),), spool)
-    found = {item.path: reader.read(item.uri) for item in source.items()}
+    found = {item.path: reader.read(item.uri) for item in source.listed().items()}
     assert found == contents
 
 

@@ -69,7 +69,7 @@ def put(path: Path, seed: int = 1) -> Path:
 def listed(*specs: str | Path) -> tuple[set[str], dict[str, int]]:
     """The paths of a source, and how many folders of each kind it leaves out."""
     found: LeftOut = {}
-    paths = {item.path for item in open_source(tuple(map(str, specs))).items(found)}
+    paths = {item.path for item in open_source(tuple(map(str, specs))).listed(found).items()}
     return paths, counted(found)
 
 

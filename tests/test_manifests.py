@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +17,8 @@ from drafted import run_index
 from messy import encode, picture
 from shoal.errors import NoImagesError, ShoalError
 from shoal.images import catalogue
-from shoal.images.catalogue import Row
-from shoal.images.item import Item, with_distinct_paths
+from shoal.images.item import Item
+from shoal.images.listed import Listed
 from shoal.images.reading import ImageReader
 from shoal.images.sources import open_source
 
@@ -46,7 +47,7 @@ def put(path: Path, seed: int = 0) -> Path:
 
 def items_of(manifest: Path, text: str | bytes) -> list[Item]:
     manifest.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return list(open_source((str(manifest),)).items())
+    return list(open_source((str(manifest),)).listed().items())
 
 
 def problems(manifest: Path, text: str | bytes) -> list[str | None]:
@@ -156,7 +157,7 @@ def test_a_manifest_elsewhere_is_read_alike(bucket: fsspec.AbstractFileSystem) -
     bucket.pipe("/bucket/set/bilder/é.jpg", encode(picture(1), "JPEG"))
     for text in ('"bilder\\é.jpg" \r\n# comment\r\n'.encode(), "bilder/é.jpg\r".encode("cp1252")):
         bucket.pipe("/bucket/set/list.txt", text)
-        (item,) = open_source(("memory://bucket/set/list.txt",)).items()
+        (item,) = open_source(("memory://bucket/set/list.txt",)).listed().items()
         assert (item.path, len(ImageReader().read(item.uri)) > 0) == ("bilder/é.jpg", True)
 
 
@@ -198,9 +199,8 @@ def test_so_they_are_in_storage_elsewhere(bucket: fsspec.AbstractFileSystem, tmp
 
 def test_what_a_missing_package_is_called_is_kept() -> None:
     needs = "needs the package s3fs (pip install s3fs)"
-    rows = [Row(number, f"{number}", "", reason=needs) for number in range(2)]
-    rows += [Row(2 + number, f"{2 + number}", "", reason=f"not an image (.{number})") for number in range(4)]
-    assert catalogue.reasons(rows) == {"not an image": 4, needs: 2}
+    reasons = pa.array([needs] * 2 + [f"not an image (.{number})" for number in range(4)] + [None])
+    assert catalogue.reasons(reasons) == {"not an image": 4, needs: 2}
 
 
 # -- whatever it holds -----------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_no_bytes_make_a_manifest_crash(
     file = tmp_path_factory.getbasetemp() / f"any.{kind}"
     file.write_bytes(head + data)
     try:
-        items = list(open_source((str(file),)).items())
+        items = list(open_source((str(file),)).listed().items())
     except ShoalError as error:
         assert "\n" not in str(error)  # noqa: PT017
     else:
@@ -235,5 +235,5 @@ def test_a_folder_is_listed_once_however_many_names_are_written_otherwise(
 def test_many_equal_paths_are_numbered_in_linear_time() -> None:
     names = [*(f"a#{number}" for number in range(2, 20_000)), *["a"] * 20_000]
     began = time.process_time()
-    assert len({item.path for item in with_distinct_paths(Item(name, "") for name in names)}) == len(names)
+    assert len(set(Listed.of(Item(name, "") for name in names).with_distinct_paths().paths.to_pylist())) == len(names)
     assert time.process_time() - began < 5

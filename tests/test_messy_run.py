@@ -65,8 +65,9 @@ def test_the_same_folder_can_be_assigned_and_exported(
     summary = AssignSummary()
     clusters = dict(zip(*(run.read_clusters()[name].to_pylist() for name in ("path", "cluster")), strict=True))
     assigned = {
-        image.path: image.cluster
-        for image in assign(Model.open(run.root), open_source((str(pictures),)), summary, Progress())
+        image["path"]: image["cluster"]
+        for batch in assign(Model.open(run.root), open_source((str(pictures),)), summary, Progress())
+        for image in batch.to_pylist()
     }
     assert assigned == clusters
     assert summary.skipped

@@ -29,7 +29,7 @@ from shoal.encoder import classifier as classifiers
 from shoal.errors import RequestError, RunError
 from shoal.evaluate.evaluate import evaluate
 from shoal.export import export
-from shoal.export.rows import names_of_clusters, read_rows, without_names
+from shoal.export.rows import read_rows
 from shoal.find import find
 from shoal.names import classes, guesses_file
 from shoal.names.classifier import LOGITS, MAP, POOLED, PROBABILITIES, Classifier, words_of
@@ -287,10 +287,11 @@ def test_folders_are_called_by_number_and_guess(run: RunDir, kind: str, tmp_path
 
 def test_folders_of_guesses_sort_by_number_with_those_that_have_none(kept: RunDir) -> None:
     rows = read_rows(kept)
-    told = names_of_clusters([replace(row, name=None, name_strength=None) if row.cluster == 2 else row for row in rows])
+    shown = {number: name for number, name in rows.shown.items() if number != 2}
+    told = replace(rows, shown=shown).names_of_clusters()
     assert told[2] == "02 unnamed"
     assert sorted(told.values()) == list(told.values())
-    assert names_of_clusters(without_names(rows)) == {number: f"cluster_{number:03d}" for number in told}
+    assert rows.without_names().names_of_clusters() == {number: f"cluster_{number:03d}" for number in told}
 
 
 def test_tables_are_not_exported_by_number_alone(kept: RunDir, tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal import records
+from shoal import embeddings, records
 from shoal.cluster.threads import single
 from shoal.config import ClusterConfig
-from shoal.embeddings import EmbeddingStore, Float32, normalise_rows, products
+from shoal.embeddings import EmbeddingStore, Float32, normalise_rows, part_count, part_range, products
 from shoal.neighbours import approximate, candidates, exact, plan, query, stage
 from shoal.neighbours.approximate import Search
 from shoal.neighbours.exact import exact_neighbours
@@ -468,12 +468,18 @@ def test_every_finite_half_is_widened_exactly() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_rows_are_read_by_id_and_of_unit_length(tmp_path: Path, dtype: str) -> None:
+@pytest.mark.parametrize("small_parts", [1, 1024])
+def test_rows_are_read_by_id_and_of_unit_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, small_parts: int
+) -> None:
+    monkeypatch.setattr(embeddings, "SMALL_PARTS", small_parts)
+    monkeypatch.setattr(embeddings, "LARGE_PART_ROWS", 1200)
     vectors = np.random.default_rng(0).standard_normal((2500, 6)).astype(dtype)
     vectors[7] = 0
-    for number, start in enumerate(range(0, 2500, 1024)):
-        np.save(tmp_path / f"part-{number:05d}.npy", vectors[start : start + 1024])
-    store = EmbeddingStore(tmp_path, 2500, 6, dtype, tuple(f"part-{number:05d}.npy" for number in range(3)))
+    names = tuple(f"part-{number:05d}.npy" for number in range(part_count(2500)))
+    for number, name in enumerate(names):
+        np.save(tmp_path / name, vectors[list(part_range(number, 2500))])
+    store = EmbeddingStore(tmp_path, 2500, 6, dtype, names)
     rows = Rows(store)
     for ids in (np.arange(2500), np.array([0, 7, 1023, 1024, 2499]), np.array([], dtype=np.int64)):
         np.testing.assert_array_equal(rows.read(ids), normalise_rows(store.read(ids)))

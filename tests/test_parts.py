@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shoal import draft as drafts
+from shoal import embeddings
 from shoal.embed import parts
 from shoal.embed.batches import EmbeddedBatch, Failure
 from shoal.embed.parts import PartsWriter
-from shoal.embeddings import PART_ROWS, EmbeddingStore
+from shoal.embeddings import PART_ROWS, EmbeddingStore, part_count, part_of, part_range
 from shoal.encoder.spec import EncoderSpec
 from shoal.rundir import RunDir, StageResult
 
@@ -52,7 +56,7 @@ def embed(
 
 
 def fill(writer: PartsWriter, wanted: dict[int, str], failures: dict[int, Failure], stop_after: int):
-    missing = writer.plan(wanted)
+    missing = plan(writer, wanted)
     done = []
     for count, start in enumerate(_cuts(missing)):
         if count == stop_after:
@@ -63,6 +67,12 @@ def fill(writer: PartsWriter, wanted: dict[int, str], failures: dict[int, Failur
         writer.add(EmbeddedBatch(ids, values, failed, {i: NOTE for i in ids if i == 4}))
         done += ids
     return writer.finish(), done
+
+
+def plan(writer: PartsWriter, wanted: dict[int, str]) -> list[int]:
+    return writer.plan(
+        np.array(sorted(wanted), np.int64), pa.array([wanted[image] for image in sorted(wanted)])
+    ).tolist()
 
 
 def _cuts(missing: list[int], size: int = 100) -> list[list[int]]:
@@ -133,7 +143,7 @@ def test_undecodable_images_are_not_tried_again_but_unreadable_ones_are(tmp_path
     bad = {2: Failure("decode", "truncated"), 6: Failure("read", "the network is down")}
     embed(tmp_path, WANTED, 2500, bad=bad)
     writer = PartsWriter.open(RunDir(tmp_path), 2500, spec())
-    assert writer.plan(WANTED) == [6]
+    assert plan(writer, WANTED) == [6]
 
 
 def test_a_failure_is_remembered_after_its_image_left_the_wanted(tmp_path: Path) -> None:
@@ -147,7 +157,7 @@ def test_a_failure_is_remembered_after_its_image_left_the_wanted(tmp_path: Path)
 def test_notes_are_kept_beside_the_rows(tmp_path: Path) -> None:
     embed(tmp_path, WANTED, 2500, bad={2: Failure("decode", "truncated")})
     again = PartsWriter.open(RunDir(tmp_path), 2500, spec())
-    assert again.plan(WANTED) == []
+    assert plan(again, WANTED) == []
     again.finish()
     assert again.notes == {4: NOTE}
     assert set(again.failures) == {2}
@@ -156,13 +166,13 @@ def test_notes_are_kept_beside_the_rows(tmp_path: Path) -> None:
 def test_an_earlier_way_to_decode_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embed(tmp_path, WANTED, 2500)
     monkeypatch.setattr(parts, "VERSION", parts.VERSION + 1)
-    assert PartsWriter.open(RunDir(tmp_path), 2500, spec()).plan(WANTED) == sorted(WANTED)
+    assert plan(PartsWriter.open(RunDir(tmp_path), 2500, spec()), WANTED) == sorted(WANTED)
 
 
 def test_another_encoder_counts_for_nothing(tmp_path: Path) -> None:
     embed(tmp_path, WANTED, 2500)
     writer = PartsWriter.open(RunDir(tmp_path), 2500, spec(weights_sha256="1"))
-    assert writer.plan(WANTED) == sorted(WANTED)
+    assert plan(writer, WANTED) == sorted(WANTED)
 
 
 def test_what_has_not_changed_is_taken_over_and_what_was_before_stays(tmp_path: Path) -> None:
@@ -188,3 +198,34 @@ def test_what_has_not_changed_is_taken_over_and_what_was_before_stays(tmp_path: 
         (first.embeddings / f"part-0000{part}.npy") == (second.embeddings / f"part-0000{part}.npy") for part in range(3)
     ]
     assert same == [True, True, False]
+
+
+@given(st.lists(st.integers(0, 1 << 26), min_size=1))
+def test_parts_depend_on_ids_alone_and_cover_them_all(ids: list[int]) -> None:
+    rows = max(ids) + 1
+    numbers = part_of(np.array(ids)).tolist()
+    assert all(image in part_range(number, rows) for image, number in zip(ids, numbers, strict=True))
+    assert max(numbers) + 1 == part_count(rows)
+    if number := max(numbers):
+        assert part_range(number, rows).start == part_range(number - 1, rows).stop
+    assert all(part_range(number, 2 * rows).start == part_range(number, rows).start for number in numbers)
+
+
+def test_many_images_are_few_parts() -> None:
+    assert part_count(1 << 20) == 1024
+    assert part_count(100_000_000) < 8000
+
+
+def test_a_run_that_grows_beyond_small_parts_keeps_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "SMALL_PARTS", 1)
+    monkeypatch.setattr(embeddings, "LARGE_PART_ROWS", 3000)
+    embed(tmp_path, WANTED, 2500)
+    first = (tmp_path / "embeddings" / "part-00000.npy").read_bytes()
+    grown = {**WANTED, **{image: f"{image:064d}" for image in range(2500, 9000, 500)}}
+    _, done = embed(tmp_path, grown, 9000)
+    assert done == list(range(2500, 9000, 500))
+    assert (tmp_path / "embeddings" / "part-00000.npy").read_bytes() == first
+    store = EmbeddingStore.open(tmp_path / "embeddings")
+    assert len(store.parts) == 1 + 3
+    rows = store.read(np.array([8500, 0, 2498, 2500, 1]))
+    assert rows.tolist() == [*(features_of(image, grown[image]) for image in (8500, 0, 2498, 2500)), [0.0] * DIM]

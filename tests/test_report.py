@@ -400,7 +400,8 @@ def test_pictures_that_cannot_be_had_are_told_in_their_place_and_at_the_top(tmp_
     ) in text
     assert text.count("picture not available") >= 12
     told = [label for tag in page.having("aria-label") if (label := tag["aria-label"] or "").endswith("available)")]
-    assert {label.removesuffix(" (picture not available)") for label in told} <= set(Findings.read(run).paths)
+    paths = set(Findings.read(run).images["path"].to_pylist())
+    assert {label.removesuffix(" (picture not available)") for label in told} <= paths
     data = json.loads(page.scripts[-2])["map"]
     assert (data["pictured"], data["named"], len(data["names"])) == (0, 12, 12)
     for name in ("prototypes", "neighbours"):

@@ -15,7 +15,8 @@ from messy import OK, encode, make_messy_folder, picture
 from patience import PATIENCE
 from shoal.errors import DecodeError, SourceError
 from shoal.images import location
-from shoal.images.item import Item, with_distinct_paths
+from shoal.images.item import Item
+from shoal.images.listed import Listed
 from shoal.images.reading import ImageReader
 from shoal.images.sources import Source, open_source
 
@@ -29,11 +30,11 @@ def put(path: Path, seed: int = 0) -> Path:
 
 
 def paths(source: Source) -> list[str]:
-    return [item.path for item in source.items()]
+    return [item.path for item in source.listed().items()]
 
 
 def labels(source: Source) -> dict[str, str | None]:
-    return {item.path: item.label for item in source.items()}
+    return {item.path: item.label for item in source.listed().items()}
 
 
 def open_path(*specs: str | Path) -> Source:
@@ -46,7 +47,7 @@ def open_path(*specs: str | Path) -> Source:
 def test_a_messy_folder_is_listed_whole(tmp_path: Path) -> None:
     expected = make_messy_folder(tmp_path / "messy")
     source = open_path(tmp_path / "messy")
-    items = list(source.items())
+    items = list(source.listed().items())
     assert [item.path for item in items] == sorted(expected)
     known = ("link", "FIFO", "too large")
     for item in items:
@@ -90,7 +91,7 @@ def test_a_folder_is_listed_once_however_many_links_lead_to_it(tmp_path: Path) -
         for other in range(8):
             (folder / f"to{other}").symlink_to(tmp_path / f"folder{other}", target_is_directory=True)
     (tmp_path / "a-link").symlink_to("z-real", target_is_directory=True)
-    items = {item.path: item.problem for item in open_path(tmp_path).items()}
+    items = {item.path: item.problem for item in open_path(tmp_path).listed().items()}
     assert [path for path, problem in items.items() if problem is None] == ["z-real/a.jpg"]
     assert "listed already" in (items["a-link"] or "")
     assert "link loop" in (items["folder3/to3"] or "")
@@ -136,7 +137,7 @@ def test_folder_names_are_labels_only_in_a_tree_of_classes(tmp_path: Path) -> No
 def test_names_that_are_not_utf8_do_not_collide(tmp_path: Path) -> None:
     for raw in (b"caf\xe9.jpg", b"caf%E9.jpg", b"caf\xff.jpg"):
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + raw)).write_bytes(encode(picture(len(raw)), "JPEG") + raw)
-    items = list(open_path(tmp_path).items())
+    items = list(open_path(tmp_path).listed().items())
     assert [item.path for item in items] == ["caf%E9.jpg", "caf%E9.jpg#2", "caf%FF.jpg"]
     assert len({ImageReader().read(item.uri) for item in items}) == 3
 
@@ -152,10 +153,10 @@ def test_a_listing_with_errors_from_the_system_goes_on(tmp_path: Path, monkeypat
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", refusing)  # as root there is no other way to be refused
-    problems = {item.path: item.problem for item in open_path(tmp_path).items()}
+    problems = {item.path: item.problem for item in open_path(tmp_path).listed().items()}
     assert problems == {"closed": "cannot be read (folder: Permission denied)", "good/a.jpg": None}
     with pytest.raises(SourceError, match="Permission denied"):
-        list(open_path(tmp_path / "closed").items())
+        list(open_path(tmp_path / "closed").listed().items())
 
 
 # -- files and patterns ----------------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ def test_what_is_no_source_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError, match=r".") as caught:
-        list(open_path(spec).items())
+        list(open_path(spec).listed().items())
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -227,7 +228,7 @@ def test_a_text_manifest_is_relative_to_itself(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "lists" / "all.txt").write_bytes("\r\n".join(lines).encode())
     monkeypatch.chdir(tmp_path)
     source = open_path("lists/all.txt")
-    items = list(source.items())
+    items = list(source.listed().items())
     shown = location.display_path(str(absolute))
     assert [item.path for item in items] == [
         "images/b.jpg",
@@ -259,7 +260,7 @@ def test_table_manifests(tmp_path: Path, ending: str, column: str) -> None:
             csv.writer(file, delimiter="\t" if ending == "tsv" else ",").writerows(
                 [("n", column, "label"), *((1, *row) for row in rows)]
             )
-    items = list(open_path(path).items())
+    items = list(open_path(path).listed().items())
     assert [(item.path, item.label, item.problem) for item in items] == [
         ("a, 1.jpg", "cat", None),
         ("gone.jpg", None, "no such file"),
@@ -272,7 +273,7 @@ def test_tables_as_spreadsheets_save_them(tmp_path: Path, delimiter: str, encodi
     put(tmp_path / "ä; 1, 2.jpg")
     rows = [f"label{delimiter}path", f'cat{delimiter}"ä; 1, 2.jpg"', f"{delimiter}gone.jpg"]
     (tmp_path / "list.csv").write_bytes("\r\n".join(rows).encode(encoding))
-    items = list(open_path(tmp_path / "list.csv").items())
+    items = list(open_path(tmp_path / "list.csv").listed().items())
     assert [(item.path, item.label, item.problem) for item in items] == [
         ("ä; 1, 2.jpg", "cat", None),
         ("gone.jpg", None, "no such file"),
@@ -282,12 +283,12 @@ def test_tables_as_spreadsheets_save_them(tmp_path: Path, delimiter: str, encodi
 def test_a_list_as_powershell_saves_it(tmp_path: Path) -> None:
     image = put(tmp_path / "ä.jpg")
     (tmp_path / "list.txt").write_bytes(f"ä.jpg\r\n{image}\r\n".encode("utf-16"))
-    assert [item.problem for item in open_path(tmp_path / "list.txt").items()] == [None, None]
+    assert [item.problem for item in open_path(tmp_path / "list.txt").listed().items()] == [None, None]
 
 
 def test_a_manifest_of_uris_and_nonsense(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"memory://bucket/a.jpg\nnul\0byte.jpg\n" + b"x" * 5000 + b"\ncaf\xe9.jpg\n")
-    items = list(open_path(tmp_path / "list.txt").items())
+    items = list(open_path(tmp_path / "list.txt").listed().items())
     assert items[0] == Item("memory://bucket/a.jpg", "memory://bucket/a.jpg")
     assert items[1].problem == "not a possible path"
     assert (items[2].problem or "").startswith("cannot be read")
@@ -300,12 +301,13 @@ def test_a_manifest_of_uris_and_nonsense(tmp_path: Path) -> None:
 @given(st.lists(st.sampled_from(["a", "b", "a#2", "a#3"]), max_size=12))
 def test_distinct_paths_are_distinct_and_first_ones_are_kept(names: list[str]) -> None:
     items = [Item(name, f"memory://{number}") for number, name in enumerate(names)]
-    distinct = [item.path for item in with_distinct_paths(items)]
+    distinct = Listed.of(items).with_distinct_paths().paths.to_pylist()
     assert len(set(distinct)) == len(names)
     if len(set(names)) == len(names):
         assert distinct == names
     # What comes later never renames what came before.
-    assert [item.path for item in with_distinct_paths(items[:-1])] == distinct[: max(0, len(names) - 1)]
+    before = Listed.of(items[:-1]).with_distinct_paths().paths.to_pylist()
+    assert before == distinct[: max(0, len(names) - 1)]
 
 
 @given(st.binary(min_size=1).filter(lambda raw: b"\0" not in raw))

@@ -30,7 +30,7 @@ def jpeg(seed: int) -> bytes:
 
 def contents(source: Source) -> dict[str, bytes]:
     reader = ImageReader()
-    return {item.path: reader.read(item.uri) for item in source.items()}
+    return {item.path: reader.read(item.uri) for item in source.listed().items()}
 
 
 def open_path(*specs: str | Path) -> Source:
@@ -51,7 +51,7 @@ def test_rows_with_bytes(tmp_path: Path, kind: pa.DataType) -> None:
     pq.write_table(pa.table(columns), tmp_path / "set.parquet", row_group_size=3)
     source = open_path(tmp_path / "set.parquet")
     assert contents(source) == dict(zip(columns["path"], images, strict=True))
-    assert [item.label for item in source.items()] == columns["label"]
+    assert [item.label for item in source.listed().items()] == columns["label"]
     assert source.name == "set"
 
 
@@ -66,7 +66,7 @@ def test_rows_as_hugging_face_writes_them(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": structs, "label": [0, 1, 1]}, schema=schema), tmp_path / "hf.parquet")
     source = open_path(tmp_path / "hf.parquet")
     assert contents(source) == {"00000000": images[0], "same.jpg": images[1], "same.jpg#2": images[2]}
-    assert [item.label for item in source.items()] == ["cat", "dog", "dog"]
+    assert [item.label for item in source.listed().items()] == ["cat", "dog", "dog"]
 
 
 def test_shards_in_a_folder_and_by_a_pattern(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_shards_in_a_folder_and_by_a_pattern(tmp_path: Path) -> None:
 
 def test_rows_without_bytes_have_a_reason(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": pa.array([None, jpeg(1)], pa.binary())}), tmp_path / "set.parquet")
-    first, second = open_path(tmp_path / "set.parquet").items()
+    first, second = open_path(tmp_path / "set.parquet").listed().items()
     with pytest.raises(DecodeError, match="no image bytes"):
         ImageReader().read(first.uri)
     assert ImageReader().read(second.uri) == jpeg(1)
@@ -102,7 +102,7 @@ def test_rows_are_read_in_any_order_with_bounded_memory(tmp_path: Path, monkeypa
         pq.write_table(pa.table({"image": part}), tmp_path / f"{shard}.parquet", row_group_size=50, data_page_size=4096)
     monkeypatch.setattr(rows, "BATCH_BYTES", 16_000)
     monkeypatch.setattr(rows, "WINDOW_BYTES", 40_000)
-    uris = [item.uri for item in open_path(tmp_path).items()]
+    uris = [item.uri for item in open_path(tmp_path).listed().items()]
     reader = rows.RowReader(Gate())
     for number in [*range(600), *rng.permutation(600)]:
         base, _, row = uris[number].partition("#row=")
@@ -142,7 +142,7 @@ def test_web_dataset(tmp_path: Path, ending: str) -> None:
     source = open_path(tmp_path / f"set.{ending}")
     wanted = ["a/0001.jpg", "a/0002.left.png", "b/0001.jpg", "notes.md"]
     assert contents(source) == {name: WEB_DATASET[name] for name in wanted}
-    assert [item.label for item in source.items()] == ["3", None, "5", None]
+    assert [item.label for item in source.listed().items()] == ["3", None, "5", None]
     assert source.name == "set"
 
 
@@ -152,7 +152,7 @@ def test_texts_that_repeat_are_labels(tmp_path: Path) -> None:
         files[f"{number}.jpg"] = jpeg(number)
         files[f"{number}.txt"] = b"cat" if number % 2 else b"dog"
     write_tar(tmp_path / "set.tar", files)
-    assert [item.label for item in open_path(tmp_path / "set.tar").items()] == ["dog", "cat"] * 3
+    assert [item.label for item in open_path(tmp_path / "set.tar").listed().items()] == ["dog", "cat"] * 3
 
 
 def test_tar_shards(tmp_path: Path) -> None:
@@ -172,13 +172,13 @@ def test_a_tar_that_breaks_off_gives_what_came_before(tmp_path: Path, ending: st
     path = tmp_path / f"set.{ending}"
     write_tar(path, {f"{number}.jpg": jpeg(number) + rng.bytes(3000) for number in range(9)})
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    items = list(open_path(path).items())
+    items = list(open_path(path).listed().items())
     assert [item.path for item in items[:3]] == ["0.jpg", "1.jpg", "2.jpg"]
     assert "breaks off" in (items[-1].problem or "")
     assert ImageReader().read(items[2].uri).startswith(jpeg(2))
     path.write_bytes(b"no tar at all" * 100)
     with pytest.raises(SourceError, match="cannot be read as a tar file"):
-        list(open_path(path).items())
+        list(open_path(path).listed().items())
 
 
 def test_members_that_are_no_files(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_members_that_are_no_files(tmp_path: Path) -> None:
         folder = tarfile.TarInfo("folder")
         folder.type = tarfile.DIRTYPE
         tar.addfile(folder)
-    assert [(item.path, item.problem) for item in open_path(tmp_path / "set.tar").items()] == [
+    assert [(item.path, item.problem) for item in open_path(tmp_path / "set.tar").listed().items()] == [
         ("link.jpg", "not a regular file in the tar")
     ]
 
@@ -226,8 +226,8 @@ def test_a_remote_folder(bucket: fsspec.AbstractFileSystem) -> None:
         bucket.pipe(f"/bucket/set/{name}", data)
     source = open_path("memory://bucket/set/")
     assert contents(source) == {name: files[name] for name in ("cat/1.jpg", "dog/#2 %.jpg", "dog/1.jpg")}
-    assert [item.label for item in source.items()] == ["cat", "dog", "dog"]
-    assert all(item.size_bytes and item.mtime for item in source.items())
+    assert [item.label for item in source.listed().items()] == ["cat", "dog", "dog"]
+    assert all(item.size_bytes and item.mtime for item in source.listed().items())
     assert (source.identity, source.name) == (open_path("memory://bucket/set").identity, "set")
 
 
@@ -268,7 +268,7 @@ def test_a_zip_is_a_source_wherever_it_lies(bucket: fsspec.AbstractFileSystem, t
     bucket.pipe("/bucket/a.zip", packed.read_bytes())
     for source in (open_path(packed), open_path("memory://bucket/a.zip")):
         assert contents(source) == {"cat/1.jpg": jpeg(9), "dog/1.jpg": jpeg(9)}
-        assert [item.label for item in source.items()] == ["cat", "dog"]
+        assert [item.label for item in source.listed().items()] == ["cat", "dog"]
     assert open_path(packed).name == "my photos #1"
     packed.write_bytes(b"PK\x03\x04 and nothing else")
     with pytest.raises(SourceError, match="not readable as a zip file"):
@@ -297,16 +297,16 @@ def test_remote_manifests(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> 
     bucket.pipe("/bucket/set/list.parquet", (tmp_path / "list.parquet").read_bytes())
     for ending in ("csv", "txt", "parquet"):
         source = open_path(f"memory://bucket/set/list.{ending}")
-        *there, gone = source.items()
+        *there, gone = source.listed().items()
         reader = ImageReader()
         assert [reader.read(item.uri) for item in there] == [jpeg(0), jpeg(1), jpeg(2), jpeg(9)]
         assert [item.path for item in there[:3]] == ["0.jpg", "../set/1.jpg", "memory://bucket/set/2.jpg"]
         with pytest.raises(DecodeError, match="gone"):
             reader.read(gone.uri)
-        assert {item.label for item in source.items()} == {"x" if ending == "csv" else None}
+        assert {item.label for item in source.listed().items()} == {"x" if ending == "csv" else None}
     bucket.pipe("/bucket/set/bad.csv", b"n\n1\n")
     with pytest.raises(SourceError, match=r"bad.csv has the columns n; expected one called path"):
-        list(open_path("memory://bucket/set/bad.csv").items())
+        list(open_path("memory://bucket/set/bad.csv").listed().items())
 
 
 def test_remote_sources_that_are_refused(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 from PIL import Image
 
 from shoal import pipeline, plain
-from shoal.assign import COLUMNS, AssignedImage, AssignSummary, cluster_called, of_cluster
+from shoal.assign import AssignSummary, cluster_called, of_cluster
 from shoal.assign import assign as assign_images
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig, three_numbers
 from shoal.corrections.corrected import corrected_table, read_corrected
@@ -182,7 +183,8 @@ class ImageClusterer:
             source, embeddings: as for `fit`. Without embeddings the encoder looks at the images; what was fitted to
                 embeddings has none (`RunError`).
         """
-        return pd.DataFrame([dataclasses.asdict(image) for image in self._assigned(source, embeddings)])
+        found: pd.DataFrame = pa.Table.from_batches(self._assigned(source, embeddings)).to_pandas()
+        return found
 
     def retrieve(self, source: Source, cluster: int | str, *, embeddings: Embeddings | None = None) -> pd.DataFrame:
         """The images of `source` that belong to a cluster, surest first: rows as of `predict`.
@@ -194,14 +196,14 @@ class ImageClusterer:
             RequestError: there is no such cluster. NoImagesError: no image can be read.
         """
         wanted = cluster_called(self._opened_model(with_encoder=embeddings is None).clusters, cluster)
-        found = [dataclasses.asdict(image) for image in of_cluster(self._assigned(source, embeddings), wanted)]
-        return pd.DataFrame(found, columns=list(COLUMNS))
+        found: pd.DataFrame = of_cluster(self._assigned(source, embeddings), wanted).to_pandas()
+        return found
 
     def transform(self, source: Source) -> npt.NDArray[np.float32]:
         """Raw features of new images, float32 [n, dim], in the source's order without those that cannot be read."""
         model = self._opened_model()
         _, opened = _opened_source(source, self._progress())
-        found = [newcomers.features for newcomers in model.embed(opened.items(), opened.spool)]
+        found = [newcomers.features for newcomers in model.embed(opened.listed().items(), opened.spool)]
         return np.concatenate(found) if found else np.empty((0, model.dim), np.float32)
 
     def similar(self, image: str | Path | Picture, n: int = 20) -> pd.DataFrame:
@@ -340,7 +342,7 @@ class ImageClusterer:
             )
         return self._models[with_encoder]
 
-    def _assigned(self, source: Source, embeddings: Embeddings | None) -> Iterator[AssignedImage]:
+    def _assigned(self, source: Source, embeddings: Embeddings | None) -> Iterator[pa.RecordBatch]:
         model = self._opened_model(with_encoder=embeddings is None)
         given = None if embeddings is None else open_given(embeddings)
         spec, opened = _opened_source(source, self._progress())

@@ -7,7 +7,11 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from shoal.cells import csv_line, guarded
 from shoal.corrections.model import CorrectedModel
@@ -21,23 +25,21 @@ from shoal.images.storage import GONE, MISSING
 from shoal.model import Model
 from shoal.progress import Progress
 
-COLUMNS = ("path", "cluster", "confidence", "unknown", "unsure", "runner_up", "name", "name_strength")
+SCHEMA: Final = pa.schema(
+    [
+        ("path", pa.string()),
+        ("cluster", pa.int64()),  # the nearest
+        ("confidence", pa.float64()),  # 0 to 1, how sure that is
+        ("unknown", pa.bool_()),  # it looks like none of them
+        ("unsure", pa.bool_()),
+        ("runner_up", pa.int64()),  # -1 where there is no other cluster
+        ("name", pa.string()),  # of the cluster
+        ("name_strength", pa.float64()),  # of a name that is a guess, in nats; null of one that a person gave
+    ]
+)
+COLUMNS: Final = tuple(SCHEMA.names)
 _CHOOSE = "delete it or choose another name"
 MOST_NAMED = 30  # clusters listed in an error
-
-
-@dataclass(frozen=True, slots=True)
-class AssignedImage:
-    """One new image: its nearest cluster, how sure that is (0 to 1), and whether it looks like none of them."""
-
-    path: str
-    cluster: int
-    confidence: float
-    unknown: bool
-    unsure: bool
-    runner_up: int  # -1 where there is no other cluster
-    name: str | None = None  # of the cluster
-    name_strength: float | None = None  # of a name that is a guess, in nats; None of one that a person gave
 
 
 @dataclass(slots=True)
@@ -51,8 +53,11 @@ class AssignSummary:
 
 def assign(
     model: Model, source: Source, summary: AssignSummary, progress: Progress, given: Given | None = None
-) -> Iterator[AssignedImage]:
-    """Assign the images of `source`, in its order, filling `summary` on the way.
+) -> Iterator[pa.RecordBatch]:
+    """Assign the images of `source`, in its order, some at a time, filling `summary` on the way.
+
+    Yields:
+        Batches of `SCHEMA`.
 
     Args:
         given: their embeddings, in place of the model's encoder.
@@ -62,32 +67,21 @@ def assign(
         EmbeddingsError: they do not fit the model or the source.
         NoImagesError: not one image could be read (after the last item).
     """
-    items = list(source.items())
-    embedded = model.embed(items, source.spool) if given is None else model.take(given, items, source.spool)
-    return _assigned(model, source, embedded, len(items), summary, progress)
+    listed = source.listed()
+    new = model.embed(listed.items(), source.spool) if given is None else model.take(given, listed, source.spool)
+    return _assigned(model, source, new, len(listed), summary, progress)
 
 
 def _assigned(
     model: Model, source: Source, embedded: Iterator[Newcomers], count: int, summary: AssignSummary, progress: Progress
-) -> Iterator[AssignedImage]:
-    names = model.clusters.shown
+) -> Iterator[pa.RecordBatch]:
     with progress.task("Assigning", count) as task:
         for newcomers in embedded:
-            found = model.assign(newcomers)
-            for row, item in enumerate(newcomers.items):
-                name = names.get(int(found.cluster[row]))
-                summary.assigned += 1
-                summary.unknown += bool(found.unknown[row])
-                yield AssignedImage(
-                    path=item.path,
-                    cluster=int(found.cluster[row]),
-                    confidence=float(found.confidence[row]),
-                    unknown=bool(found.unknown[row]),
-                    unsure=bool(found.unsure[row]),
-                    runner_up=int(found.runner_up[row]),
-                    name=None if name is None else name.name,
-                    name_strength=None if name is None else name.strength,
-                )
+            if newcomers.items:
+                batch = _batch(model, newcomers)
+                summary.assigned += batch.num_rows
+                summary.unknown += pc.sum(batch["unknown"]).as_py()
+                yield batch
             summary.skipped += [(item.path, reason) for item, reason in newcomers.skipped]
             task.advance(len(newcomers.items) + len(newcomers.skipped))
     if summary.assigned == 0:
@@ -95,6 +89,18 @@ def _assigned(
         missing = next((path for path, reason in summary.skipped if reason.startswith((MISSING, GONE))), None)
         why = "; ".join(reasons[:3]) or "it is empty"
         raise NoImagesError(f"no usable image in {source.identity}: {why}{looked_for(source, missing)}")
+
+
+def _batch(model: Model, newcomers: Newcomers) -> pa.RecordBatch:
+    found, shown = model.assign(newcomers), model.clusters.shown
+    names = [shown.get(cluster) for cluster in found.cluster.tolist()]
+    columns = {
+        "path": [item.path for item in newcomers.items],
+        **{name: getattr(found, name) for name in ("cluster", "confidence", "unknown", "unsure", "runner_up")},
+        "name": [name and name.name for name in names],
+        "name_strength": [name and name.strength for name in names],
+    }
+    return pa.RecordBatch.from_arrays([pa.array(columns[one.name]).cast(one.type) for one in SCHEMA], schema=SCHEMA)
 
 
 def cluster_called(clusters: CorrectedModel, wanted: int | str) -> int:
@@ -121,30 +127,29 @@ def cluster_called(clusters: CorrectedModel, wanted: int | str) -> int:
     return called[0]
 
 
-def of_cluster(images: Iterable[AssignedImage], cluster: int) -> list[AssignedImage]:
+def of_cluster(batches: Iterable[pa.RecordBatch], cluster: int) -> pa.Table:
     """Those that belong to a cluster, surest first; strangers for whom it is merely the nearest one are left out."""
-    found = [image for image in images if image.cluster == cluster and not image.unknown]
-    return sorted(found, key=lambda image: -image.confidence)
+    found = pa.Table.from_batches([batch.filter(_belongs(batch, cluster)) for batch in batches], SCHEMA)
+    return found.take(pa.array(np.argsort(-found["confidence"].to_numpy(), kind="stable")))
 
 
-def write_csv(images: Iterable[AssignedImage], stream: TextIO) -> None:
+def _belongs(batch: pa.RecordBatch, cluster: int) -> pa.Array:
+    return pc.and_(pc.equal(batch["cluster"], cluster), pc.invert(batch["unknown"]))
+
+
+def write_csv(batches: Iterable[pa.RecordBatch], stream: TextIO) -> None:
     """Write the images as CSV with the columns that `COLUMNS` names; what is not known is an empty cell.
 
     Texts are written as `shoal.cells` has it.
     """
     stream.write(csv_line(COLUMNS))
-    for image in images:
-        cells = [
-            guarded(image.path),
-            image.cluster,
-            f"{image.confidence:.6f}",
-            str(image.unknown).lower(),
-            str(image.unsure).lower(),
-            image.runner_up,
-            guarded(image.name or ""),
-            "" if image.name_strength is None else image.name_strength,
-        ]
-        stream.write(csv_line(cells))
+    for batch in batches:
+        for path, cluster, confidence, unknown, unsure, runner_up, name, strength in zip(
+            *(column.to_pylist() for column in batch.columns), strict=True
+        ):
+            doubts = (str(unknown).lower(), str(unsure).lower())
+            told = (guarded(name or ""), "" if strength is None else strength)
+            stream.write(csv_line([guarded(path), cluster, f"{confidence:.6f}", *doubts, runner_up, *told]))
 
 
 def check_target(target: Path) -> None:
@@ -153,14 +158,14 @@ def check_target(target: Path) -> None:
         raise RequestError(f"--to has value {str(target)!r}, which is there already; {_CHOOSE}")
 
 
-def write_file(images: Iterable[AssignedImage], target: Path) -> None:
+def write_file(batches: Iterable[pa.RecordBatch], target: Path) -> None:
     """Write what `write_csv` writes as a new file, which is whole when it has its name.
 
     Raises:
         RequestError: there is something else at `target`; it is untouched. DiskSpaceError: the disk is full.
     """
     table = io.StringIO(newline="")
-    write_csv(images, table)
+    write_csv(batches, table)
     data = table.getvalue().encode()
     with writing_errors(target):
         if not os.path.lexists(target):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 GUARD: Final = "'"
@@ -39,11 +39,12 @@ def csv_line(cells: Sequence[object]) -> str:
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
-def rows_as_written(rows: list[list[str]]) -> list[list[str]]:
+def rows_as_written(rows: Iterable[list[str]]) -> Iterator[list[str]]:
     """The rows of a table in text, its header first, with what Shoal guarded as it was."""
-    if not rows or not is_own(rows[0]):
-        return rows
-    return [[unguarded(cell) for cell in row] for row in rows]
+    is_guarded: bool | None = None
+    for row in rows:
+        is_guarded = is_own(row) if is_guarded is None else is_guarded
+        yield [unguarded(cell) for cell in row] if is_guarded else row
 
 
 def is_own(header: Sequence[str]) -> bool:

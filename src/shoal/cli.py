@@ -176,7 +176,7 @@ def assign(
     summary = AssignSummary()
     images = assign_images(model, opened, summary, progress, given)
     if wanted is not None:
-        images = iter(of_cluster(images, cluster_called(model.clusters, wanted)))
+        images = iter(of_cluster(images, cluster_called(model.clusters, wanted)).to_batches())
     if target is None:
         write_csv(images, sys.stdout)
     else:

@@ -21,11 +21,37 @@ from shoal.errors import RunError
 from shoal.runfiles import Folder
 from shoal.typed import Between, Like, OneOf
 
-PART_ROWS = 1024
+PART_ROWS = 1024  # of a part of the first images, so that little is lost where little is done
+SMALL_PARTS = 1024
+LARGE_PART_ROWS = 16_384  # of all further parts, so that a hundred million images are some thousand files
 SUMMED = 8192  # columns, numpy's buffer
 
 Float32 = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
+
+
+def part_of(ids: Ids) -> Ids:
+    """The number of the part that each id lies in: by the id alone, so that a run that grows keeps its parts."""
+    beyond = ids - SMALL_PARTS * PART_ROWS
+    return np.where(beyond < 0, ids // PART_ROWS, SMALL_PARTS + beyond // LARGE_PART_ROWS)
+
+
+def part_range(number: int, rows: int) -> range:
+    """The ids of a part, of a run that has `rows` of them."""
+    if number < SMALL_PARTS:
+        return range(number * PART_ROWS, min((number + 1) * PART_ROWS, rows))
+    start = SMALL_PARTS * PART_ROWS + (number - SMALL_PARTS) * LARGE_PART_ROWS
+    return range(start, min(start + LARGE_PART_ROWS, rows))
+
+
+def by_part(ids: Ids) -> list[Ids]:
+    """Rising ids, cut where parts end."""
+    return np.split(ids, np.flatnonzero(np.diff(part_of(ids))) + 1) if len(ids) else []
+
+
+def part_count(rows: int) -> int:
+    """How many parts hold so many ids."""
+    return int(part_of(np.array([rows - 1]))[0]) + 1 if rows else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +62,7 @@ class EmbeddingStore:
     rows: int
     dim: int
     dtype: str
-    parts: tuple[str, ...]  # file names; part p holds ids p * PART_ROWS up to the next part's first
+    parts: tuple[str, ...]  # file names; part p holds the ids of `part_range`
 
     @classmethod
     def open(cls, folder: Folder) -> EmbeddingStore:
@@ -50,10 +76,8 @@ class EmbeddingStore:
 
     def part(self, number: int) -> npt.NDArray[Any]:
         """One part as a read-only memory map, [rows of the part, dim]. Raises RunError if it is another array."""
-        start = number * PART_ROWS
-        return read_array(
-            self.folder / self.parts[number], (min(PART_ROWS, self.rows - start), self.dim), np.dtype(self.dtype)
-        )
+        size = len(part_range(number, self.rows))
+        return read_array(self.folder / self.parts[number], (size, self.dim), np.dtype(self.dtype))
 
     def read(self, ids: Ids, columns: slice = slice(None)) -> Float32:
         """Rows of `ids`, in that order, as a new float32 array [len(ids), dim], or only some of its columns.
@@ -62,10 +86,11 @@ class EmbeddingStore:
             RunError: a part is not there, is another array, or holds NaN or infinite values.
         """
         out = np.empty((len(ids), len(range(self.dim)[columns])), dtype=np.float32)
-        part_of = ids // PART_ROWS
-        for number in np.unique(part_of):
-            wanted = np.flatnonzero(part_of == number)
-            out[wanted] = self.part(int(number))[ids[wanted] - number * PART_ROWS, columns]
+        parts = part_of(ids)
+        for number in np.unique(parts):
+            wanted = np.flatnonzero(parts == number)
+            start = part_range(int(number), self.rows).start
+            out[wanted] = self.part(int(number))[ids[wanted] - start, columns]
             if not np.isfinite(out[wanted]).all():  # no encoder's features are written so
                 raise RunError(
                     f"{self.folder / self.parts[int(number)]} holds NaN or infinite values; expected numbers"
@@ -99,8 +124,11 @@ def read_manifest(folder: Folder) -> Manifest | None:
         manifest = foreign.read_json(path, Manifest)
     except FileNotFoundError:
         return None
-    if len(manifest.parts) != -(-manifest.rows // PART_ROWS):
-        raise RunError(f"{path}: parts has {len(manifest.parts):,} values; expected one for each {PART_ROWS:,} rows")
+    expected = part_count(manifest.rows)
+    if len(manifest.parts) != expected:
+        raise RunError(
+            f"{path}: parts has {len(manifest.parts):,} values; expected {expected:,}, as {manifest.rows:,} rows have"
+        )
     return manifest
 
 

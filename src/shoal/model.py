@@ -18,7 +18,8 @@ from shoal.encoder.prepared import PreparedEncoder, prepare_saved
 from shoal.encoder.spec import CONFIG, ModelConfig
 from shoal.errors import EmbeddingsError, RunError
 from shoal.hub import model_place
-from shoal.images.sources import Item
+from shoal.images.item import Item
+from shoal.images.listed import Listed
 from shoal.progress import Progress
 from shoal.publication import read_whole
 from shoal.rundir import RunDir
@@ -78,17 +79,17 @@ class Model:
         prepared, engine = self._encoder()
         return embed_items(engine, prepared.spec, items, spool)
 
-    def take(self, given: Given, items: Iterable[Item], spool: Spool) -> Iterator[Newcomers]:
+    def take(self, given: Given, listed: Listed, spool: Spool) -> Iterator[Newcomers]:
         """Given features of new images, some at a time.
 
         Raises:
-            EmbeddingsError: they have other dimensions than the model's, or do not fit the items.
+            EmbeddingsError: they have other dimensions than the model's, or do not fit what is listed.
         """
         if given.dim != self.dim:
             raise EmbeddingsError(
                 f"{given.name} has rows of {given.dim:,} numbers; expected {self.dim:,}, as {self.place} was made of"
             )
-        return newcomers_of(given, items, spool)
+        return newcomers_of(given, listed, spool)
 
     def embed_picture(self, data: bytes) -> Float32:
         """Features [1, dim] of one image given as a file's bytes. Raises DecodeError; RunError without an encoder."""

@@ -67,7 +67,7 @@ _NEEDED: Final = frozenset(("id", "path", "uri", "status", "cluster", "coarse", 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file atomically. The same table gives the same bytes."""
     with atomic.replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table.combine_chunks(), temporary, compression="zstd")  # pages would end where chunks do
 
 
 def digest_of_images(images: pa.Table) -> str:
@@ -75,9 +75,19 @@ def digest_of_images(images: pa.Table) -> str:
     clustered = images.filter(pc.is_in(images["status"], pa.array([OK, DUPLICATE])))
     state = hashlib.sha256()
     for name in ("id", "path", "sha256", "status", "duplicate_of"):
-        state.update("\0".join(str(value) for value in clustered[name].to_pylist()).encode())
-        state.update(b"\n")
+        texts = pc.fill_null(clustered[name].cast(pa.string()), "None").combine_chunks()
+        update(state, pc.binary_join_element_wise(texts[:-1], "", "\0"))
+        update(state, pc.binary_join_element_wise(texts[-1:], "\n", ""))
+        state.update(b"" if len(texts) else b"\n")
     return state.hexdigest()
+
+
+def update(state: hashlib._Hash, texts: pa.StringArray) -> None:
+    """Add texts that have no nulls to a hash, one right after the other."""
+    _, offsets, data = texts.buffers()
+    if len(texts) and data is not None:
+        places = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+        state.update(memoryview(data)[places[0] : places[-1]])
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

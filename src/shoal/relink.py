@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shoal import draft as drafts
 from shoal import records
@@ -16,7 +18,7 @@ from shoal.draft import Draft
 from shoal.errors import DecodeError, RunError, SourceError
 from shoal.images.folder import FolderSource
 from shoal.images.in_memory import InMemorySource
-from shoal.images.item import Item, Source
+from shoal.images.listed import Source
 from shoal.images.location import is_uri, local_path
 from shoal.images.manifest import ManifestSource
 from shoal.images.reading import ImageReader
@@ -89,27 +91,25 @@ def relink(root: Path, spec: Sequence[str], progress: Progress) -> tuple[Relinke
     source = open_source(spec)
     with drafts.writing(root) as draft:
         images = draft.run_dir.read_images()
-        items = {item.path: item for item in source.items() if item.problem is None}
-        wanted = [row for row in images.to_pylist() if row["status"] in (records.OK, records.DUPLICATE)]
-        found = [(row, items[row["path"]]) for row in wanted if row["path"] in items]
-        for row, item in found:
-            if None not in (item.size_bytes, row["size_bytes"]) and item.size_bytes != row["size_bytes"]:
-                raise SourceError(
-                    f"{source.identity} is not where the images are now: {row['path']} has {item.size_bytes:,} bytes "
-                    f"there; expected {row['size_bytes']:,}"
-                )
-        if len(found) < LEAST_FOUND * len(wanted) or not found:
+        listed = source.listed()
+        there = listed.where(pc.is_null(listed.table["problem"]).to_numpy()).table
+        wanted = images.filter(pc.is_in(images["status"], pa.array([records.OK, records.DUPLICATE])))
+        at = pc.index_in(wanted["path"], value_set=there["path"])
+        found, now = wanted.filter(pc.is_valid(at)), there.take(at.drop_null())
+        _require_same_sizes(source, found, now)
+        if found.num_rows < LEAST_FOUND * wanted.num_rows or not found.num_rows:
+            missing = wanted["path"][pc.index(pc.is_null(at), True).as_py()]
             raise SourceError(
-                f"{source.identity} is not where the images are now: it holds {len(found):,} of {len(wanted):,}, and "
-                f"not {_first_missing(wanted, items)}, for one; expected at least half of them"
+                f"{source.identity} is not where the images are now: it holds {found.num_rows:,} of "
+                f"{wanted.num_rows:,}, and not {missing}, for one; expected at least half of them"
             )
-        chosen = found[:: -(-len(found) // COMPARED)]
-        _compare(source, chosen, progress)
-        _write(draft, items)
+        chosen = pa.array(np.arange(0, found.num_rows, -(-found.num_rows // COMPARED)))
+        _compare(source, found.take(chosen), now.take(chosen), progress)
+        _write(draft, there)
         draft.state["source"] = place_of(root, source)
         draft.state["asked"] = {**draft.state.get("asked", {}), "source": absolute(spec)}
         draft.commit()
-    return Relinked(len(wanted), len(found), len(chosen)), source
+    return Relinked(wanted.num_rows, found.num_rows, len(chosen)), source
 
 
 def absolute(spec: Sequence[str]) -> list[str]:
@@ -117,38 +117,39 @@ def absolute(spec: Sequence[str]) -> list[str]:
     return [one if is_uri(one) else str(Path(one).expanduser().absolute()) for one in spec]
 
 
-def _first_missing(wanted: list[dict[str, Any]], items: dict[str, Item]) -> str:
-    return str(next(row["path"] for row in wanted if row["path"] not in items))
+def _require_same_sizes(source: Source, found: pa.Table, now: pa.Table) -> None:
+    is_other = pc.fill_null(pc.not_equal(found["size_bytes"], now["size_bytes"]), False)
+    row = pc.index(is_other, True).as_py()
+    if row >= 0:
+        path, before, after = found["path"][row], found["size_bytes"][row].as_py(), now["size_bytes"][row].as_py()
+        raise SourceError(
+            f"{source.identity} is not where the images are now: {path} has {after:,} bytes there; expected {before:,}"
+        )
 
 
-def _compare(source: Source, chosen: list[tuple[dict[str, Any], Item]], progress: Progress) -> None:
+def _compare(source: Source, chosen: pa.Table, now: pa.Table, progress: Progress) -> None:
     reader = ImageReader(source.spool)
-    with progress.task("Comparing", len(chosen)) as task:
-        for row, item in chosen:
+    with progress.task("Comparing", chosen.num_rows) as task:
+        for path, sha256, uri in zip(chosen["path"], chosen["sha256"], now["uri"], strict=True):
             try:
-                is_same = digest_bytes(reader.read(item.uri)) == row["sha256"]
+                is_same = digest_bytes(reader.read(uri.as_py())) == sha256.as_py()
             except DecodeError as error:
-                raise SourceError(f"{source.identity} cannot be read: {row['path']}: {error}") from error
+                raise SourceError(f"{source.identity} cannot be read: {path}: {error}") from error
             if not is_same:
-                raise SourceError(
-                    f"{source.identity} is not where the images are now: {row['path']} is another image there"
-                )
+                raise SourceError(f"{source.identity} is not where the images are now: {path} is another image there")
             task.advance()
 
 
-def _write(draft: Draft, items: dict[str, Item]) -> None:
+def _write(draft: Draft, there: pa.Table) -> None:
     """The tables with the URIs of the new place; all else of the stages stays as it is."""
     run = draft.run_dir
     listing, images = run.read_listing(), run.read_images()
     for stage, name, table in (("index", LISTING, listing), ("images", "images.parquet", images)):
         others = [file for file in draft.files[stage] if file != name]
         draft.begin_stage()
-        uris = [
-            items[path].uri if path in items else uri
-            for path, uri in zip(table["path"].to_pylist(), table["uri"].to_pylist(), strict=True)
-        ]
-        place = table.column_names.index("uri")
-        records.write_table(run.new(name), table.set_column(place, "uri", pa.array(uris, pa.string())))
+        at = pc.index_in(table["path"], value_set=there["path"])
+        uris = pc.coalesce(there["uri"].take(at), table["uri"])
+        records.write_table(run.new(name), table.set_column(table.column_names.index("uri"), "uri", uris))
         for file in others:
             run.keep(file)
         draft.end_stage(stage, draft.records[stage])

@@ -282,9 +282,9 @@ class RunDir:
     def read_clusters(self, columns: list[str] | None = None) -> pa.Table:
         return records.read_table(self.clusters, columns)
 
-    def located(self, uri: str) -> str:
-        """Where an image is that lies in the run itself; other URIs as they are."""
-        return _located(uri, self.files)
+    def located(self, uris: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Where images are that lie in the run itself; other URIs as they are."""
+        return _located_all(uris, self.files)
 
     def _where_it_is(self, table: pa.Table, files: Files) -> pa.Table:
         if "uri" not in table.column_names:
@@ -292,9 +292,7 @@ class RunDir:
         uris, moved = table["uri"], self._moved()
         if moved is not None:
             uris = _moved_uris(uris, *moved)
-        for name in _tables_in_run(uris):
-            uris = pc.replace_substring(uris, f"{IN_RUN}{name}", _located(f"{IN_RUN}{name}", files))
-        return table.set_column(table.column_names.index("uri"), "uri", uris)
+        return table.set_column(table.column_names.index("uri"), "uri", _located_all(uris, files))
 
     def _moved(self) -> tuple[str, str] | None:
         """The URI of the source's folder as it was, and as it is beside a run that was moved together with it."""
@@ -314,6 +312,12 @@ def _as_word(value: Any) -> str:
 def _located(uri: str, files: Files) -> str:
     match = _PICTURE.match(uri)
     return uri if match is None else files.path(match["name"]).absolute().as_uri() + uri[match.end("name") :]
+
+
+def _located_all(uris: pa.ChunkedArray, files: Files) -> pa.ChunkedArray:
+    for name in _tables_in_run(uris):
+        uris = pc.replace_substring(uris, f"{IN_RUN}{name}", _located(f"{IN_RUN}{name}", files))
+    return uris
 
 
 def _tables_in_run(uris: pa.ChunkedArray) -> list[str]:

@@ -14,8 +14,10 @@ from shoal import records
 from shoal.corrections.corrected import read_corrected
 from shoal.embeddings import EmbeddingStore, Float32
 from shoal.errors import DecodeError, NoImagesError
+from shoal.images.item import Item
+from shoal.images.listed import Source
 from shoal.images.reading import ImageReader
-from shoal.images.sources import Item, Source, open_source
+from shoal.images.sources import open_source
 from shoal.model import Model
 from shoal.neighbours.query import nearest
 from shoal.progress import Progress
@@ -52,11 +54,10 @@ def similar(run_dir: RunDir, image: str | Source, count: int, device: str, progr
     is_other = pc.and_(pc.equal(images["status"], records.OK), pc.not_equal(images["uri"], uri))
     ids, similarity = nearest(store, images["id"].filter(is_other).to_numpy(), query, count)
     corrected = read_corrected(run_dir)
-    cluster_of = dict(zip(corrected.ids.tolist(), corrected.cluster.tolist(), strict=True))
-    paths = images["path"].to_pylist()
+    clusters = corrected.cluster[corrected.rows(ids[0])].tolist()
+    paths = images["path"].take(pa.array(ids[0])).to_pylist()
     return [
-        SimilarImage(int(found), paths[found], float(score), cluster_of[int(found)])
-        for found, score in zip(ids[0], similarity[0], strict=True)
+        SimilarImage(*found) for found in zip(ids[0].tolist(), paths, similarity[0].tolist(), clusters, strict=True)
     ]
 
 
@@ -71,7 +72,7 @@ def _from_source(
     run_dir: RunDir, images: pa.Table, store: EmbeddingStore, image: str | Source, device: str, progress: Progress
 ) -> tuple[Float32, str]:
     source = open_source((image,)) if isinstance(image, str) else image
-    items = list(itertools.islice(source.items(), 1))
+    items = list(itertools.islice(source.listed().items(), 1))
     for item in items:
         known = stored_features(images, store, "sha256", _digest(source, item))
         if known is not None:

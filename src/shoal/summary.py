@@ -6,6 +6,8 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from shoal.corrections.corrected import read_corrected
 from shoal.corrections.log import in_force, read_log
@@ -19,7 +21,6 @@ def cluster_summary(run_dir: RunDir) -> str:
     stages = run_dir.read_state()["stages"]
     embed, found, mined = (stages.get(name, {}).get("facts", {}) for name in ("embed", "cluster", "neighbours"))
     k = found.get("k", 0)
-    statuses = run_dir.read_images(["status", "reason"]).to_pylist()
     lines = [
         f"{embed.get('images', 0):,} images in {k:,} cluster{'s' * (k != 1)}, "
         f"{found.get('n_unsure', 0):,} images unsure.",
@@ -28,7 +29,7 @@ def cluster_summary(run_dir: RunDir) -> str:
         *_given(embed.get("given")),
         *_edits(run_dir),
         *_names(run_dir),
-        *_skipped(statuses),
+        *_skipped(run_dir.read_images(["status", "reason"])),
         *_left_out(stages),
         f"Run:    {run_dir.root}   (shoal browse {run_dir.root})",
     ]
@@ -92,11 +93,12 @@ def _edits(run_dir: RunDir) -> list[str]:
     return [line]
 
 
-def _skipped(rows: list[dict[str, str | None]]) -> list[str]:
+def _skipped(images: pa.Table) -> list[str]:
     """A line for each status but ok, with its most common reasons."""
     lines = []
     for status, words in SPECIAL.items():
-        reasons = Counter(row["reason"] for row in rows if row["status"] == status)
+        found = images["reason"].filter(pc.equal(images["status"], status)).value_counts().to_pylist()
+        reasons: Counter[str | None] = Counter({pair["values"]: pair["counts"] for pair in found})
         if not reasons:
             continue
         # What can be helped comes first, however rare it is beside what cannot.

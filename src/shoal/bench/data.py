@@ -13,7 +13,7 @@ from shoal.bench import tables
 from shoal.bench.request import BenchRequest
 from shoal.bench.tables import Labelled
 from shoal.errors import DataAbsentError, RequestError
-from shoal.images.folder import is_image_name
+from shoal.images.listed import is_image_name
 
 DEBIAN_FASHION: Final = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 DEBIAN_STAMPS: Final = Path("/usr/share/tuxpaint/stamps")  # Debian's package tuxpaint-stamps-default

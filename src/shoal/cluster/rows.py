@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shoal import records
 from shoal.embeddings import Ids
@@ -17,21 +18,20 @@ from shoal.embeddings import Ids
 class ImageRows:
     """One row for every usable image and every duplicate of one, by rising id."""
 
-    ids: list[int]
-    paths: list[str]
+    ids: Ids
+    paths: pa.ChunkedArray
     source: npt.NDArray[np.int64]  # [rows], position among the usable images
 
     @classmethod
     def of(cls, images: pa.Table, usable: Ids) -> ImageRows:
-        place = {int(image): number for number, image in enumerate(usable)}
-        rows = []
-        for image in images.to_pylist():
-            original = image["duplicate_of"] if image["status"] == records.DUPLICATE else image["id"]
-            if original in place:
-                rows.append((image["id"], image["path"], place[original]))
-        rows.sort()
-        ids, paths, source = zip(*rows, strict=True)
-        return cls(list(ids), list(paths), np.array(source, dtype=np.int64))
+        """Of a run's images (id, path, status, duplicate_of), some of them usable, their ids rising."""
+        ids = images["id"].to_numpy()
+        is_copy = pc.equal(images["status"], records.DUPLICATE)
+        originals = pc.if_else(is_copy, images["duplicate_of"], images["id"]).to_numpy()
+        place = np.searchsorted(usable, originals).clip(max=max(len(usable) - 1, 0))
+        rows = np.flatnonzero(usable[place] == originals)
+        rows = rows[np.argsort(ids[rows], kind="stable")]
+        return cls(ids[rows], images["path"].take(pa.array(rows)), place[rows])
 
     def table(self, columns: dict[str, npt.NDArray[Any]], schema: pa.Schema | None = None) -> pa.Table:
         """A table with id, with path if `schema` has it, and each column [usable images] spread over the rows."""

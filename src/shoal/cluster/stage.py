@@ -52,7 +52,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     """
     images = run_dir.read_images(["id", "path", "status", "reason", "duplicate_of"])
     ids = images.filter(pc.equal(images["status"], records.OK))["id"].to_numpy()
-    _require_images(config.counts, images["status"].to_pylist(), images["reason"].to_pylist())
+    _require_images(config.counts, images)
     store = EmbeddingStore.open(run_dir.embeddings)
     sample = sample_of(ids, max(LOOKED_AT, PER_CLUSTER * max(config.counts.values, default=0)), config.seed)
     space = fit_space(store, ids[sample], config.metric, np.random.default_rng([config.seed, 3]))
@@ -101,23 +101,25 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     )
 
 
-def _require_images(counts: ClusterCounts, statuses: list[str], reasons: list[str | None]) -> None:
+def _require_images(counts: ClusterCounts, images: pa.Table) -> None:
     """Where copies, or files that are skipped, are why there are too few images, say so; `choose` says the rest."""
-    usable, copies = statuses.count(records.OK), statuses.count(records.DUPLICATE)
+    statuses = Counter({pair["values"]: pair["counts"] for pair in images["status"].value_counts().to_pylist()})
+    usable, copies = statuses[records.OK], statuses[records.DUPLICATE]
     least = max(2, min(counts.values, default=2))
     if not 1 <= usable < least:
         return
-    told = Counter(reason for reason, status in zip(reasons, statuses, strict=True) if status == records.SKIPPED)
+    skipped = images["reason"].filter(pc.equal(images["status"], records.SKIPPED))
+    told = Counter({pair["values"]: pair["counts"] for pair in skipped.value_counts().to_pylist()})
     if told and not copies:
         why = ", ".join(f"{count:,} {reason}" for reason, count in told.most_common(MOST_REASONS))
         only = "" if usable == 1 else "s"
         raise TooFewImagesError(
-            f"{usable:,} usable image{only} of {len(statuses):,} files, {told.total():,} skipped ({why}); "
+            f"{usable:,} usable image{only} of {images.num_rows:,} files, {told.total():,} skipped ({why}); "
             f"clusters need at least {least}"
         )
     if not copies:
         return
-    files = len(statuses) - statuses.count(records.VANISHED)
+    files = images.num_rows - statuses[records.VANISHED]
     what = f"{files:,} files" if files == usable + copies else f"{usable + copies:,} usable files of {files:,}"
     ones = "one image" if usable == 1 else f"{usable:,} images"
     asked = "clusters need" if least == 2 else "--clusters asks for"

@@ -183,7 +183,7 @@ def _write(draft: Draft, corrected: Corrected, found: _Found, rows: npt.NDArray[
     result = write(
         run,
         Clusters(
-            rows=ImageRows(corrected.ids.tolist(), paths.to_pylist(), rows),
+            rows=ImageRows(corrected.ids, paths, rows),
             cluster=found.labels,
             confidence=found.confidence,
             unsure=found.unsure,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,11 @@ from shoal.embed.vectors import quoted
 from shoal.embeddings import Float32, Ids
 from shoal.errors import DecodeError, EmbeddingsError
 from shoal.images.contents import look_at_all
-from shoal.images.folder import is_image_name
 from shoal.images.gate import canonical
-from shoal.images.item import Item
+from shoal.images.listed import Listed, Texts, named_like_images
 from shoal.images.location import file_uri, is_uri, split_fragment
 from shoal.images.reading import ImageReader
 from shoal.spool import Spool
-
-Texts: TypeAlias = "pa.Array | pa.ChunkedArray"
 
 NONE: Final = -1  # no row
 SOME: Final = 1024  # new images that are looked at before their rows are read
@@ -45,13 +42,8 @@ class Entries:
     is_named: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, items: Sequence[Item]) -> Entries:
-        return cls.of_columns(pa.array([item.path for item in items]), pa.array([item.uri for item in items]))
-
-    @classmethod
-    def of_columns(cls, paths: Texts, uris: Texts) -> Entries:
-        is_named = np.array([is_image_name(path.as_py()) for path in paths], np.bool_)
-        return cls(paths.cast(pa.large_string()), uris.cast(pa.large_string()), is_named)
+    def of(cls, paths: Texts, uris: Texts) -> Entries:
+        return cls(paths.cast(pa.large_string()), uris.cast(pa.large_string()), named_like_images(paths))
 
     def __len__(self) -> int:
         return len(self.is_named)
@@ -66,9 +58,9 @@ def rows_of(given: Given, entries: Entries) -> Ids:
     return _by_order(given, entries) if given.paths is None else _by_path(given, given.paths, entries)
 
 
-def require_rows(given: Given, items: Sequence[Item]) -> None:
+def require_rows(given: Given, listed: Listed) -> None:
     """Refuse embeddings that do not fit what a source lists, before any of it is read. Raises as `rows_of`."""
-    rows_of(given, Entries.of(items))
+    rows_of(given, Entries.of(listed.paths, listed.uris))
 
 
 def _by_order(given: Given, entries: Entries) -> Ids:
@@ -173,21 +165,22 @@ def unusable(features: Float32) -> dict[int, str]:
     return {int(row): str(reasons[row]) for row in np.flatnonzero(reasons != "")}
 
 
-def newcomers_of(given: Given, items: Iterable[Item], spool: Spool) -> Iterator[Newcomers]:
-    """Items that belong to no run, with their given features, some at a time; what is no image has none.
+def newcomers_of(given: Given, listed: Listed, spool: Spool) -> Iterator[Newcomers]:
+    """Images that belong to no run, with their given features, some at a time; what is no image has none.
 
     Raises as `rows_of`, and as `Given.rows`.
     """
-    listed = list(items)
-    return _newcomers(given, listed, rows_of(given, Entries.of(listed)), spool)
+    return _newcomers(given, listed, rows_of(given, Entries.of(listed.paths, listed.uris)), spool)
 
 
-def _newcomers(given: Given, items: Sequence[Item], rows: Ids, spool: Spool) -> Iterator[Newcomers]:
+def _newcomers(given: Given, listed: Listed, rows: Ids, spool: Spool) -> Iterator[Newcomers]:
     reader = ImageReader(spool)
     with given.rows(spool) as opened:
-        for start in range(0, len(items), SOME):
-            some = items[start : start + SOME]
-            looked_at = look_at_all([(item.path, item.uri) for item in some if not item.problem], reader)
+        for start in range(0, len(listed), SOME):
+            part = Listed(listed.table.slice(start, SOME))
+            some = list(part.items())
+            readable = part.where(pc.is_null(part.table["problem"]).to_numpy())
+            looked_at = look_at_all(readable.paths, readable.uris, reader)
             problems = [item.problem or next(looked_at).reason for item in some]
             of_some = rows[start : start + SOME]
             is_wanted = np.array([problem is None for problem in problems], np.bool_) & (of_some != NONE)

@@ -13,8 +13,8 @@ from shoal.embed.batches import embed_batches
 from shoal.encoder.engines import Engine
 from shoal.encoder.spec import EncoderSpec
 from shoal.errors import DecodeError
+from shoal.images.item import Item
 from shoal.images.reading import ImageReader
-from shoal.images.sources import Item
 from shoal.images.views import model_input
 from shoal.spool import Spool
 

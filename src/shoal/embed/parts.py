@@ -11,19 +11,22 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from shoal import atomic, foreign
 from shoal.embed.batches import EmbeddedBatch, Failure
-from shoal.embeddings import PART_ROWS, read_array
+from shoal.embeddings import Ids, part_count, part_of, part_range, read_array
 from shoal.encoder.spec import EncoderSpec
 from shoal.images.decode import VERSION
 from shoal.rundir import RunDir, digest_of
 from shoal.typed import unfit
 
+Of = TypeVar("Of")
 MANIFEST_FORMAT = 1
 FOLDER = "embeddings"
 Outcome = tuple[str, Failure | None, str | None]  # content hash, why it has no features, what decoding notes of it
@@ -43,7 +46,8 @@ class PartsWriter:
     encoder: str  # digest of what gives the features
     failures: dict[int, Failure] = field(default_factory=dict)  # by image id, of this run and of earlier ones
     notes: dict[int, str] = field(default_factory=dict)  # likewise
-    _wanted: list[dict[int, str]] = field(default_factory=list)  # for each part: content hash by image id
+    _ids: Ids = field(default_factory=lambda: np.empty(0, np.int64))  # of the images that are wanted, rising
+    _contents: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))  # and their content hashes
     _missing: list[int] = field(default_factory=list)  # for each part: how many images are still to come
     _open: _Part | None = None
 
@@ -58,36 +62,36 @@ class PartsWriter:
     def row_bytes(self) -> int:
         return self.dim * np.dtype(self.dtype).itemsize
 
-    def plan(self, wanted: dict[int, str]) -> list[int]:
-        """Compare content hashes by image id with what is on disk; return the ids to embed, ascending."""
-        self._wanted = [{} for _ in range(-(-self.rows // PART_ROWS))]
-        for image, sha256 in wanted.items():
-            self._wanted[image // PART_ROWS][image] = sha256
-        missing: list[int] = []
-        for number, images in enumerate(self._wanted):
-            outcomes = self._find(number).outcomes
-            todo = [image for image, sha256 in sorted(images.items()) if not _is_settled(outcomes.get(image), sha256)]
+    def plan(self, ids: Ids, contents: pa.Array | pa.ChunkedArray) -> Ids:
+        """Compare the content hashes of images, by rising id, with what is on disk; return the ids to embed, rising."""
+        self._ids, self._contents = ids, contents
+        missing: list[Ids] = []
+        for number in range(part_count(self.rows)):
+            outcomes, wanted = self._find(number).outcomes, self._wanted(number)
+            todo = [image for image, sha256 in wanted.items() if not _is_settled(outcomes.get(image), sha256)]
             self._missing.append(len(todo))
-            missing += todo
-        return missing
+            missing.append(np.array(todo, np.int64))
+        return np.concatenate(missing) if missing else np.empty(0, np.int64)
 
     def add(self, batch: EmbeddedBatch) -> None:
         """Take the next batch; a part is written as soon as its last image is there."""
-        number = batch.ids[0] // PART_ROWS
+        number = int(part_of(np.array(batch.ids[:1]))[0])
         part = self._part(number)
         for row, image in enumerate(batch.ids):
             part.values[image - part.start] = batch.features[row]
-            part.outcomes[image] = (self._wanted[number][image], batch.failures.get(image), batch.notes.get(image))
+            part.outcomes[image] = (part.wanted[image], batch.failures.get(image), batch.notes.get(image))
         self._missing[number] -= len(batch.ids)
         if self._missing[number] == 0:
             self._close(part)
 
     def finish(self) -> str:
         """Take over or tidy parts that needed no embedding, declare the whole finished, and return its digest."""
-        digests = [self._settle(number) for number in range(len(self._wanted))]
+        numbers = range(part_count(self.rows))
+        digests = [self._settle(number) for number in numbers]
+        ranges = [part_range(number, self.rows) for number in numbers]
         parts = [
-            {"file": _file_names(number)[0], "start": start, "stop": min(start + PART_ROWS, self.rows)}
-            for number, start in enumerate(range(0, self.rows, PART_ROWS))
+            {"file": _file_names(number)[0], "start": ids.start, "stop": ids.stop}
+            for number, ids in zip(numbers, ranges, strict=True)
         ]
         manifest = {
             "format_version": MANIFEST_FORMAT,
@@ -108,22 +112,29 @@ class PartsWriter:
             self._open = self._load(number)
         return self._open
 
+    def _wanted(self, number: int) -> dict[int, str]:
+        """Content hashes of a part's images by id."""
+        ids = part_range(number, self.rows)
+        start, stop = np.searchsorted(self._ids, [ids.start, ids.stop]).tolist()
+        contents = self._contents[start:stop].to_pylist()
+        return dict(zip(self._ids[start:stop].tolist(), contents, strict=True))
+
     def _load(self, number: int) -> _Part:
-        start = number * PART_ROWS
-        size = min(PART_ROWS, self.rows - start)
+        ids = part_range(number, self.rows)
         found = self._find(number)
-        part = _Part(number, start, np.zeros((size, self.dim), dtype=self.dtype), found.outcomes)
+        values = np.zeros((len(ids), self.dim), dtype=self.dtype)
+        part = _Part(number, ids.start, values, found.outcomes, self._wanted(number))
         if part.outcomes:
             earlier = self._values(found)
-            part.values[: len(earlier)] = earlier[:size]
+            part.values[: len(earlier)] = earlier[: len(ids)]
         return part
 
     def _settle(self, number: int) -> str:
         """Have a part hold exactly the wanted images and rows; return the digest of its record."""
-        found, wanted = self._find(number), self._wanted[number]
+        found, wanted = self._find(number), self._wanted(number)
         kept = {image for image, (_, failure, _) in found.outcomes.items() if image in wanted or failure is not None}
         rows = len(self._values(found)) if found.outcomes else -1
-        if kept != set(found.outcomes) or rows != min(PART_ROWS, self.rows - number * PART_ROWS):
+        if kept != set(found.outcomes) or rows != len(part_range(number, self.rows)):
             self._close(self._load(number))
             found = self._find(number)
         elif found.is_earlier:
@@ -139,9 +150,8 @@ class PartsWriter:
     def _close(self, part: _Part) -> None:
         """Write a part. Values first, and no record while they change: a record on disk always tells the truth."""
         self._open = None
-        wanted = self._wanted[part.number]
         for image in [
-            image for image, (_, failure, _) in part.outcomes.items() if image not in wanted and failure is None
+            image for image, (_, failure, _) in part.outcomes.items() if image not in part.wanted and failure is None
         ]:
             part.values[image - part.start] = 0  # vanished, or a duplicate now: its row is empty
             del part.outcomes[image]
@@ -225,6 +235,14 @@ class _Part:
     start: int
     values: npt.NDArray[Any]  # [rows, dim]
     outcomes: dict[int, Outcome]
+    wanted: dict[int, str]  # content hash by image id
+
+
+def among(ids: pa.ChunkedArray, found: dict[int, Of]) -> dict[int, Of]:
+    """What was found of these images."""
+    known = np.fromiter(found, np.int64, len(found))
+    is_in = pc.is_in(pa.array(known), value_set=ids).to_numpy(zero_copy_only=False)
+    return {image: found[image] for image in known[is_in].tolist()}
 
 
 def _is_settled(outcome: Outcome | None, sha256: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import atomic, records
@@ -13,8 +14,8 @@ from shoal.disk import require_free
 from shoal.embed import head
 from shoal.embed.batches import embed_batches
 from shoal.embed.failures import write_failures
-from shoal.embed.parts import PartsWriter
-from shoal.embeddings import PART_ROWS
+from shoal.embed.parts import PartsWriter, among
+from shoal.embeddings import Ids, by_part
 from shoal.encoder import onnx_input
 from shoal.encoder import weights as weight_files
 from shoal.encoder.engines import resolve_device
@@ -70,23 +71,20 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     images = run_dir.read_listing(["id", "uri", "sha256", "status"])
     writer = PartsWriter.open(run_dir, images.num_rows, prepared.spec)
     usable = images.filter(pc.equal(images["status"], records.OK))
-    wanted: dict[int, str] = dict(zip(usable["id"].to_pylist(), usable["sha256"].to_pylist(), strict=True))
-    uris: dict[int, str] = dict(zip(usable["id"].to_pylist(), usable["uri"].to_pylist(), strict=True))
-    missing = writer.plan(wanted)
+    missing = writer.plan(usable["id"].to_numpy(), usable["sha256"])
     require_free(run_dir.root, len(missing) * writer.row_bytes, "embedding")
-    engine = prepared.engine(config.device) if missing else None
+    engine = prepared.engine(config.device) if len(missing) else None
     if engine is not None:
         with progress.task("Embedding", len(missing)) as task:
             for batch in embed_batches(
-                engine, prepared.spec, ImageReader(run_dir.spool), _batches(missing, uris, engine.batch_size)
+                engine, prepared.spec, ImageReader(run_dir.spool), _batches(missing, images["uri"], engine.batch_size)
             ):
                 writer.add(batch)
                 task.advance(len(batch.ids))
     digest = writer.finish()
-    failures = {image: failure for image, failure in writer.failures.items() if image in wanted}
-    notes = {image: note for image, note in writer.notes.items() if image in wanted}
+    failures, notes = among(usable["id"], writer.failures), among(usable["id"], writer.notes)
     write_failures(run_dir, failures, notes)
-    if len(failures) == len(wanted):
+    if len(failures) == usable.num_rows:
         reasons = sorted({failure.reason for failure in failures.values()})
         raise NoImagesError(f"no usable image in {' '.join(config.source)}: {'; '.join(reasons[:3])}")
     _save_encoder(run_dir, prepared)
@@ -96,7 +94,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         "weights_source": prepared.spec.weights_source,
         "licence": prepared.spec.licence,
         "dim": prepared.spec.dim,
-        "images": len(wanted) - len(failures),
+        "images": usable.num_rows - len(failures),
         "embedded_now": len(missing),
         "failed": len(failures),
         **({"engine": engine.name} if engine else {}),
@@ -111,17 +109,12 @@ def _prepare(config: ClusterConfig, progress: Progress) -> PreparedEncoder:
     return prepare(config.backbone, config.weights, config.features, config.resize, progress, config.tokenizer)
 
 
-def _batches(missing: list[int], uris: dict[int, str], size: int) -> Iterator[tuple[list[int], list[str]]]:
+def _batches(missing: Ids, uris: pa.ChunkedArray, size: int) -> Iterator[tuple[list[int], list[str]]]:
     """Batches of (ids, uris) that never cross a part, so that a resumed run cuts the same batches."""
-    start = 0
-    while start < len(missing):
-        part = missing[start] // PART_ROWS
-        stop = start
-        while stop < len(missing) and stop - start < size and missing[stop] // PART_ROWS == part:
-            stop += 1
-        ids = missing[start:stop]
-        yield ids, [uris[image] for image in ids]
-        start = stop
+    for ids in by_part(missing):
+        for start in range(0, len(ids), size):
+            some = ids[start : start + size]
+            yield some.tolist(), uris.take(pa.array(some)).to_pylist()
 
 
 def _save_encoder(run_dir: RunDir, prepared: PreparedEncoder) -> None:

@@ -16,9 +16,9 @@ from shoal.embed.batches import EmbeddedBatch, Failure
 from shoal.embed.failures import write_failures
 from shoal.embed.given import Given
 from shoal.embed.matching import NONE, NOT_GIVEN, Entries, rows_of, unusable
-from shoal.embed.parts import PartsWriter
+from shoal.embed.parts import PartsWriter, among
 from shoal.embed.vectors import Rows
-from shoal.embeddings import PART_ROWS, Ids
+from shoal.embeddings import Ids, by_part
 from shoal.encoder.spec import CONFIG, MODEL_FORMAT
 from shoal.errors import NoImagesError
 from shoal.progress import Progress
@@ -41,12 +41,11 @@ def run(given: Given, config: ClusterConfig, run_dir: RunDir, progress: Progress
     """
     images = run_dir.read_listing(["id", "status", "duplicate_of"])
     order = records.read_table(run_dir.path(ORDER))
-    entries = Entries.of_columns(order["path"], order["uri"])
+    entries = Entries.of(order["path"], order["uri"])
     rows = rows_of(given, entries)
     usable, row_of = _rows_by_id(images, order["id"].to_numpy(), rows)
     writer = PartsWriter(run_dir, images.num_rows, given.dim, "float32", digest_of("given", given.digest))
-    wanted = dict(zip(usable.tolist(), map(str, row_of[usable].tolist()), strict=True))
-    missing = np.array(writer.plan(wanted), np.int64)
+    missing = writer.plan(usable, pa.array(row_of[usable]).cast(pa.string()))
     require_free(run_dir.root, len(missing) * writer.row_bytes, "embedding")
     if len(missing):
         with progress.task("Embedding", len(missing)) as task, given.rows(run_dir.spool or Spool()) as opened:
@@ -54,7 +53,7 @@ def run(given: Given, config: ClusterConfig, run_dir: RunDir, progress: Progress
                 writer.add(batch)
                 task.advance(len(batch.ids))
     digest = writer.finish()
-    failures = {image: writer.failures[image] for image in usable.tolist() if image in writer.failures}
+    failures = among(pa.chunked_array([usable]), writer.failures)
     write_failures(run_dir, failures, {})
     if len(failures) == len(usable):
         reasons = sorted({failure.reason for failure in failures.values()})
@@ -86,7 +85,7 @@ def _rows_by_id(images: pa.Table, order: Ids, rows: Ids) -> tuple[Ids, Ids]:
 
 def _batches(missing: Ids, row_of: Ids, rows: Rows, dim: int) -> Iterator[EmbeddedBatch]:
     """What is missing of each part."""
-    for ids in np.split(missing, np.flatnonzero(np.diff(missing // PART_ROWS)) + 1):
+    for ids in by_part(missing):
         wanted = row_of[ids]
         has_row = wanted != NONE
         features = np.zeros((len(ids), dim), np.float32)

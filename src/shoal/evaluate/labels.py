@@ -133,7 +133,7 @@ def _read_pairs(file: Path) -> list[tuple[str, str]]:
 
 
 def _of_text(file: Path) -> list[tuple[str, str]]:
-    names, *rows = manifest.table_rows(Gate().read(file_uri(str(file)))) or [[]]
+    names, *rows = list(manifest.table_rows(Gate().read(file_uri(str(file))))) or [[]]
     places = _columns(file, names)
     path, label = ([row[place] if place < len(row) else "" for row in rows] for place in places)
     return list(zip(path, map(decoded, label), strict=True))

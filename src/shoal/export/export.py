@@ -17,7 +17,7 @@ from shoal.export import fiftyone, labelstudio, tables
 from shoal.export.files import COPY, LINK, MOVE, NO_LONGER_THERE, Checked, Outcome, Read, carry_out, check, describe
 from shoal.export.journal import JOURNAL_NAME
 from shoal.export.placement import Placement, plan_fiftyone, plan_folders
-from shoal.export.rows import Row, names_of_clusters, read_rows, without_names
+from shoal.export.rows import Rows, read_rows
 from shoal.export.seal import key_file, read_key
 from shoal.export.transfer import Place, is_plain_file, remove_unfinished, rename_into_place, write_new, writing_errors
 from shoal.images.reading import ImageReader
@@ -114,7 +114,7 @@ def export(
         DiskSpaceError, WorkError: see `shoal.export.files.carry_out`.
     """
     _check_arguments(kind, mode, layout, by_number)
-    rows = without_names(read_rows(run_dir)) if by_number else read_rows(run_dir)
+    rows = read_rows(run_dir).without_names() if by_number else read_rows(run_dir)
     target = Path(dest).absolute()
     if kind not in KINDS_OF_FILES:
         return _export_table(rows, kind, target, layout, dry_run, say, place)
@@ -130,7 +130,7 @@ def export(
         checked = check(placements, target, mode, kind)
         outcome = carry_out(checked, read or ImageReader().read, place, progress or Progress())
         if kind == "fiftyone":
-            _write_fiftyone_labels(placements, outcome, checked, place)
+            _write_fiftyone_labels(placements, rows.names_of_clusters(), outcome, checked, place)
     if mode == MOVE and read_key() is None:
         say(f"{key_file()} cannot be written or read: undoing will have to name the images' folder with --source")
     return _result(kind, checked, outcome, len(rows), dry_run)
@@ -152,7 +152,7 @@ def _check_arguments(kind: str, mode: str, layout: str, by_number: bool) -> None
 
 
 def _export_table(
-    rows: list[Row], kind: str, dest: Path, layout: str, dry_run: bool, say: Say, place: Place
+    rows: Rows, kind: str, dest: Path, layout: str, dry_run: bool, say: Say, place: Place
 ) -> ExportResult:
     if dest.is_dir():
         dest = dest / DEFAULT_NAMES[kind]
@@ -174,7 +174,7 @@ def _export_table(
     return ExportResult(kind, dest, dry_run, len(rows), written=count, already=len(rows) - count)
 
 
-def _contents(rows: list[Row], kind: str, dest: Path, layout: str) -> dict[Path, bytes]:
+def _contents(rows: Rows, kind: str, dest: Path, layout: str) -> dict[Path, bytes]:
     if kind == "csv":
         return {dest: tables.wide_csv(rows) if layout == "wide" else tables.long_csv(rows)}
     if kind == "parquet":
@@ -228,13 +228,14 @@ def _held(dest: Path) -> Iterator[None]:
                     dest.rmdir()
 
 
-def _write_fiftyone_labels(placements: list[Placement], outcome: Outcome, checked: Checked, place: Place) -> None:
+def _write_fiftyone_labels(
+    placements: list[Placement], names: dict[int, str], outcome: Outcome, checked: Checked, place: Place
+) -> None:
     """Write labels.json, in the place of one that an earlier go wrote when fewer images could be taken.
 
     That one is known by its digest, which the record has before the file is written.
     """
     gone = {row.id for row, _ in outcome.left_out}
-    names = names_of_clusters([placement.row for placement in placements])
     data = fiftyone.labels_json([placement for placement in placements if placement.row.id not in gone], names)
     path, record = checked.dest / fiftyone.LABELS_NAME, checked.record
     is_own = is_plain_file(path) and digest_file(path) in record.labels
@@ -245,7 +246,7 @@ def _write_fiftyone_labels(placements: list[Placement], outcome: Outcome, checke
         write_new(path, data, os.replace if is_own else place)
 
 
-def _warn_of_extensions(rows: list[Row], say: Say) -> None:
+def _warn_of_extensions(rows: Rows, say: Say) -> None:
     others = sorted({PurePosixPath(row.file_name).suffix.lower() for row in rows} - IMAGEFOLDER_EXTENSIONS)
     if others:
         shown = ", ".join(extension or "none" for extension in others)

@@ -6,17 +6,18 @@ a bucket or on a server by their own address.
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from shoal.errors import RequestError
 from shoal.export.placement import own_file
-from shoal.export.rows import Row, names_of_clusters
+from shoal.export.rows import Row, Rows
 
 LOCAL_FILES = "/data/local-files/?d="
 SERVED_SCHEMES = ("http://", "https://", "s3://", "gs://", "azure-blob://")
@@ -24,7 +25,7 @@ CHOICE = "cluster"
 IMAGE = "image"
 
 
-def document_root(rows: Sequence[Row]) -> Path | None:
+def document_root(rows: Rows) -> Path | None:
     """The folder above all images that are files here, or None if there are none.
 
     It is the parent of their common folder, since Label Studio wants a storage to lie below its document root.
@@ -38,36 +39,41 @@ def document_root(rows: Sequence[Row]) -> Path | None:
         raise RequestError(f"the images have no common folder, which Label Studio needs: {error}") from error
 
 
-def tasks_json(rows: Sequence[Row], root: Path | None) -> bytes:
+def tasks_json(rows: Rows, root: Path | None) -> bytes:
     """The tasks, each with a single choice and the cluster's confidence as its score."""
-    names = names_of_clusters(rows)
-    tasks = [
-        {
-            "data": {IMAGE: _address(row, root), "path": row.path, "unsure": row.unsure},
-            "predictions": [
-                {
-                    "model_version": f"shoal {metadata.version('shoal')}",
-                    "score": row.confidence,
-                    "result": [
-                        {
-                            "id": f"shoal-{row.id}",
-                            "from_name": CHOICE,
-                            "to_name": IMAGE,
-                            "type": "choices",
-                            "value": {"choices": [names[row.cluster]]},
-                        }
-                    ],
-                }
-            ],
-        }
-        for row in rows
-    ]
-    return json.dumps(tasks, ensure_ascii=False, indent=1).encode()
+    names, version = rows.names_of_clusters(), f"shoal {metadata.version('shoal')}"
+    written = io.BytesIO()
+    for number, row in enumerate(rows):
+        task = json.dumps(_task(row, names[row.cluster], version, root), ensure_ascii=False, indent=1)
+        written.write(f"{',' if number else '['}\n {task.replace(chr(10), chr(10) + ' ')}".encode())
+    written.write(b"\n]" if len(rows) else b"[]")
+    return written.getvalue()
 
 
-def config_xml(rows: Sequence[Row]) -> bytes:
+def _task(row: Row, name: str, version: str, root: Path | None) -> dict[str, Any]:
+    return {
+        "data": {IMAGE: _address(row, root), "path": row.path, "unsure": row.unsure},
+        "predictions": [
+            {
+                "model_version": version,
+                "score": row.confidence,
+                "result": [
+                    {
+                        "id": f"shoal-{row.id}",
+                        "from_name": CHOICE,
+                        "to_name": IMAGE,
+                        "type": "choices",
+                        "value": {"choices": [name]},
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def config_xml(rows: Rows) -> bytes:
     """The labelling interface that fits the tasks: paste it into the project's settings."""
-    choices = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in names_of_clusters(rows).values())
+    choices = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in rows.names_of_clusters().values())
     return (
         f'<View>\n  <Image name="{IMAGE}" value="${IMAGE}"/>\n'
         f'  <Choices name="{CHOICE}" toName="{IMAGE}" choice="single">\n{choices}  </Choices>\n</View>\n'

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Final
 
 from shoal.errors import RequestError
 from shoal.export.names import unique_names
-from shoal.export.rows import Row, names_of_clusters
+from shoal.export.rows import Row, Rows, positions_by_cluster
 from shoal.export.transfer import same_bytes, same_entry
 from shoal.images.location import local_path, split_fragment
 from shoal.images.storage import is_local
@@ -45,21 +43,22 @@ def own_file(uri: str) -> Path | None:
     return Path(local_path(uri)) if is_local(uri) and not place else None
 
 
-def plan_folders(rows: Sequence[Row], dest: Path) -> list[Placement]:
+def plan_folders(rows: Rows, dest: Path) -> list[Placement]:
     """DEST/<cluster>/<file name>: one folder a cluster. In the rows' order, in which tables and tars read fastest."""
-    labels = names_of_clusters(rows)
+    labels = rows.names_of_clusters()
     folders = dict(zip(labels, unique_names(list(labels.values())), strict=True))
-    members: defaultdict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        members[row.cluster].append(row)
-    names: dict[int, str] = {}
-    for images in members.values():
-        unique = unique_names([row.file_name for row in images])
-        names.update(zip((row.id for row in images), unique, strict=True))
-    return [Placement(row, own_file(row.uri), dest / folders[row.cluster] / names[row.id]) for row in rows]
+    own = [row.file_name for row in rows]
+    names = [""] * len(rows)
+    for places in positions_by_cluster(rows).values():
+        for place, name in zip(places.tolist(), unique_names([own[place] for place in places]), strict=True):
+            names[place] = name
+    return [
+        Placement(row, own_file(row.uri), dest / folders[row.cluster] / name)
+        for row, name in zip(rows, names, strict=True)
+    ]
 
 
-def plan_fiftyone(rows: Sequence[Row], dest: Path) -> list[Placement]:
+def plan_fiftyone(rows: Rows, dest: Path) -> list[Placement]:
     """DEST/data/<id>-<file name>: one folder; ids in front, as FiftyOne tells files apart without extension."""
     width = len(str(rows[-1].id)) if rows else 0
     names = unique_names([f"{row.id:0{width}d}-{row.file_name}" for row in rows])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Final, overload
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal.corrections.corrected import corrected_table, read_corrected
@@ -17,7 +20,8 @@ from shoal.errors import RunError
 from shoal.export.names import cluster_name, cluster_width
 from shoal.rundir import RunDir
 
-NUMBERED = re.compile(r"(?P<stem>.+)(?P<extension>\.[A-Za-z0-9]{1,5})(?P<number>#\d+)")
+NUMBERED: Final = re.compile(r"(?P<stem>.+)(?P<extension>\.[A-Za-z0-9]{1,5})(?P<number>#\d+)")
+BLOCK: Final = 8192  # rows that are Python objects at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,6 @@ class Row:
     runner_up: int | None
     silhouette: float | None
     duplicate_of: str | None
-    name: str | None = None  # of the cluster
-    name_strength: float | None = None  # of a name that is a guess, in nats; None of one that a person gave
 
     @property
     def file_name(self) -> str:
@@ -56,66 +58,102 @@ class Row:
         return PurePosixPath(self.file_name).stem
 
 
-def read_rows(run_dir: RunDir) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Rows(Sequence[Row]):
+    """The clustered images by rising id: columns, from which a `Row` is made when it is asked for.
+
+    Attributes:
+        table: the fields of `Row`.
+        shown: what clusters are called.
+    """
+
+    table: pa.Table
+    shown: Mapping[int, ShownName]
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @overload
+    def __getitem__(self, number: int) -> Row: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Row]: ...
+    def __getitem__(self, number: int | slice) -> Row | Sequence[Row]:
+        if isinstance(number, slice):
+            return [self[place] for place in range(len(self))[number]]
+        return Row(*(column[number].as_py() for column in self.table.columns))
+
+    def __iter__(self) -> Iterator[Row]:
+        for batch in self.table.to_batches(BLOCK):
+            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield Row(*values)
+
+    @property
+    def clusters(self) -> list[int]:
+        """Clusters that have an image, rising."""
+        return [int(number) for number in np.unique(self.table["cluster"].to_numpy())]
+
+    def without_names(self) -> Rows:
+        """The rows, for clusters that are to be called by their numbers alone."""
+        return replace(self, shown={})
+
+    def names_of_clusters(self) -> dict[int, str]:
+        """What every cluster that has an image is called, in the clusters' order.
+
+        A person's name; or a guess after the padded number, `07 monarch butterfly`; or, beside guesses, `08 unnamed`,
+        so that both sort by their numbers, and else `cluster_008`. Names that a person gave to several clusters are
+        told apart by their numbers.
+        """
+        numbers = self.clusters
+        width = cluster_width(numbers[-1]) if numbers else 0
+        called = {number: self.shown[number] for number in numbers if number in self.shown}
+        uses = Counter(shown.name for shown in called.values() if not shown.is_guess)
+        has_guesses = any(shown.is_guess for shown in called.values())
+        names = {}
+        for number in numbers:
+            shown, padded = called.get(number), cluster_name(number, width)
+            if has_guesses and (shown is None or shown.is_guess):
+                names[number] = f"{number:0{max(2, len(str(numbers[-1])))}d} {shown.name if shown else 'unnamed'}"
+            elif shown is None:
+                names[number] = padded
+            else:
+                names[number] = shown.name if uses[shown.name] == 1 else f"{shown.name} ({padded})"
+        return names
+
+
+def read_rows(run_dir: RunDir) -> Rows:
     """Every ok image and duplicate of a finished run after its edits, in id order.
 
     Raises:
         RunError: the run has no clusters yet, or its two tables are not of one run.
     """
     corrected = read_corrected(run_dir)
-    shown = read_shown(run_dir, corrected)
     clusters = corrected_table(run_dir, corrected)
-    images = run_dir.read_images()
-    images = images.rename_columns({"uri": "read_from"}).append_column(
-        "uri", run_dir.read_images(["uri"], lasting=True)["uri"]
-    )
+    wanted = ["path", "uri", "size_bytes", "mtime", "sha256", "duplicate_of"]
+    images = run_dir.read_images(["id", *wanted])
     positions = pc.index_in(clusters["id"], value_set=images["id"])
     if positions.null_count:
         raise RunError(
             f"{run_dir.root}: clusters.parquet has ids that images.parquet lacks; run the same shoal cluster again"
         )
-    paths = dict(zip(images["id"].to_pylist(), images["path"].to_pylist(), strict=True))
-    joined = images.select(["uri", "read_from", "size_bytes", "mtime", "sha256", "duplicate_of"]).take(positions)
-    for name in ("id", "path", "cluster", "confidence", "unsure", "runner_up", "silhouette"):
-        joined = joined.append_column(name, clusters[name])
-    rows = [
-        Row(
-            **{**values, "size_bytes": values["size_bytes"] or 0, "duplicate_of": paths.get(values["duplicate_of"])},
-            **_called(shown.get(values["cluster"])),
-        )
-        for values in joined.to_pylist()
-    ]
-    return sorted(rows, key=lambda row: row.id)
+    of_images = images.take(positions)
+    lasting = run_dir.read_images(["uri"], lasting=True)["uri"].take(positions)
+    originals = images["path"].take(of_images["duplicate_of"])
+    columns = {
+        "id": clusters["id"],
+        "path": clusters["path"],
+        "uri": lasting,
+        "read_from": of_images["uri"],
+        "size_bytes": pc.fill_null(of_images["size_bytes"], 0),
+        **{name: of_images[name] for name in ("mtime", "sha256")},
+        **{name: clusters[name] for name in ("cluster", "confidence", "unsure", "runner_up", "silhouette")},
+        "duplicate_of": originals,
+    }
+    return Rows(pa.table(columns).sort_by("id"), read_shown(run_dir, corrected))
 
 
-def without_names(rows: Sequence[Row]) -> list[Row]:
-    """The rows, for clusters that are to be called by their numbers alone."""
-    return [replace(row, name=None, name_strength=None) for row in rows]
-
-
-def names_of_clusters(rows: Sequence[Row]) -> dict[int, str]:
-    """What every cluster that has an image is called, in the clusters' order.
-
-    A person's name; or a guess after the padded number, `07 monarch butterfly`; or, beside guesses, `08 unnamed`, so
-    that both sort by their numbers, and else `cluster_008`. Names that a person gave to several clusters are told apart
-    by their numbers.
-    """
-    given = {row.cluster: row for row in rows}
-    numbers = sorted(given)
-    width = cluster_width(numbers[-1]) if numbers else 0
-    uses = Counter(row.name for row in given.values() if row.name_strength is None)
-    has_guesses = any(row.name_strength is not None for row in given.values())
-    names = {}
-    for number in numbers:
-        name, padded = given[number].name, cluster_name(number, width)
-        if has_guesses and (name is None or given[number].name_strength is not None):
-            names[number] = f"{number:0{max(2, len(str(numbers[-1])))}d} {name or 'unnamed'}"
-        elif name is None:
-            names[number] = padded
-        else:
-            names[number] = name if uses[name] == 1 else f"{name} ({padded})"
-    return names
-
-
-def _called(shown: ShownName | None) -> dict[str, Any]:
-    return {} if shown is None else {"name": shown.name, "name_strength": shown.strength}
+def positions_by_cluster(rows: Rows) -> dict[int, npt.NDArray[np.intp]]:
+    """The places of each cluster's rows, rising."""
+    clusters = rows.table["cluster"].to_numpy()
+    order = np.argsort(clusters, kind="stable")
+    numbers, starts = np.unique(clusters[order], return_index=True)
+    return dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=True))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
-from itertools import zip_longest
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shoal.cells import guarded
 from shoal.export.names import cluster_name
-from shoal.export.rows import Row
+from shoal.export.rows import BLOCK, Rows, positions_by_cluster
 
 SCHEMA = pa.schema(
     [
@@ -33,39 +33,68 @@ SCHEMA = pa.schema(
         ("name_strength", pa.float32()),  # of a name that is a guess, in nats; null for one that a person gave
     ]
 )
+Cell = str | float | bool | None
 
 
-def long_csv(rows: list[Row]) -> bytes:
+def long_csv(rows: Rows) -> bytes:
     """One line an image, the columns of `SCHEMA`; what is null is an empty cell, a truth value is `true` or `false`."""
-    lines = [[_cell(getattr(row, name)) for name in SCHEMA.names] for row in rows]
-    return _csv_bytes([SCHEMA.names, *lines])
+    return _csv_bytes([SCHEMA.names], _lines(_table(rows)))
 
 
-def wide_csv(rows: list[Row]) -> bytes:
+def wide_csv(rows: Rows) -> bytes:
     """One column a cluster, headed `cluster_0` …, padded with empty cells: the stem of each file, or its path.
 
     The path stands where the stem would not tell which image is meant.
     """
-    columns: dict[int, list[str]] = {number: [] for number in sorted({row.cluster for row in rows})}
-    stems, paths = Counter(row.stem for row in rows), {row.path for row in rows}
-    for row in rows:
-        is_telling = stems[row.stem] == 1 and (row.stem == row.path or row.stem not in paths)
-        columns[row.cluster].append(row.stem if is_telling else row.path)
-    given = {row.cluster: row.name for row in rows if row.name_strength is None}
-    header = [given.get(number) or cluster_name(number) for number in columns]
-    lines = [header, *map(list, zip_longest(*columns.values(), fillvalue=""))]
-    return _csv_bytes([[_cell(text) for text in line] for line in lines])
+    texts, members = _telling(rows), positions_by_cluster(rows)
+    given = {number: shown.name for number, shown in rows.shown.items() if not shown.is_guess}
+    columns = [texts.take(pa.array(places)) for places in members.values()]
+    return _csv_bytes([[given.get(number) or cluster_name(number) for number in members]], _side_by_side(columns))
 
 
-def parquet(rows: list[Row]) -> bytes:
+def parquet(rows: Rows) -> bytes:
     """The columns of `SCHEMA`, typed."""
-    table = pa.table({name: [getattr(row, name) for row in rows] for name in SCHEMA.names}, schema=SCHEMA)
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(_table(rows).combine_chunks(), sink, compression="zstd")
     return bytes(sink.getvalue())
 
 
-def _cell(value: str | float | bool | None) -> str:
+def _table(rows: Rows) -> pa.Table:
+    clusters = pa.array(list(rows.shown), pa.int32())
+    names = pa.array([shown.name for shown in rows.shown.values()], pa.string())
+    strengths = pa.array([shown.strength for shown in rows.shown.values()], pa.float32())
+    which = pc.index_in(rows.table["cluster"], value_set=clusters)
+    called = {"name": names.take(which.combine_chunks()), "name_strength": strengths.take(which.combine_chunks())}
+    columns = {**{name: rows.table[name] for name in SCHEMA.names if name not in called}, **called}
+    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def _telling(rows: Rows) -> pa.Array:
+    """By which text each image is known in a list."""
+    stems = pa.array((row.stem for row in rows), pa.string())
+    paths = rows.table["path"].combine_chunks()
+    codes = stems.dictionary_encode().indices.to_numpy()
+    is_one = pa.array(np.bincount(codes)[codes] == 1)
+    is_path = pc.is_in(stems, value_set=paths)
+    is_telling = pc.and_(is_one, pc.or_(pc.equal(stems, paths), pc.invert(is_path)))
+    return pc.if_else(is_telling, stems, paths)
+
+
+def _lines(table: pa.Table) -> Iterator[Sequence[Cell]]:
+    for batch in table.to_batches(BLOCK):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _side_by_side(columns: Sequence[pa.Array]) -> Iterator[Sequence[Cell]]:
+    """Lines of columns of unequal length, padded with nothing."""
+    block = max(1, BLOCK // max(len(columns), 1))
+    for start in range(0, max(map(len, columns), default=0), block):
+        parts = [column.slice(start, block).to_pylist() for column in columns]
+        for line in range(max(map(len, parts))):
+            yield [part[line] if line < len(part) else None for part in parts]
+
+
+def _cell(value: Cell) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -75,7 +104,10 @@ def _cell(value: str | float | bool | None) -> str:
     return guarded(str(value)) if isinstance(value, str) else str(value)
 
 
-def _csv_bytes(lines: list[list[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\r\n").writerows(lines)
-    return text.getvalue().encode()
+def _csv_bytes(*parts: Iterable[Sequence[Cell]]) -> bytes:
+    written = io.BytesIO()
+    with io.TextIOWrapper(written, encoding="utf-8", newline="", write_through=False) as text:
+        for lines in parts:
+            csv.writer(text, lineterminator="\r\n").writerows(map(_cell, line) for line in lines)
+        text.flush()
+        return written.getvalue()

@@ -20,6 +20,7 @@ from shoal.errors import DecodeError, DiskSpaceError, SourceError
 from shoal.images.clouds import MEMORY
 from shoal.images.item import Item
 from shoal.images.left_out import LeftOut
+from shoal.images.listed import Listed
 from shoal.images.orientation import upright
 from shoal.images.storage import reading_errors
 from shoal.progress import Progress
@@ -58,40 +59,43 @@ class InMemorySource:
         self._pictures = pictures
         self._count = count
         self._progress = progress or Progress()
-        self._items: list[Item] | None = None
+        self._listed: Listed | None = None
 
-    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
+    def listed(self, left_out: LeftOut | None = None) -> Listed:
         """Every picture in order, kept in the spool. Raises as `write` does; DiskSpaceError."""
-        if self._items is None:
-            items: list[Item] = []
-            for item, data in self._files():
-                uri = f"{MEMORY}://{PICTURES}/{item.path}"
-                if data is not None and not self.spool.put(uri, data):
-                    raise DiskSpaceError(
-                        f"there is no room in {tempfile.gettempdir()} for pictures in memory beyond the first "
-                        f"{len(items):,}; make room, or give fewer at a time"
-                    )
-                items.append(dataclasses.replace(item, uri=uri))
-            self._items = items
-        yield from self._items
+        if self._listed is None:
+            self._listed = Listed.of(self._kept_in_spool())
+        return self._listed
 
-    def write(self, target: Path) -> tuple[str, list[Item]]:
-        """Write the table. Returns the digest of what it holds, and items whose URIs are their rows: `#row=12`.
+    def _kept_in_spool(self) -> Iterator[Item]:
+        for number, (item, data) in enumerate(self._files()):
+            uri = f"{MEMORY}://{PICTURES}/{item.path}"
+            if data is not None and not self.spool.put(uri, data):
+                raise DiskSpaceError(
+                    f"there is no room in {tempfile.gettempdir()} for pictures in memory beyond the first "
+                    f"{number:,}; make room, or give fewer at a time"
+                )
+            yield dataclasses.replace(item, uri=uri)
+
+    def write(self, target: Path) -> tuple[str, Listed]:
+        """Write the table. Returns the digest of what it holds, and a listing whose URIs are its rows: `#row=12`.
 
         Raises:
             SourceError: one is something else than a picture, or there is none.
         """
         state = hashlib.sha256()
-        items: list[Item] = []
         with atomic.replacing(target) as temporary, pq.ParquetWriter(temporary, _SCHEMA, compression="none") as table:
-            for rows in _groups(self._files()):
-                for item, data in rows:
-                    items.append(item)
-                    state.update(f"{item.path}\0{len(data or b'')}\0".encode())
-                    state.update(data or b"")
-                columns = {"path": [item.path for item, _ in rows], "image": [data for _, data in rows]}
-                table.write_table(pa.table(columns, schema=_SCHEMA))
-        return state.hexdigest(), items
+            listed = Listed.of(self._written(table, state))
+        return state.hexdigest(), listed
+
+    def _written(self, table: pq.ParquetWriter, state: hashlib._Hash) -> Iterator[Item]:
+        for rows in _groups(self._files()):
+            for item, data in rows:
+                state.update(f"{item.path}\0{len(data or b'')}\0".encode())
+                state.update(data or b"")
+                yield item
+            columns = {"path": [item.path for item, _ in rows], "image": [data for _, data in rows]}
+            table.write_table(pa.table(columns, schema=_SCHEMA))
 
     def _files(self) -> Iterator[tuple[Item, bytes | None]]:
         """Items, and the files that pictures become; none of one that has a problem."""
@@ -109,11 +113,6 @@ class InMemorySource:
                 task.advance()
         if number < 0:
             raise SourceError(f"source holds no picture; expected at least one: {EXPECTED}")
-
-
-def items_in(table: str, items: Iterable[Item]) -> Iterator[Item]:
-    """Items of the rows of a table, as `InMemorySource.write` gives them, with the table's URI."""
-    return (Item(item.path, f"{table}{item.uri}", problem=item.problem) for item in items)
 
 
 def _groups(files: Iterable[tuple[Item, bytes | None]]) -> Iterator[list[tuple[Item, bytes | None]]]:

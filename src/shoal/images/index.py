@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shoal import records
 from shoal.config import ClusterConfig
 from shoal.errors import NoImagesError
 from shoal.images import catalogue
-from shoal.images.catalogue import Catalogue, Row
-from shoal.images.contents import Content, look_at_all
+from shoal.images.catalogue import Catalogue
+from shoal.images.contents import look_at_all, read_all
 from shoal.images.decode import VERSION
-from shoal.images.folder import is_image_name
-from shoal.images.in_memory import InMemorySource, items_in
-from shoal.images.item import Item, Source
+from shoal.images.in_memory import InMemorySource
 from shoal.images.left_out import FACT, LeftOut, counted, told
+from shoal.images.listed import Bools, Listed, Source
 from shoal.images.location import file_uri
 from shoal.images.manifest import ManifestSource, looked_for
 from shoal.images.reading import ImageReader
@@ -36,7 +36,7 @@ def run(
     config: ClusterConfig,
     run_dir: RunDir,
     progress: Progress,
-    require: Callable[[Sequence[Item]], None] | None = None,
+    require: Callable[[Listed], None] | None = None,
 ) -> StageResult:
     """List the source, read what is new or changed, find exact duplicates, and write the tables.
 
@@ -47,28 +47,26 @@ def run(
         SourceError: the source is not there, or cannot be listed.
         NoImagesError: not one image is usable; the tables say why.
     """
-    earlier = _rows(run_dir.earlier.listing)
     left_out: LeftOut = {}
-    items = _listed(source, run_dir, left_out)
+    listed = _listed(source, run_dir, left_out)
     if require is not None:
-        require(items)
-    selected = catalogue.select(_likely(items), config.limit) if config.limit is not None else None
-    found = catalogue.match(earlier, items, selected, _is_same_decoder(run_dir.earlier))
-    unread = catalogue.look_up(found, _rows(run_dir.unfinished(LISTING)))
-    _read_contents([(row, run_dir.located(row.uri)) for row in unread], ImageReader(run_dir.spool), progress)
-    catalogue.find_duplicates(found.rows)
-    digest = catalogue.digest(found.rows)
+        require(listed)
+    selected = _selected(listed, config.limit) if config.limit is not None else None
+    found = catalogue.match(_rows(run_dir.earlier.listing), listed, selected, _is_same_decoder(run_dir.earlier))
+    found = catalogue.look_up(found, _rows(run_dir.unfinished(LISTING)))
+    images = catalogue.find_duplicates(_read_contents(found, run_dir, progress))
+    digest = catalogue.digest(images)
     if config.embeddings is not None:
-        digest = hashlib.sha256(f"{digest} {_write_order(items, found, run_dir)}".encode()).hexdigest()
-    records.write_table(run_dir.new(LISTING), catalogue.to_table(found.rows))
-    facts = {**_facts(found, source), FACT: counted(left_out), **_write_labels(found, run_dir)}
+        digest = hashlib.sha256(f"{digest} {_write_order(listed, found, run_dir)}".encode()).hexdigest()
+    records.write_table(run_dir.new(LISTING), images)
+    facts = {**_facts(images, source), FACT: counted(left_out), **_write_labels(found.labels, run_dir)}
     if facts[records.OK] == 0:
-        raise NoImagesError(_nothing_usable(source, found.rows, facts[FACT]))
+        raise NoImagesError(_nothing_usable(source, images, facts[FACT]))
     return StageResult(digest, facts)
 
 
-def _rows(listing: Path) -> list[Row]:
-    return catalogue.read_rows(records.read_table(listing)) if listing.is_file() else []
+def _rows(listing: Path) -> pa.Table:
+    return records.read_table(listing) if listing.is_file() else records.IMAGES.empty_table()
 
 
 def _is_same_decoder(earlier: RunDir) -> bool:
@@ -77,99 +75,84 @@ def _is_same_decoder(earlier: RunDir) -> bool:
     return record is not None and record["facts"].get(DECODER) == VERSION
 
 
-def _listed(source: Source, run_dir: RunDir, left_out: LeftOut) -> list[Item]:
-    """All items but those of the run itself, which may lie in its source; pictures in memory are kept in the run."""
+def _listed(source: Source, run_dir: RunDir, left_out: LeftOut) -> Listed:
+    """All entries but those of the run itself, which may lie in its source; pictures in memory are kept in the run."""
     if isinstance(source, InMemorySource):
         return _kept(source, run_dir)
-    own = file_uri(str(run_dir.root)) + "/"
-    return [item for item in source.items(left_out) if not item.uri.startswith(own)]
+    listed = source.listed(left_out)
+    return listed.where(~pc.starts_with(listed.uris, file_uri(str(run_dir.root)) + "/").to_numpy())
 
 
-def _kept(source: InMemorySource, run_dir: RunDir) -> list[Item]:
+def _kept(source: InMemorySource, run_dir: RunDir) -> Listed:
     """Keep pictures as a file of the run, called by what it holds: where they are the same, nothing has changed."""
     unfinished = run_dir.unfinished(f"{PICTURES}/unfinished")
-    digest, items = source.write(unfinished)
+    digest, listed = source.write(unfinished)
     name = f"{PICTURES}/{digest}.parquet"
     if run_dir.earlier.path(name).is_file():
         unfinished.unlink()
         run_dir.keep(name)
     else:
         unfinished.replace(run_dir.new(name))
-    return list(items_in(f"{IN_RUN}{name}", items))
+    return listed.below(f"{IN_RUN}{name}")
 
 
-def _likely(items: list[Item]) -> list[str]:
-    """Paths that --limit counts: those named like images if there are any, since nothing has been read yet."""
-    named = [item.path for item in items if item.problem is None and is_image_name(item.path)]
-    return named or [item.path for item in items]
+def _selected(listed: Listed, limit: int) -> Bools:
+    """Which entries --limit lets in. Those named like images count if there are any: nothing has been read yet."""
+    is_likely = listed.named_like_images()
+    if not is_likely.any():
+        return catalogue.select(listed.paths, limit)
+    selected = is_likely.copy()
+    selected[is_likely] = catalogue.select(listed.paths.filter(pa.array(is_likely)), limit)
+    return selected
 
 
-def _read_contents(rows: Sequence[tuple[Row, str]], reader: ImageReader, progress: Progress) -> None:
-    """Read, hash and probe the files of rows, which lie at the URIs beside them, and fill the rows in."""
-    if not rows:
-        return
-    with progress.task("Reading", len(rows)) as task:
-        contents = look_at_all([(row.path, uri) for row, uri in rows], reader)
-        for (row, _), content in zip(rows, contents, strict=True):
-            _fill(row, content)
-            task.advance()
-
-
-def _fill(row: Row, content: Content) -> None:
-    row.sha256 = content.sha256
-    if row.size_bytes is None:
-        row.size_bytes = content.size_bytes
-    if content.header is not None:
-        row.width, row.height = content.header.width, content.header.height
-        return
-    row.status = records.VANISHED if content.reason == GONE else records.SKIPPED
-    row.reason = content.reason
+def _read_contents(found: Catalogue, run_dir: RunDir, progress: Progress) -> pa.Table:
+    """Read, hash and probe the files of the unread rows, and fill the rows in."""
+    if not len(found.unread):
+        return found.table
+    unread = found.table.select(["path", "uri"]).take(pa.array(found.unread))
+    reader = ImageReader(run_dir.spool)
+    with progress.task("Reading", unread.num_rows) as task:
+        contents = read_all(look_at_all(unread["path"], run_dir.located(unread["uri"]), reader), task.advance)
+    return catalogue.fill(found.table, found.unread, contents)
 
 
 # -- tables and facts ------------------------------------------------------------------------------------------------
 
 
-def _write_labels(found: Catalogue, run_dir: RunDir) -> dict[str, str]:
-    if not found.labels:
+def _write_labels(labels: pa.Table, run_dir: RunDir) -> dict[str, str]:
+    if not labels.num_rows:
         return {}
-    pairs = sorted(found.labels.items())
-    ids, labels = [image for image, _ in pairs], [label for _, label in pairs]
-    records.write_table(run_dir.new(LABELS), pa.table({"id": ids, "label": labels}, schema=records.LABELS))
+    records.write_table(run_dir.new(LABELS), labels)
     state = hashlib.sha256()
-    for image, label in pairs:
-        state.update(f"{image}\0{label}\0".encode())
+    for rows in labels.to_batches():
+        texts = (rows["id"].cast(pa.string()), rows["label"], "")
+        records.update(state, pc.binary_join_element_wise(*texts, "\0"))
     return {"labels_digest": state.hexdigest()}
 
 
-def _write_order(items: Sequence[Item], found: Catalogue, run_dir: RunDir) -> str:
+def _write_order(listed: Listed, found: Catalogue, run_dir: RunDir) -> str:
     """Keep what the source lists in its own order, by which embeddings are given; id is -1 of what has none."""
-    ids = {row.path: row.id for row in found.rows}
-    order = pa.array([ids.get(item.path, -1) for item in items], pa.int64())
-    columns = {"id": order, "path": [item.path for item in items], "uri": [item.uri for item in items]}
-    records.write_table(run_dir.new(ORDER), pa.table(columns))
-    return hashlib.sha256(order.to_numpy().tobytes()).hexdigest()
+    order = pa.array(found.ids)
+    records.write_table(run_dir.new(ORDER), pa.table({"id": order, "path": listed.paths, "uri": listed.uris}))
+    return hashlib.sha256(found.ids.tobytes()).hexdigest()
 
 
-def _facts(found: Catalogue, source: Source) -> dict[str, Any]:
-    statuses = [row.status for row in found.rows]
-    kinds = (records.OK, records.SKIPPED, records.DUPLICATE, records.VANISHED)
-    counts = {kind: statuses.count(kind) for kind in kinds}
-    told_of = {"source": source.name, "images": len(statuses), DECODER: VERSION}
-    return {**told_of, **counts, "reasons": catalogue.reasons(found.rows)}
+def _facts(images: pa.Table, source: Source) -> dict[str, Any]:
+    told_of = {"source": source.name, "images": images.num_rows, DECODER: VERSION}
+    return {**told_of, **catalogue.counts(images), "reasons": catalogue.reasons(images["reason"])}
 
 
-def _nothing_usable(source: Source, rows: Sequence[Row], left_out: dict[str, int]) -> str:
+def _nothing_usable(source: Source, images: pa.Table, left_out: dict[str, int]) -> str:
     beside = f"; {told(left_out)}" if left_out else ""
-    if not rows:
+    count = images.num_rows
+    if not count:
         verb = "lists" if isinstance(source, ManifestSource) else "holds"
         return f"no usable image in {source.identity}: it {verb} no file{beside}"
-    reasons = catalogue.reasons(rows)
+    reasons = catalogue.reasons(images["reason"])
     why = ", ".join(f"{count:,} {reason}" if len(reasons) > 1 else reason for reason, count in reasons.items())
-    skipped = sum(row.status == records.SKIPPED for row in rows)
-    vanished = f", {len(rows) - skipped:,} vanished" if skipped < len(rows) else ""
-    counts = f"{len(rows):,} file{'s' * (len(rows) != 1)}, {skipped:,} skipped{vanished}"
-    return f"no usable image in {source.identity}: {counts}: {why}{looked_for(source, _first_missing(rows))}{beside}"
-
-
-def _first_missing(rows: Sequence[Row]) -> str | None:
-    return next((row.path for row in rows if (row.reason or "").startswith((MISSING, GONE))), None)
+    skipped = catalogue.counts(images)[records.SKIPPED]
+    vanished = f", {count - skipped:,} vanished" if skipped < count else ""
+    counts = f"{count:,} file{'s' * (count != 1)}, {skipped:,} skipped{vanished}"
+    missing = looked_for(source, catalogue.first_with(images, MISSING, GONE))
+    return f"no usable image in {source.identity}: {counts}: {why}{missing}{beside}"

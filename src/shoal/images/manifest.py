@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from shoal import cells
 from shoal.errors import DecodeError, SourceError
 from shoal.images import web
-from shoal.images.folder import is_image_name
 from shoal.images.gate import Gate, canonical, source_errors
-from shoal.images.item import Item, Source, with_distinct_paths
+from shoal.images.item import Item
 from shoal.images.left_out import LeftOut
+from shoal.images.listed import Listed, Source, is_image_name
 from shoal.images.location import display_path, is_uri, local_path, valid_text
 from shoal.images.storage import LARGEST_FILE, MISSING, is_local, too_large
 from shoal.images.written import PathFinder, decoded, is_absolute, is_file_uri, tidied
@@ -34,6 +34,7 @@ LABEL_COLUMN = "label"
 DELIMITERS = ",;\t"  # spreadsheets write what is usual in their country
 ENDINGS = (".txt", ".csv", ".tsv")
 _SEPARATOR = re.compile(r'"?sep=(?P<delimiter>[,;\t|])"?(?:\r\n|\r|\n)')  # a first line that Excel heeds and writes
+AT_A_TIME = 8192  # rows of a Parquet file
 MOST_TOLD = 20  # columns named in an error
 
 Entry = tuple[str, str | None]  # what is written, and its label
@@ -48,7 +49,7 @@ class ManifestSource:
     uri: str
     spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
-    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
+    def listed(self, left_out: LeftOut | None = None) -> Listed:
         """Every entry in the manifest's order, those that are missing too.
 
         Raises:
@@ -60,7 +61,7 @@ class ManifestSource:
         found = ((written, _item(written, _label(label), finder, remote)) for written, label in entries)
         if self.uri.lower().endswith(".txt"):
             found = ((written, item) for written, item in found if not _is_comment(written, item))
-        yield from with_distinct_paths(item for _, item in found)
+        return Listed.of(item for _, item in found).with_distinct_paths()
 
     @property
     def folder(self) -> str:
@@ -77,7 +78,7 @@ def looked_for(source: Source, path: str | None) -> str:
     return f"; the first, {path}, was looked for in {display_path(source.folder)}"
 
 
-def table_rows(data: bytes) -> list[list[str]]:
+def table_rows(data: bytes) -> Iterator[list[str]]:
     """The rows of a table in text, its header first, that are not empty; UTF-8, or UTF-16 with its mark.
 
     Raises:
@@ -86,7 +87,7 @@ def table_rows(data: bytes) -> list[list[str]]:
     text = _text(data)
     told = _SEPARATOR.match(text)
     rows = _csv_rows(text[told.end() :], told["delimiter"]) if told else _csv_rows(text, _delimiter(text))
-    return cells.rows_as_written([row for row in rows if row])
+    return cells.rows_as_written(row for row in rows if row)
 
 
 def path_column(names: Sequence[str]) -> int | None:
@@ -133,20 +134,22 @@ def _label(label: str | None) -> str | None:
     return valid_text(decoded(str(label))) if label not in (None, "") else None
 
 
-def _entries(gate: Gate, uri: str) -> list[Entry]:
+def _entries(gate: Gate, uri: str) -> Iterator[Entry]:
     file = local_path(uri) if is_local(uri) else uri
     ending = os.path.splitext(file)[1].lower()
     with source_errors(display_path(file), "cannot be read as a manifest"), gate.open(uri) as stream:
         if ending == ".parquet":
-            return _parquet_entries(file, stream)
+            yield from _parquet_entries(file, stream)
+            return
         data = stream.read(LARGEST_FILE + 1)
         problem = too_large(len(data))
         if problem is not None:
             raise DecodeError(problem)
     if ending == ".txt":
-        lines = _text(data).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        return [(line, None) for line in lines if tidied(line)]
-    return _csv_entries(file, data)
+        lines = (line.removesuffix("\n") for line in io.StringIO(_text(data), newline=None))  # however they end
+        yield from ((line, None) for line in lines if tidied(line))
+    else:
+        yield from _csv_entries(file, data)
 
 
 def _text(data: bytes) -> str:
@@ -159,19 +162,15 @@ def _text(data: bytes) -> str:
     return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
 
-def _csv_entries(file: str, data: bytes) -> list[Entry]:
+def _csv_entries(file: str, data: bytes) -> Iterator[Entry]:
     try:
         rows = table_rows(data)
+        column, label = _columns(file, next(rows, []))
+        for row in rows:
+            if row[column:] and tidied(row[column]):
+                yield row[column], row[label] if label is not None and label < len(row) else None
     except csv.Error as error:
         raise SourceError(f"{display_path(file)} is not readable as a table: {error}") from error
-    names = rows[0] if rows else []
-    column, label = _columns(file, names)
-    found = [
-        (row[column], row[label] if label is not None and label < len(row) else None)
-        for row in rows[1:]
-        if row[column:]
-    ]
-    return [(written, value) for written, value in found if tidied(written)]
 
 
 def _delimiter(text: str) -> str:
@@ -184,19 +183,17 @@ def _csv_rows(text: str, delimiter: str) -> Iterator[list[str]]:
     return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
 
 
-def _parquet_entries(file: str, stream: IO[bytes]) -> list[Entry]:
+def _parquet_entries(file: str, stream: IO[bytes]) -> Iterator[Entry]:
     with pq.ParquetFile(stream) as table:
         names = table.schema_arrow.names
         column, label = _columns(file, names)
         wanted = [names[column]] + ([names[label]] if label is not None else [])
-        read = table.read(columns=wanted)
-    paths: list[Any] = read[names[column]].to_pylist()
-    labels: list[Any] = read[names[label]].to_pylist() if label is not None else [None] * len(paths)
-    return [
-        (str(path), None if value is None else str(value))
-        for path, value in zip(paths, labels, strict=True)
-        if path is not None
-    ]
+        for batch in table.iter_batches(AT_A_TIME, columns=wanted, use_threads=False):
+            paths: list[Any] = batch.column(names[column]).to_pylist()
+            labels: list[Any] = batch.column(names[label]).to_pylist() if label is not None else [None] * len(paths)
+            for path, value in zip(paths, labels, strict=True):
+                if path is not None:
+                    yield str(path), None if value is None else str(value)
 
 
 def _told(names: Sequence[str]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from shoal.errors import SourceError
-from shoal.images.folder import with_class_labels
 from shoal.images.gate import CHAIN, Found, Gate, source_errors
-from shoal.images.item import Item, with_distinct_paths
+from shoal.images.item import Item
 from shoal.images.left_out import LeftOut, first_left_out, is_ignored_file
+from shoal.images.listed import Listed
 from shoal.images.location import valid_text
 from shoal.images.storage import too_large
 from shoal.spool import Spool
@@ -25,12 +24,14 @@ class RemoteSource:
     left_out: tuple[tuple[str, str], ...] = ()  # URI and kind of folders that are not looked into
     spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
-    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
+    def listed(self, left_out: LeftOut | None = None) -> Listed:
         """Every object, ordered by path; labels as in a local folder."""
         if left_out is not None:
             left_out.update(self.left_out)
-        items = [Item(path, file.uri, file.size_bytes, file.mtime, problem=_problem(file)) for path, file in self.files]
-        yield from with_distinct_paths(with_class_labels(sorted(items, key=lambda item: item.path)))
+        found = Listed.of(
+            Item(path, file.uri, file.size_bytes, file.mtime, problem=_problem(file)) for path, file in self.files
+        )
+        return found.by_path().with_class_labels().with_distinct_paths()
 
 
 @dataclass(frozen=True, slots=True)

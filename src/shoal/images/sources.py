@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 from shoal.errors import DecodeError, SourceError
 from shoal.images import manifest, table, tar
-from shoal.images.folder import FolderSource, is_image_name, is_run
+from shoal.images.folder import FolderSource, is_run
 from shoal.images.formats import HEAD_BYTES, sniff, why_not
 from shoal.images.gate import PROTOCOLS, Gate, canonical
-from shoal.images.item import Item, Source
+from shoal.images.item import Item
 from shoal.images.left_out import left_out_as
+from shoal.images.listed import Source, is_image_name
 from shoal.images.location import display_path, file_uri, is_uri, local_path
 from shoal.images.manifest import ManifestSource
 from shoal.images.remote import Listing, RemoteSource, list_remote, relative_path

@@ -14,6 +14,7 @@ from shoal.images.formats import HEAD_BYTES
 from shoal.images.location import local_path
 
 LARGEST_FILE: Final = 1 << 30  # bytes
+LOCAL: Final = "file:"  # how URIs of this machine begin
 UNREADABLE: Final = "cannot be read"  # reasons that start so may pass: the file is tried again next time
 NEEDS: Final = "needs the package"  # so may these
 GONE: Final = "gone before it was read"
@@ -23,7 +24,7 @@ _KINDS: Final = ((stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISC
 
 
 def is_local(uri: str) -> bool:
-    return uri.startswith("file:")
+    return uri.startswith(LOCAL)
 
 
 def look_at(path: str, most_bytes: int | None = LARGEST_FILE) -> tuple[os.stat_result | None, str | None]:

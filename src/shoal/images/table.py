@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 
 from shoal.errors import DecodeError, SourceError
 from shoal.images.gate import Gate
-from shoal.images.item import Item, with_distinct_paths
+from shoal.images.item import Item
 from shoal.images.left_out import LeftOut
+from shoal.images.listed import Listed
 from shoal.images.location import is_uri, local_path, valid_text
 from shoal.images.rows import bytes_column
 from shoal.images.storage import is_local
@@ -31,14 +32,15 @@ class TableSource:
     shards: tuple[tuple[str, str], ...]  # URI, and the prefix of paths where rows have none: "" for a single file
     spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
-    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
+    def listed(self, left_out: LeftOut | None = None) -> Listed:
         """Every row in order. Its path is the `path` column, or the row's number.
 
         Raises:
             SourceError: a file is no Parquet, or has no column of image bytes.
         """
         gate = Gate(self.spool)
-        yield from with_distinct_paths(item for uri, prefix in self.shards for item in _rows(gate, uri, prefix))
+        items = (item for uri, prefix in self.shards for item in _rows(gate, uri, prefix))
+        return Listed.of(items).with_distinct_paths()
 
 
 def holds_image_bytes(gate: Gate, uri: str) -> bool:

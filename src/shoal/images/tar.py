@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import IO, cast
 
 from shoal.errors import DecodeError, SourceError
-from shoal.images.folder import is_image_name
 from shoal.images.gate import Gate
-from shoal.images.item import Item, with_distinct_paths
+from shoal.images.item import Item
 from shoal.images.left_out import LeftOut, first_left_out, is_ignored_file
+from shoal.images.listed import Listed, is_image_name
 from shoal.images.location import valid_text
 from shoal.images.members import GZIP_ENDINGS, open_unpacked
 from shoal.images.storage import too_large
@@ -34,7 +34,7 @@ class TarSource:
     shards: tuple[tuple[str, str], ...]  # URI, and the prefix of its members' paths: "" for a single file
     spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
-    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
+    def listed(self, left_out: LeftOut | None = None) -> Listed:
         """Every image in order of place; of other members those that belong to no image.
 
         Raises:
@@ -42,7 +42,7 @@ class TarSource:
         """
         gate, found = Gate(self.spool), {} if left_out is None else left_out
         shards = (_Shard(gate, uri, prefix, found) for uri, prefix in self.shards)
-        yield from with_distinct_paths(item for shard in shards for item in shard.items())
+        return Listed.of(item for shard in shards for item in shard.items()).with_distinct_paths()
 
 
 @dataclass(frozen=True, slots=True)

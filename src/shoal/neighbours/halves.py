@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal.embeddings import PART_ROWS, EmbeddingStore, Float32, Ids, normalise_rows
+from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows, part_of, part_range
 
 MOST_OPEN = 4096  # parts mapped at a time; Linux lets a process have 65,530
 WIDENED_ROWS = 128  # at a time: they stay in the cache
@@ -33,7 +33,7 @@ class Rows:
     """Rows of unit length by id: parts stay mapped between calls, and are not looked through for NaN again."""
 
     def __init__(self, store: EmbeddingStore) -> None:
-        self._dim = store.dim
+        self._dim, self._rows = store.dim, store.rows
         self._dtype = np.dtype(store.dtype)
         self._part = lru_cache(MOST_OPEN)(lambda number: np.asarray(store.part(number)))
         self._kept = threading.local()
@@ -44,11 +44,12 @@ class Rows:
         To get tens of megabytes anew from the system each time takes longer than to fill them.
         """
         raw, wide = self._buffers(len(ids))
-        numbers = ids // PART_ROWS
+        numbers = part_of(ids)
         edges = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
         for start, stop in pairwise([*edges, len(ids)]):
             number = int(numbers[start])
-            np.take(self._part(number), ids[start:stop] - number * PART_ROWS, axis=0, out=raw[start:stop], mode="clip")
+            own = ids[start:stop] - part_range(number, self._rows).start
+            np.take(self._part(number), own, axis=0, out=raw[start:stop], mode="clip")
         for start in range(0, len(ids), WIDENED_ROWS):
             few = slice(start, start + WIDENED_ROWS)
             if raw.dtype == np.float16:

@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import jinja2
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from shoal import foreign, records
@@ -210,13 +212,14 @@ class Card:
     def megabytes(self) -> float:
         table = self.findings.run_dir.read_images(["status", "size_bytes"])
         sizes = table["size_bytes"].to_numpy().astype(np.float64)
-        usable = np.array(table["status"].to_pylist()) == records.OK
+        usable = pc.equal(table["status"], records.OK).to_numpy()
         return float(np.nansum(sizes[usable])) / 1e6
 
     @cached_property
     def pixels(self) -> str:
         """Sizes of the images."""
-        sizes = np.array([self.findings.pixels[number] for number in self.findings.ids])
+        images = self.findings.images.take(pa.array(self.findings.ids))
+        sizes = np.column_stack([images["width"].to_numpy(), images["height"].to_numpy()])
         middle, least, most = np.median(sizes, axis=0).astype(int), sizes.min(axis=0), sizes.max(axis=0)
         if (least == most).all():
             return f"{least[0]:,} × {least[1]:,}"
@@ -226,9 +229,11 @@ class Card:
     @cached_property
     def left_out(self) -> list[tuple[str, int]]:
         """Why images are in no cluster, most frequent first; without details, which may name places."""
-        usable = np.isin(self.findings.status, (records.OK, records.DUPLICATE))
-        rows = zip(self.findings.reasons, usable.tolist(), strict=True)
-        counts = Counter((reason or "no reason given").split(" (")[0] for reason, is_usable in rows if not is_usable)
+        images = self.findings.images
+        usable = pc.is_in(images["status"], value_set=pa.array([records.OK, records.DUPLICATE]))
+        counts: Counter[str] = Counter()
+        for pair in images["reason"].filter(pc.invert(usable)).value_counts().to_pylist():
+            counts[(pair["values"] or "no reason given").split(" (")[0]] += pair["counts"]
         return counts.most_common()
 
     @property

@@ -99,8 +99,8 @@ def summary(findings: Findings, selection: Selection) -> dict[str, Any]:
                 "confidence": round(shown.confidence, 6),
                 "silhouette": round(shown.silhouette, 6),
                 "unsure": shown.unsure,
-                "prototypes": [findings.paths[number] for number in shown.prototypes],
-                "least_sure": [findings.paths[number] for number in shown.doubtful],
+                "prototypes": [findings.path(number) for number in shown.prototypes],
+                "least_sure": [findings.path(number) for number in shown.doubtful],
             }
             for shown in selection.clusters
         ],
@@ -143,8 +143,7 @@ def _figures(findings: Findings, chosen: Look, explorer: Explorer) -> dict[str, 
 def _sheets(findings: Findings, selection: Selection, taken: Taken) -> dict[str, bytes]:
     drawn = {"prototypes": sheets.prototypes_sheet(selection.clusters, taken.pictures, findings.title)}
     if selection.anchors:
-        cluster_of = dict(zip(findings.ids.tolist(), findings.cluster.tolist(), strict=True))
-        drawn["neighbours"] = sheets.anchors_sheet(selection.anchors, taken.pictures, cluster_of)
+        drawn["neighbours"] = sheets.anchors_sheet(selection.anchors, taken.pictures, findings.cluster_of)
     return drawn
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from shoal import records
 from shoal.cluster import silhouette
@@ -36,10 +38,7 @@ class Findings:
 
     Attributes:
         state: run.json.
-        paths, uris: of every image, by id.
-        digests, pixels: of every image, by id; SHA-256, and width and height as stored; None where nothing was read.
-        status, reasons: of every image, by id.
-        original: by id; -1 where the image is no duplicate.
+        images: path, uri, sha256, width, height, status, reason, duplicate_of of every image; its row is its id.
         ids: [n] ids of the ok images.
         cluster, runner_up: [n]; confidence, silhouette: [n]; unsure: [n].
         places: [n, 2] on the map.
@@ -51,13 +50,7 @@ class Findings:
 
     run_dir: RunDir
     state: dict[str, Any]
-    paths: list[str]
-    uris: list[str]
-    digests: list[str | None]
-    pixels: list[tuple[int | None, int | None]]
-    status: npt.NDArray[np.str_]
-    reasons: list[str | None]
-    original: Ids
+    images: pa.Table
     ids: Ids
     cluster: Int32
     runner_up: Int32
@@ -78,21 +71,14 @@ class Findings:
         images = run_dir.read_images(
             ["id", "path", "uri", "sha256", "width", "height", "status", "reason", "duplicate_of"]
         ).sort_by("id")
-        status = np.array(images["status"].to_pylist(), dtype=str)
         corrected = read_corrected(run_dir)
-        is_ok = status[corrected.ids] == records.OK
+        is_ok = pc.equal(images["status"].take(pa.array(corrected.ids)), records.OK).to_numpy()
         columns = ("ids", "cluster", "confidence", "unsure", "silhouette", "runner_up")
         ok: dict[str, Any] = {name: getattr(corrected, name)[is_ok] for name in columns}
         return cls(
             run_dir=run_dir,
             state=run_dir.read_state(),
-            paths=images["path"].to_pylist(),
-            uris=images["uri"].to_pylist(),
-            digests=images["sha256"].to_pylist(),
-            pixels=list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True)),
-            status=status,
-            reasons=images["reason"].to_pylist(),
-            original=np.array([-1 if number is None else number for number in images["duplicate_of"].to_pylist()]),
+            images=images,
             ids=ok["ids"],
             cluster=ok["cluster"],
             runner_up=ok["runner_up"],
@@ -161,7 +147,21 @@ class Findings:
 
     def image(self, number: int) -> Original:
         """What a picture of an image is made of."""
-        return Original(self.paths[number], self.uris[number], self.digests[number], *self.pixels[number])
+        columns = ("path", "uri", "sha256", "width", "height")
+        return Original(*(self.images[name][number].as_py() for name in columns))
+
+    def path(self, number: int) -> str:
+        """The path of an image."""
+        path: str = self.images["path"][number].as_py()
+        return path
+
+    def position(self, number: int) -> int:
+        """The place of an ok image among them."""
+        return int(np.searchsorted(self.ids, number))
+
+    def cluster_of(self, number: int) -> int:
+        """The cluster of an ok image."""
+        return int(self.cluster[self.position(number)])
 
     def title(self, cluster: int) -> str:
         """What a cluster is called."""
@@ -209,14 +209,16 @@ class Findings:
     @cached_property
     def counts(self) -> Counter[str]:
         """Images by status."""
-        return Counter(self.status.tolist())
+        return Counter({pair["values"]: pair["counts"] for pair in self.images["status"].value_counts().to_pylist()})
 
     @cached_property
     def copies(self) -> dict[int, list[int]]:
         """Ids of exact duplicates by the id of their original."""
         groups: dict[int, list[int]] = {}
-        for copy in np.flatnonzero((self.status == records.DUPLICATE) & (self.original >= 0)).tolist():
-            groups.setdefault(int(self.original[copy]), []).append(copy)
+        is_copy = pc.and_(pc.equal(self.images["status"], records.DUPLICATE), pc.is_valid(self.images["duplicate_of"]))
+        copies = self.images.filter(is_copy)
+        for copy, original in zip(copies["id"].to_pylist(), copies["duplicate_of"].to_pylist(), strict=True):
+            groups.setdefault(original, []).append(copy)
         return groups
 
     @cached_property

@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shoal import records
 from shoal.config import ClusterConfig
@@ -27,8 +28,7 @@ PLACED_BY: Final = 3  # nearest images already placed that an image is put betwe
 def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
     """Write map.parquet: x and y of every ok image; a duplicate has its original's place."""
     images = run_dir.read_images(["id", "status", "duplicate_of"])
-    status = images["status"].to_numpy(zero_copy_only=False)
-    ids = images["id"].to_numpy()[status == records.OK].astype(np.int64)
+    ids = images["id"].filter(pc.equal(images["status"], records.OK)).to_numpy()
     with progress.task("Mapping", len(ids)) as task:
         points = clustering_space(run_dir, ids)
         neighbours, similarity = known_neighbours(run_dir, ids)
@@ -96,13 +96,11 @@ def spread(places: Float32, neighbours: tsne.Neighbours, similarity: Float32) ->
 
 def _write(run_dir: RunDir, images: pa.Table, ids: Ids, places: Float32) -> None:
     numbers = images["id"].to_numpy()
-    originals = images["duplicate_of"].to_pylist()
-    is_copy = images["status"].to_numpy(zero_copy_only=False) == records.DUPLICATE
+    is_copy = pc.and_(pc.equal(images["status"], records.DUPLICATE), pc.is_valid(images["duplicate_of"])).to_numpy()
     all_places = np.full((int(numbers.max(initial=-1)) + 1, 2), np.nan, np.float32)
     all_places[ids] = places
-    for row in np.flatnonzero(is_copy):
-        if originals[row] is not None:
-            all_places[numbers[row]] = all_places[originals[row]]
+    originals = images["duplicate_of"].filter(pa.array(is_copy)).to_numpy().astype(np.int64)
+    all_places[numbers[is_copy]] = all_places[originals]
     mapped = numbers[~np.isnan(all_places[numbers, 0])]
     columns = {"id": mapped, "x": all_places[mapped, 0], "y": all_places[mapped, 1]}
     records.write_table(run_dir.new("map.parquet"), pa.table(columns, schema=records.MAP))

@@ -11,6 +11,8 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 import jinja2
+import pyarrow as pa
+import pyarrow.compute as pc
 from markupsafe import Markup
 
 from shoal import records
@@ -20,6 +22,7 @@ from shoal.report.selection import Selection
 from shoal.report.thumbnails import Taken
 
 SCRIPTS: Final = ("page.js", "map.js", "explorer.js")
+NO_REASON: Final = "no reason given"
 MOST_PATHS: Final = 400  # file names listed for one reason; all are in images.parquet
 MOST_CELLS: Final = 3600  # of a confusion matrix shown as a table
 COMPACT_FROM: Final = 41  # clusters from which each takes half the width
@@ -64,7 +67,7 @@ def render(
         missing=taken.missing,
         missing_sentence=taken.sentence,
         has_map_pictures=bool(data["map"]["pictured"]),
-        cluster_of=dict(zip(findings.ids.tolist(), findings.cluster.tolist(), strict=True)),
+        cluster_of=findings.cluster_of,
         details=_Details(findings),
         is_compact=len(selection.clusters) >= COMPACT_FROM,
         evidence=charts.evidence(findings.evidence, findings.chosen_k),
@@ -94,12 +97,11 @@ class _Details:
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
-        self._position = {number: position for position, number in enumerate(findings.ids.tolist())}
 
     def __call__(self, number: int) -> str:
-        findings, position = self._findings, self._position[number]
+        findings, position = self._findings, self._findings.position(number)
         words = [
-            findings.paths[number],
+            findings.path(number),
             f"confidence {findings.confidence[position]:.2f}",
             f"silhouette {findings.silhouette[position]:.2f}",
         ]
@@ -110,21 +112,26 @@ class _Details:
         return "\n".join(words)
 
     def runner_up(self, number: int) -> int | None:
-        found = int(self._findings.runner_up[self._position[number]])
+        found = int(self._findings.runner_up[self._findings.position(number)])
         return found if found >= 0 else None
 
     def confidence(self, number: int) -> float:
-        return float(self._findings.confidence[self._position[number]])
+        return float(self._findings.confidence[self._findings.position(number)])
 
 
 def _reasons(findings: Findings, status: str) -> list[Reason]:
     """Files of one status by reason, the commonest first."""
-    groups: dict[str, list[str]] = {}
-    for path, reason, found in zip(findings.paths, findings.reasons, findings.status.tolist(), strict=True):
-        if found == status:
-            groups.setdefault(reason or "no reason given", []).append(path)
-    ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
-    return [Reason(words, len(paths), paths[:MOST_PATHS]) for words, paths in ordered]
+    images = findings.images.filter(pc.equal(findings.images["status"], status))
+    words = pc.fill_null(images["reason"], NO_REASON)
+    words = pc.if_else(pc.equal(words, ""), NO_REASON, words)
+    counts = {pair["values"]: pair["counts"] for pair in words.value_counts().to_pylist()}
+    ordered = sorted(counts, key=lambda reason: (-counts[reason], reason))
+    return [Reason(reason, counts[reason], _first_paths(images, words, reason)) for reason in ordered]
+
+
+def _first_paths(images: pa.Table, words: pa.ChunkedArray, reason: str) -> list[str]:
+    paths: list[str] = images["path"].filter(pc.equal(words, reason)).slice(0, MOST_PATHS).to_pylist()
+    return paths
 
 
 def _majority(evaluation: dict[str, Any] | None) -> dict[int, dict[str, Any]]:

@@ -38,7 +38,7 @@ def map_data(findings: Findings, selection: Selection, taken: Taken) -> dict[str
         "centres": _base64(_quantised(centres, low, spans)),
         "pictured": len(pictured),  # the first of the dots
         "named": len(named),  # the first of the dots too: after those with a picture, those whose picture is missing
-        "names": [findings.paths[number] for number in named],
+        "names": [findings.path(number) for number in named],
         "confidence": _base64(np.rint(findings.confidence[dots[: len(named)]] * 100).astype("u1")),
         "tile": TILE,
         "columns": columns,

@@ -40,13 +40,15 @@ def _short(text: str) -> str:
     return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
 
 
-def anchors_sheet(anchors: Sequence[AnchorShown], pictures: dict[int, Picture], cluster_of: dict[int, int]) -> bytes:
+def anchors_sheet(
+    anchors: Sequence[AnchorShown], pictures: dict[int, Picture], cluster_of: Callable[[int], int]
+) -> bytes:
     """A row an anchor: the image, then its nearest neighbours with their similarity."""
     rows: list[Row] = []
     for shown in anchors:
         ids = [shown.anchor, *(number for number, _ in shown.neighbours)]
         captions = ["", *(f"{score:.2f}" for _, score in shown.neighbours)]
-        rows.append(("Anchor", f"cluster {cluster_of[shown.anchor]}", ids, captions))
+        rows.append(("Anchor", f"cluster {cluster_of(shown.anchor)}", ids, captions))
     return _sheet(rows, pictures, 1 + max((len(shown.neighbours) for shown in anchors), default=0), caption_height=18)
 
 
