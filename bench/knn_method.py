@@ -21,13 +21,17 @@ K, CANDIDATES = 50, 97
 
 
 def ours(folder, threads):
+    from shoal import cores  # noqa: PLC0415
     from shoal.embeddings import EmbeddingStore  # noqa: PLC0415
+    from shoal.executor import HERE  # noqa: PLC0415
     from shoal.neighbours.approximate import Search  # noqa: PLC0415
+    from shoal.neighbours.work import search_by  # noqa: PLC0415
     from shoal.progress import TerminalProgress  # noqa: PLC0415
 
     store = EmbeddingStore.open(folder / "embeddings")
     search = Search.within(folder / "search", store, np.arange(store.rows), K)
-    search.here(TerminalProgress(), threads)
+    cores.use(threads)
+    search_by(HERE, search, folder, TerminalProgress())
     ids = np.empty((store.rows, K), np.int32)
     for found in search.found():
         ids[found.rows] = found.neighbours

@@ -837,7 +837,7 @@ def test_new_images_are_assigned_to_corrected_clusters(corrected: TestClient, ro
             "stripes: and/or checks",
             "mine",
         }
-        assert "noise" not in {image.name for image in found}
+        assert "noise" not in {image["name"] for image in found}
 
 
 def copied_model(client: TestClient, root: Path, tmp_path: Path) -> Path:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,7 @@ from shoal.neighbours.exact import exact_neighbours
 from shoal.neighbours.finding import Found
 from shoal.neighbours.halves import Rows, widened
 from shoal.neighbours.leading import Leading
+from shoal.neighbours.work import search_by
 from shoal.progress import Progress, Task
 from shoal.rundir import RunDir
 from small_run import write_small_run
@@ -296,6 +299,22 @@ def search_of(run_dir: RunDir, k: int = 50) -> Search:
     return Search.within(run_dir.cache / "neighbours", store, ids, k)
 
 
+class Threads:
+    """Has pieces done here, by so many threads."""
+
+    is_here = True
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def run(self, work: Any, pieces: Any) -> Generator[Any, None, None]:
+        yield from replace(work.start(), threads=self.count).do(pieces)
+
+
+def do_all(search: Search, threads: int) -> None:
+    search_by(Threads(threads), search, Path(), Progress())
+
+
 def test_approximate_reports_the_recall_it_has(clustered_run: RunDir) -> None:
     facts = stage.run(CONFIG, clustered_run, Progress()).facts
     assert facts["method"] == "approximate"
@@ -318,7 +337,7 @@ def test_approximate_reports_the_recall_it_has(clustered_run: RunDir) -> None:
 
 def test_approximate_looks_into_a_part_of_the_cells(clustered_run: RunDir) -> None:
     search = search_of(clustered_run)
-    search.here(Progress())
+    do_all(search, 2)
     finder = search.finder()
     assert finder.near < len(finder.cells.sizes) / 4
 
@@ -337,11 +356,11 @@ def test_threads_and_the_order_of_pieces_change_no_byte(clustered_run: RunDir) -
         return [array.tobytes() for piece in arrays for array in piece]
 
     search = search_of(clustered_run)
-    search.here(Progress(), threads=1)
+    do_all(search, 1)
     alone = found(search)
     for file in search.folder.iterdir():
         file.unlink()
-    search.here(Progress(), threads=3)
+    do_all(search, 3)
     assert found(search) == alone
     for number in search.finds():
         search._found(number).unlink()
@@ -371,14 +390,14 @@ def test_a_search_that_was_killed_goes_on_at_the_piece(clustered_run: RunDir) ->
         made = {file: file.stat().st_mtime_ns for file in search_of(clustered_run).folder.iterdir()}
         assert len([file for file in made if file.name.startswith(("placed", "found"))]) >= left
     search = search_of(clustered_run)
-    search.here(Progress())
+    do_all(search, 2)
     assert made == {file: file.stat().st_mtime_ns for file in made}  # nothing was made again
     stage.run(CONFIG, clustered_run, Progress())
     assert written(clustered_run) == whole
 
 
 def test_pieces_of_other_embeddings_are_not_taken_up(clustered_run: RunDir) -> None:
-    search_of(clustered_run).here(Progress())
+    do_all(search_of(clustered_run), 2)
     old = search_of(clustered_run).folder
     part = EmbeddingStore.open(clustered_run.embeddings).folder / "part-00000.npy"
     values = np.load(part)
@@ -437,7 +456,7 @@ def test_one_huge_cell_costs_no_more_than_a_few_even_ones(
     monkeypatch.setattr("shoal.neighbours.placing.nearest_cell", plan.nearest_cell)
     run_dir = write_small_run(tmp_path / "run", vectors)
     search = search_of(run_dir)
-    search.here(Progress(), threads=1)
+    do_all(search, 1)
     assert search.finder().cells.most < 5016 / 10
     assert compared <= 5016 * search.finder().cells.most
     assert all((piece.neighbours >= 0).all() for piece in search.found())

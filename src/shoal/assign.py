@@ -50,6 +50,11 @@ class AssignSummary:
     unknown: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
+    def count(self, batch: pa.RecordBatch) -> None:
+        """Count a batch of `SCHEMA`."""
+        self.assigned += batch.num_rows
+        self.unknown += pc.sum(batch["unknown"]).as_py() or 0
+
 
 def assign(
     model: Model, source: Source, summary: AssignSummary, progress: Progress, given: Given | None = None
@@ -78,12 +83,16 @@ def _assigned(
     with progress.task("Assigning", count) as task:
         for newcomers in embedded:
             if newcomers.items:
-                batch = _batch(model, newcomers)
-                summary.assigned += batch.num_rows
-                summary.unknown += pc.sum(batch["unknown"]).as_py()
+                batch = batch_of(model, newcomers)
+                summary.count(batch)
                 yield batch
             summary.skipped += [(item.path, reason) for item, reason in newcomers.skipped]
             task.advance(len(newcomers.items) + len(newcomers.skipped))
+    require_some(source, summary)
+
+
+def require_some(source: Source, summary: AssignSummary) -> None:
+    """Raise NoImagesError, which says why, if not one image of `source` was assigned."""
     if summary.assigned == 0:
         reasons = sorted({reason for _, reason in summary.skipped})
         missing = next((path for path, reason in summary.skipped if reason.startswith((MISSING, GONE))), None)
@@ -91,7 +100,8 @@ def _assigned(
         raise NoImagesError(f"no usable image in {source.identity}: {why}{looked_for(source, missing)}")
 
 
-def _batch(model: Model, newcomers: Newcomers) -> pa.RecordBatch:
+def batch_of(model: Model, newcomers: Newcomers) -> pa.RecordBatch:
+    """Where new images belong: a batch of `SCHEMA`."""
     found, shown = model.assign(newcomers), model.clusters.shown
     names = [shown.get(cluster) for cluster in found.cluster.tolist()]
     columns = {

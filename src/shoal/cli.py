@@ -16,7 +16,7 @@ import click
 from shoal import __version__
 from shoal.config import DEFAULT_BACKBONE, DEVICES, FEATURES, METHODS, METRICS, RESIZES, ClusterConfig, three_numbers
 from shoal.disk import explained
-from shoal.errors import ShoalError
+from shoal.errors import ConfigError, ShoalError
 
 INTERRUPTED = 130
 
@@ -45,6 +45,18 @@ class _TakingMinusWords(click.Command):
 
 def _is_minus_word(arg: str) -> bool:
     return re.fullmatch(r"-(?!-|h$|n[0-9]*$).+", arg) is not None
+
+
+ON_RAY = click.option(
+    "--ray",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="local",
+    help="Have a Ray cluster work: auto, HOST:PORT or ray://HOST:PORT; without ADDRESS one of this machine.",
+)
+MIXED = click.option(
+    "--mixed", is_flag=True, help="With --ray: machines may differ in processors and versions, and so may last bits."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -95,8 +107,12 @@ def shoal(debug: bool) -> None:  # --debug may stand anywhere: main() takes it b
 @click.option(
     "--tokenizer", metavar="FOLDER", help="Of clip:…: its tokenizer, if that needs one.  [default: the hub's]"
 )
+@ON_RAY
+@MIXED
 @click.option("--no-report", is_flag=True, help="Stop at the clusters: no map, no report.")
-def cluster(out: Path | None, no_report: bool, embeddings: str | None, **options: Any) -> None:
+def cluster(
+    out: Path | None, no_report: bool, embeddings: str | None, ray: str | None, mixed: bool, **options: Any
+) -> None:
     """Cluster the images of SOURCE.
 
     SOURCE is a folder, files, a quoted glob, a manifest (.txt, .csv, .parquet), a Parquet table with image bytes,
@@ -115,8 +131,10 @@ def cluster(out: Path | None, no_report: bool, embeddings: str | None, **options
       shoal cluster products.csv --embeddings products.npy
       shoal cluster photos/ --backbone dinov2.onnx --input-mean 0.485,0.456,0.406 --input-std 0.229,0.224,0.225
       shoal cluster photos/ --backbone clip:ViT-B-16/laion2b_s34b_b88k --vocabulary my-words.txt
+      shoal cluster s3://bucket/photos --out /shared/photos.shoal --ray auto
     """
     from shoal import pipeline
+    from shoal.distributed import executing
     from shoal.embed.given import open_given
     from shoal.images.sources import open_source
     from shoal.progress import TerminalProgress
@@ -129,7 +147,10 @@ def cluster(out: Path | None, no_report: bool, embeddings: str | None, **options
     given = given and given.of_source(config.source)
     run_dir = RunDir(out or Path(pipeline.default_name(source)))
     report = None if no_report else pipeline.report_stages
-    run_dir = pipeline.run(config, run_dir, pipeline.clustering_stages(source, given), TerminalProgress(), report)
+    progress = TerminalProgress()
+    with executing(ray, mixed, config.device, progress) as executor:
+        stages = pipeline.clustering_stages(source, given, executor)
+        run_dir = pipeline.run(config, run_dir, stages, progress, report)
     click.echo(cluster_summary(run_dir))
 
 
@@ -142,8 +163,17 @@ def cluster(out: Path | None, no_report: bool, embeddings: str | None, **options
 @click.option(
     "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where the backbone runs."
 )
+@ON_RAY
+@MIXED
 def assign(
-    run: str, source: tuple[str, ...], target: Path | None, wanted: str | None, embeddings: str | None, device: str
+    run: str,
+    source: tuple[str, ...],
+    target: Path | None,
+    wanted: str | None,
+    embeddings: str | None,
+    device: str,
+    ray: str | None,
+    mixed: bool,
 ) -> None:
     """Put new images into the clusters of RUN.
 
@@ -158,9 +188,14 @@ def assign(
       shoal assign photos.shoal holiday.jpg
       shoal assign hf://me/photos new-photos/ --cluster beaches
       shoal assign products.shoal new.csv --embeddings new.npy
+      shoal assign /shared/photos.shoal s3://bucket/new --to /shared/new.csv --ray auto
     """
+    from contextlib import ExitStack
+
     from shoal.assign import AssignSummary, check_target, cluster_called, of_cluster, write_csv, write_file
     from shoal.assign import assign as assign_images
+    from shoal.assign_blocks import assigned
+    from shoal.distributed import executing
     from shoal.embed.given import open_given
     from shoal.images.sources import open_source
     from shoal.model import Model
@@ -169,18 +204,25 @@ def assign(
     progress = TerminalProgress()
     if target is not None:
         check_target(target)
+    if ray is not None and (target is None or embeddings is not None):
+        raise ConfigError("--ray goes with --to FILE, on a path that all machines see, and not with --embeddings")
     given = None if embeddings is None else open_given(embeddings)
     opened = open_source(source)
     given = given and given.of_source(source)
-    model = Model.open(run, device, progress, with_encoder=given is None)
     summary = AssignSummary()
-    images = assign_images(model, opened, summary, progress, given)
-    if wanted is not None:
-        images = iter(of_cluster(images, cluster_called(model.clusters, wanted)).to_batches())
-    if target is None:
-        write_csv(images, sys.stdout)
-    else:
-        write_file(images, target)
+    with ExitStack() as until_written:
+        executor = until_written.enter_context(executing(ray, mixed, device, progress))
+        model = Model.open(run, device, progress, with_encoder=given is None and executor.is_here)
+        if executor.is_here or target is None:
+            images = assign_images(model, opened, summary, progress, given)
+        else:
+            images = until_written.enter_context(assigned(executor, model, opened, target, device, summary, progress))
+        if wanted is not None:
+            images = iter(of_cluster(images, cluster_called(model.clusters, wanted)).to_batches())
+        if target is None:
+            write_csv(images, sys.stdout)
+        else:
+            write_file(images, target)
     for path, reason in summary.skipped:
         click.echo(f"skipped {path}: {reason}", err=True)
     where = f" -> {target}" if target else ""

@@ -13,9 +13,22 @@ CGROUPS: Final = Path("/sys/fs/cgroup")
 OWN_CGROUP: Final = Path("/proc/self/cgroup")
 
 
-@lru_cache(maxsize=1)
+_granted: int | None = None
+
+
+def use(count: int) -> None:
+    """From now on this process uses `count` cores, whatever the machine has: others were given the rest."""
+    global _granted  # noqa: PLW0603  (it is the whole process's, as affinity is)
+    _granted = count
+
+
 def core_count() -> int:
     """Cores that this process may use: of the machine's those that its affinity and its container leave it."""
+    return _available() if _granted is None else _granted
+
+
+@lru_cache(maxsize=1)
+def _available() -> int:
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = container_share(CGROUPS, OWN_CGROUP)
     return there if share is None else max(1, min(there, math.ceil(share)))

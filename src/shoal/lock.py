@@ -69,6 +69,12 @@ def writer(path: Path) -> Owner | None:
     return owner if owner is not None and owner != Owner.this_process() and owner.is_alive() else None
 
 
+def require_held(path: Path, owner: Owner) -> None:
+    """Raise RunLockedError unless `owner` holds the lock file: for who works for it, and may outlive it."""
+    if _read_owner(path) != owner:
+        raise RunLockedError(f"{path.parent} is no longer being written by process {owner.pid} on {owner.host}")
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Be the only Shoal on this machine that writes into `folder`, which is there, while the block runs.

@@ -74,6 +74,11 @@ class Model:
         """Of the features."""
         return len(self.clusters.model.space.mean)
 
+    @property
+    def engine(self) -> Engine:
+        """That the encoder runs in. Raises RunError if there is none."""
+        return self._encoder()[1]
+
     def embed(self, items: Iterable[Item], spool: Spool | None = None) -> Iterator[Newcomers]:
         """Features of new images, a batch at a time; `spool` is their source's. Raises RunError without an encoder."""
         prepared, engine = self._encoder()

@@ -31,6 +31,7 @@ from shoal.draft import Draft, digest_in
 from shoal.embed.given import Given
 from shoal.embed.matching import require_rows
 from shoal.errors import NoImagesError, RunError
+from shoal.executor import HERE, Executor
 from shoal.images.in_memory import InMemorySource
 from shoal.images.sources import Source
 from shoal.progress import Progress
@@ -81,18 +82,23 @@ def index_stage(source: Source, given: Given | None = None) -> Stage:
     )
 
 
-def clustering_stages(source: Source, given: Given | None = None) -> list[Stage]:
-    """From a source to clusters; with embeddings that are given, or a backbone's."""
-    return [index_stage(source, given), *stages_of_images(given)]
+def clustering_stages(source: Source, given: Given | None = None, executor: Executor = HERE) -> list[Stage]:
+    """From a source to clusters; with embeddings that are given, or a backbone's. `executor`: of work in pieces."""
+    return [index_stage(source, given), *stages_of_images(given, executor)]
 
 
-def stages_of_images(given: Given | None = None) -> list[Stage]:
+def stages_of_images(given: Given | None = None, executor: Executor = HERE) -> list[Stage]:
     """From a listing of images to clusters."""
     return [
-        _embed_stage() if given is None else _take_stage(given),
+        _embed_stage(executor) if given is None else _take_stage(given),
         Stage("classes", shoal.names.classes.run, _nothing, ("embed", "embed.head")),
         Stage("images", shoal.embed.join.run, _nothing, ("index", "embed"), always=True),
-        Stage("neighbours", shoal.neighbours.stage.run, shoal.neighbours.stage.key, ("embed", "images")),
+        Stage(
+            "neighbours",
+            partial(shoal.neighbours.stage.run, executor=executor),
+            shoal.neighbours.stage.key,
+            ("embed", "images"),
+        ),
         Stage("cluster", shoal.cluster.stage.run, shoal.cluster.stage.key, ("embed", "images")),
         names_stage(),
     ]
@@ -103,9 +109,10 @@ def names_stage() -> Stage:
     return Stage("names", shoal.names.naming.run, _nothing, ("classes", "cluster"))
 
 
-def _embed_stage() -> Stage:
+def _embed_stage(executor: Executor) -> Stage:
     embed = shoal.embed.stage
-    return Stage("embed", embed.run, embed.key, ("index",), check=embed.check)
+    run, check = partial(embed.run, executor=executor), partial(embed.check, executor=executor)
+    return Stage("embed", run, embed.key, ("index",), check=check)
 
 
 def _take_stage(given: Given) -> Stage:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +54,7 @@ CLUSTERS: Final = pa.schema(
 )
 MAP: Final = pa.schema([("id", pa.int64()), ("x", pa.float32()), ("y", pa.float32())])
 MOST_ROWS: Final = 1 << 28
+GROUP_ROWS: Final = 1 << 16  # that are read together: who needs some rows of a large table need not read all
 _SCHEMAS: Final = {  # by the names of files
     "images.parquet": IMAGES,
     "listing.parquet": IMAGES,
@@ -67,7 +71,8 @@ _NEEDED: Final = frozenset(("id", "path", "uri", "status", "cluster", "coarse", 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file atomically. The same table gives the same bytes."""
     with atomic.replacing(path) as temporary:
-        pq.write_table(table.combine_chunks(), temporary, compression="zstd")  # pages would end where chunks do
+        whole = table.combine_chunks()  # pages would end where chunks do
+        pq.write_table(whole, temporary, compression="zstd", row_group_size=GROUP_ROWS)
 
 
 def digest_of_images(images: pa.Table) -> str:
@@ -90,33 +95,58 @@ def update(state: hashlib._Hash, texts: pa.StringArray) -> None:
         state.update(memoryview(data)[places[0] : places[-1]])
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A Parquet file, or some of its columns.
+def count_rows(path: Path) -> int:
+    """Of a Parquet file. Raises as `read_table`."""
+    with _opened(path) as parquet:
+        return int(parquet.metadata.num_rows)
+
+
+def read_table(path: Path, columns: list[str] | None = None, rows: range | None = None) -> pa.Table:
+    """A Parquet file, or some of its columns, or some of its rows, one after the other.
 
     Raises:
         FileNotFoundError: there is none.
         RunError: it is not readable, or a column that is known here is missing, of another type, or has no value where
             each row needs one.
     """
-    try:
-        with foreign.plain_file(path) as file, pq.ParquetFile(file, memory_map=False) as parquet:
-            if parquet.metadata.num_rows > MOST_ROWS:
-                raise RunError(f"{path} has {parquet.metadata.num_rows:,} rows; expected at most {MOST_ROWS:,}")
-            missing = sorted(set(columns or ()) - set(parquet.schema_arrow.names))
-            if missing:
-                raise RunError(f"{path} has no column {missing[0]!r}; expected {', '.join(columns or ())}")
-            table = parquet.read(columns=columns)
-            table.validate(full=True)  # texts that are none, for one
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise RunError(f"{path} is not readable as a table: {' '.join(str(error).split())[:200]}") from error
+    with _opened(path) as parquet:
+        if parquet.metadata.num_rows > MOST_ROWS:
+            raise RunError(f"{path} has {parquet.metadata.num_rows:,} rows; expected at most {MOST_ROWS:,}")
+        missing = sorted(set(columns or ()) - set(parquet.schema_arrow.names))
+        if missing:
+            raise RunError(f"{path} has no column {missing[0]!r}; expected {', '.join(columns or ())}")
+        table = parquet.read(columns=columns) if rows is None else _some_rows(parquet, columns, rows)
+        table.validate(full=True)  # texts that are none, for one
     for field in _SCHEMAS.get(path.name, ()):
         if field.name in table.column_names:
             _check_column(path, field, table[field.name])
         elif columns is None:
             raise RunError(f"{path} has no column {field.name!r}")
     return table
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with foreign.plain_file(path) as file, pq.ParquetFile(file, memory_map=False) as parquet:
+            yield parquet
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise RunError(f"{path} is not readable as a table: {' '.join(str(error).split())[:200]}") from error
+
+
+def _some_rows(parquet: pq.ParquetFile, columns: list[str] | None, rows: range) -> pa.Table:
+    """Rows of the groups that hold some of `rows`, without the others."""
+    sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    stops = list(accumulate(sizes))
+    groups = [
+        group
+        for group, (size, stop) in enumerate(zip(sizes, stops, strict=True))
+        if stop > rows.start and stop - size < rows.stop
+    ]
+    first = stops[groups[0]] - sizes[groups[0]] if groups else 0
+    return parquet.read_row_groups(groups, columns=columns).slice(rows.start - first, len(rows))
 
 
 def by_id(table: pa.Table) -> pa.Table:

@@ -275,9 +275,9 @@ class RunDir:
             raise RunError(f"{path}: column 'id' does not count the images from 0 up")
         return self._where_it_is(table, AtRoot(self.root) if lasting else self.files)
 
-    def read_listing(self, columns: list[str] | None = None) -> pa.Table:
-        """The index stage's own table, in the columns of images.parquet."""
-        return self._where_it_is(records.read_table(self.listing, columns), self.files)
+    def read_listing(self, columns: list[str] | None = None, ids: range | None = None) -> pa.Table:
+        """The index stage's own table, in the columns of images.parquet, or the rows of some ids."""
+        return self._where_it_is(records.read_table(self.listing, columns, ids), self.files)
 
     def read_clusters(self, columns: list[str] | None = None) -> pa.Table:
         return records.read_table(self.clusters, columns)

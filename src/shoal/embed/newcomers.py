@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from shoal.images.item import Item
 from shoal.images.reading import ImageReader
 from shoal.images.views import model_input
 from shoal.spool import Spool
+
+BLOCK: Final = 4096  # items that batches never cross, so that who embeds some of them only cuts the same batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,12 @@ def embed_items(
     problems: list[tuple[Item, str]] = []
 
     def batches() -> Iterator[tuple[list[int], list[str]]]:
-        readable = _readable(items, problems)
-        while batch := list(islice(readable, engine.batch_size)):
-            waiting.append(batch)
-            yield list(range(len(batch))), [item.uri for item in batch]
+        remaining = iter(items)
+        while block := list(islice(remaining, BLOCK)):
+            readable = _readable(block, problems)
+            while batch := list(islice(readable, engine.batch_size)):
+                waiting.append(batch)
+                yield list(range(len(batch))), [item.uri for item in batch]
 
     for embedded in embed_batches(engine, spec, ImageReader(spool), batches()):
         batch = waiting.pop(0)

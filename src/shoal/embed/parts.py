@@ -9,6 +9,7 @@ over as it is.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,32 +45,39 @@ class PartsWriter:
     dim: int
     dtype: str
     encoder: str  # digest of what gives the features
+    before_writing: Callable[[], None] = lambda: None  # raises if nothing may be written any more
     failures: dict[int, Failure] = field(default_factory=dict)  # by image id, of this run and of earlier ones
     notes: dict[int, str] = field(default_factory=dict)  # likewise
     _ids: Ids = field(default_factory=lambda: np.empty(0, np.int64))  # of the images that are wanted, rising
     _contents: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))  # and their content hashes
-    _missing: list[int] = field(default_factory=list)  # for each part: how many images are still to come
+    _missing: dict[int, int] = field(default_factory=dict)  # for each part: how many images are still to come
     _open: _Part | None = None
 
     @classmethod
-    def open(cls, run_dir: RunDir, rows: int, spec: EncoderSpec) -> PartsWriter:
+    def open(
+        cls, run_dir: RunDir, rows: int, spec: EncoderSpec, before_writing: Callable[[], None] = lambda: None
+    ) -> PartsWriter:
         """For features of an encoder; parts of an earlier way to decode count for nothing either."""
         # Probabilities reach far below what float16 can tell apart; other features do not need more than it.
         dtype = "float32" if spec.features in ("logits", "probabilities") else "float16"
-        return cls(run_dir, rows, spec.dim, dtype, digest_of(spec.to_json(), VERSION))
+        return cls(run_dir, rows, spec.dim, dtype, digest_of(spec.to_json(), VERSION), before_writing)
 
     @property
     def row_bytes(self) -> int:
         return self.dim * np.dtype(self.dtype).itemsize
 
-    def plan(self, ids: Ids, contents: pa.Array | pa.ChunkedArray) -> Ids:
-        """Compare the content hashes of images, by rising id, with what is on disk; return the ids to embed, rising."""
+    def plan(self, ids: Ids, contents: pa.Array | pa.ChunkedArray, numbers: Iterable[int] | None = None) -> Ids:
+        """Compare the content hashes of images, by rising id, with what is on disk; return the ids to embed, rising.
+
+        Args:
+            numbers: of the parts that the images are of; None: of all.
+        """
         self._ids, self._contents = ids, contents
         missing: list[Ids] = []
-        for number in range(part_count(self.rows)):
+        for number in range(part_count(self.rows)) if numbers is None else numbers:
             outcomes, wanted = self._find(number).outcomes, self._wanted(number)
             todo = [image for image, sha256 in wanted.items() if not _is_settled(outcomes.get(image), sha256)]
-            self._missing.append(len(todo))
+            self._missing[number] = len(todo)
             missing.append(np.array(todo, np.int64))
         return np.concatenate(missing) if missing else np.empty(0, np.int64)
 
@@ -82,6 +90,7 @@ class PartsWriter:
             part.outcomes[image] = (part.wanted[image], batch.failures.get(image), batch.notes.get(image))
         self._missing[number] -= len(batch.ids)
         if self._missing[number] == 0:
+            self.before_writing()
             self._close(part)
 
     def finish(self) -> str:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pyarrow.compute as pc
 
 from shoal import atomic, records
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig, is_onnx
 from shoal.disk import require_free
 from shoal.embed import head
-from shoal.embed.batches import embed_batches
 from shoal.embed.failures import write_failures
 from shoal.embed.parts import PartsWriter, among
-from shoal.embeddings import Ids, by_part
+from shoal.embed.work import Parts
+from shoal.embeddings import Ids, part_of
 from shoal.encoder import onnx_input
 from shoal.encoder import weights as weight_files
 from shoal.encoder.engines import resolve_device
 from shoal.encoder.prepared import PreparedEncoder, prepare, prepare_onnx
 from shoal.encoder.spec import CONFIG, MODEL_FORMAT
 from shoal.errors import NoImagesError
-from shoal.images.reading import ImageReader
+from shoal.executor import Executor
 from shoal.names import own_words
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_file, digest_of
@@ -52,42 +52,38 @@ def key(config: ClusterConfig) -> dict[str, Any]:
     return asked
 
 
-def check(config: ClusterConfig, progress: Progress) -> None:
+def check(config: ClusterConfig, progress: Progress, executor: Executor) -> None:
     """Refuse a device or an encoder that cannot be had before any image is read. Raises as `run` does for them."""
-    resolve_device(config.device)
+    if executor.is_here:
+        resolve_device(config.device)
     if config.backbone != DEFAULT_BACKBONE or config.weights is not None:  # the embedded one is there
         _prepare(config, progress)
 
 
-def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+def run(config: ClusterConfig, run_dir: RunDir, progress: Progress, executor: Executor) -> StageResult:
     """Embed what is not embedded yet, and note the images whose pixels turn out unreadable.
 
     Raises:
         ConfigError, WeightsError: see `backbones.build`.
         NoImagesError: not one image could be decoded.
         DiskSpaceError: the embeddings would not fit.
+        Whatever the executor raises.
     """
     prepared = _prepare(config, progress)
-    images = run_dir.read_listing(["id", "uri", "sha256", "status"])
+    _save_encoder(run_dir, prepared)
+    images = run_dir.read_listing(["id", "sha256", "status"])
     writer = PartsWriter.open(run_dir, images.num_rows, prepared.spec)
     usable = images.filter(pc.equal(images["status"], records.OK))
     missing = writer.plan(usable["id"].to_numpy(), usable["sha256"])
     require_free(run_dir.root, len(missing) * writer.row_bytes, "embedding")
-    engine = prepared.engine(config.device) if len(missing) else None
-    if engine is not None:
-        with progress.task("Embedding", len(missing)) as task:
-            for batch in embed_batches(
-                engine, prepared.spec, ImageReader(run_dir.spool), _batches(missing, images["uri"], engine.batch_size)
-            ):
-                writer.add(batch)
-                task.advance(len(batch.ids))
+    work = Parts(run_dir, prepared, config.device)
+    engines = _embed(work, missing, executor, progress) if len(missing) else []
     digest = writer.finish()
     failures, notes = among(usable["id"], writer.failures), among(usable["id"], writer.notes)
     write_failures(run_dir, failures, notes)
     if len(failures) == usable.num_rows:
         reasons = sorted({failure.reason for failure in failures.values()})
         raise NoImagesError(f"no usable image in {' '.join(config.source)}: {'; '.join(reasons[:3])}")
-    _save_encoder(run_dir, prepared)
     kept = head.write(run_dir, prepared, config, progress)
     facts = {
         "backbone": prepared.spec.backbone,
@@ -97,9 +93,20 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         "images": usable.num_rows - len(failures),
         "embedded_now": len(missing),
         "failed": len(failures),
-        **({"engine": engine.name} if engine else {}),
+        **({"engine": ", ".join(engines)} if engines else {}),
     }
     return StageResult(digest, facts, {"head": kept})
+
+
+def _embed(work: Parts, missing: Ids, executor: Executor, progress: Progress) -> list[str]:
+    """Have the parts embedded that images are missing of; return the names of the engines that did."""
+    engines = set()
+    parts = np.unique(part_of(missing)).tolist()
+    with progress.task("Embedding", len(missing)) as task, closing(executor.run(work, parts)) as told:
+        for done in told:
+            engines.add(done.engine)
+            task.advance(done.images)
+    return sorted(engines)
 
 
 def _prepare(config: ClusterConfig, progress: Progress) -> PreparedEncoder:
@@ -107,14 +114,6 @@ def _prepare(config: ClusterConfig, progress: Progress) -> PreparedEncoder:
         said = onnx_input.find(weight_files.checked_network(config.backbone), config.onnx_options)
         return prepare_onnx(config.backbone, said, config.features, config.resize, progress)
     return prepare(config.backbone, config.weights, config.features, config.resize, progress, config.tokenizer)
-
-
-def _batches(missing: Ids, uris: pa.ChunkedArray, size: int) -> Iterator[tuple[list[int], list[str]]]:
-    """Batches of (ids, uris) that never cross a part, so that a resumed run cuts the same batches."""
-    for ids in by_part(missing):
-        for start in range(0, len(ids), size):
-            some = ids[start : start + size]
-            yield some.tolist(), uris.take(pa.array(some)).to_pylist()
 
 
 def _save_encoder(run_dir: RunDir, prepared: PreparedEncoder) -> None:

@@ -12,19 +12,15 @@ and machines may share them out, a killed search goes on at the piece, and the r
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
 
 from shoal import atomic
-from shoal.cores import core_count
 from shoal.disk import require_free
 from shoal.embeddings import EmbeddingStore, Ids
 from shoal.neighbours.cells import CellOrder
@@ -32,13 +28,11 @@ from shoal.neighbours.finding import SPARE, Finder, Found
 from shoal.neighbours.halves import Rows
 from shoal.neighbours.placing import best_of, place
 from shoal.neighbours.plan import DIMENSIONS, Plan, load_array
-from shoal.progress import Progress, Task
 from shoal.rundir import digest_bytes, digest_of
 
 VERSION = 1  # of what the pieces hold
 PLACED_ROWS = 65_536  # in a piece of the first pass
 FOUND_ROWS = 16_384  # in one of the second
-MOST_THREADS = 8  # each needs some 200 MB
 WANTED_RECALL = 0.98  # of true neighbours, those that lie in the cells looked into
 MOST_NEAR = 128  # cells; beyond it structureless data would cost as much as an exact search
 MOST_OF_A_CELL = 8  # times the even size of cells that one image is compared with
@@ -50,8 +44,8 @@ class Search:
     """The k nearest others of each of the images `ids`, in files of `folder`.
 
     In this order: `make_plan`; `place` for all of `places()`; `join`; `find` for all of `finds()`; then `found` and
-    `recall`. What is there already is not made again. `here` does it all on one machine. Who calls the others holds
-    BLAS to one thread, as it does: with several it rounds otherwise.
+    `recall`. What is there already is not made again. Who calls them holds BLAS to one thread: with several it rounds
+    otherwise.
     """
 
     folder: Path
@@ -76,28 +70,10 @@ class Search:
                 shutil.rmtree(other)
         return cls(scratch / key, store, ids, k)
 
-    def here(self, progress: Progress, threads: int | None = None) -> None:
-        """Do all that is not done yet.
-
-        Args:
-            progress: shown a bar of pieces.
-            threads: by default one for each core, up to 8. Changes the time only.
-
-        Raises:
-            DiskSpaceError: the reduced rows and the pieces would not fit.
-            RunError: the embeddings are not readable, or not finite.
-        """
+    def require_room(self) -> None:
+        """Raise DiskSpaceError if the reduced rows and the pieces would not fit."""
         reduced = 2 * len(self.ids) * 2 * DIMENSIONS  # half floats, by position and by place
         require_free(self.folder, reduced + len(self.ids) * self.k * 8, "the search for neighbours")
-        with (
-            threadpoolctl.threadpool_limits(1, user_api="blas"),
-            ThreadPoolExecutor(threads or min(core_count(), MOST_THREADS)) as pool,
-            progress.task("Neighbours", len(self.places()) + len(self.finds()), unit="pieces") as task,
-        ):
-            self.make_plan()
-            _each(pool, partial(self.place, self.plan()), self.places(), task)
-            self.join()
-            _each(pool, partial(self.find, self.finder()), self.finds(), task)
 
     # -- the first pass -----------------------------------------------------------------------------------------------
 
@@ -214,13 +190,3 @@ def _near_enough(plan: Plan, cells: CellOrder, true: npt.NDArray[np.int64]) -> i
 def _told(of_asked: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The half of what belongs to asked images that `_near_enough` did not see."""
     return of_asked[len(of_asked) // 2 :]
-
-
-def _each(pool: ThreadPoolExecutor, make: Callable[[int], None], numbers: Iterable[int], task: Task) -> None:
-    """Make the pieces on the pool; the first error, or an interruption, drops those not begun."""
-    try:
-        for _ in pool.map(make, numbers):
-            task.advance()
-    except BaseException:
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise

@@ -11,9 +11,11 @@ import numpy as np
 from shoal import atomic, records
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
+from shoal.executor import HERE, Executor
 from shoal.neighbours.approximate import Search
 from shoal.neighbours.exact import exact_neighbours
 from shoal.neighbours.finding import Found
+from shoal.neighbours.work import search_by, usable
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_file, digest_of
 
@@ -28,13 +30,15 @@ def key(config: ClusterConfig) -> dict[str, Any]:
     return {"k": NEIGHBOURS, "metric": "cosine"}
 
 
-def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+def run(config: ClusterConfig, run_dir: RunDir, progress: Progress, executor: Executor = HERE) -> StageResult:
     """Write neighbours/: ids.npy, similarity.npy and manifest.json, by falling similarity; row i belongs to image id i.
 
     Each row holds K = min(50, ok images - 1) image ids; rows of images that are not ok hold -1 and similarity 0.
+
+    Args:
+        executor: of the pieces of an approximate search.
     """
-    images = run_dir.read_images(["id", "status"])
-    ok = np.flatnonzero(images["status"].to_numpy(zero_copy_only=False) == records.OK).astype(np.int64)
+    ok, rows = usable(run_dir), records.count_rows(run_dir.images)
     k = min(NEIGHBOURS, max(len(ok) - 1, 0))
     store = EmbeddingStore.open(run_dir.embeddings)
     scratch = run_dir.cache / "neighbours"
@@ -43,9 +47,9 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         pieces: Iterable[Found] = [Found(np.arange(len(ok)), *exact_neighbours(_unit_rows(store, ok), k, progress))]
     else:
         search = Search.within(scratch, store, ok, k)
-        search.here(progress)
+        search_by(executor, search, run_dir.root, progress)
         method, recall, pieces = "approximate", search.recall(), search.found()
-    mean = _write(run_dir, (images.num_rows, k), ok, pieces)
+    mean = _write(run_dir, (rows, k), ok, pieces)
     manifest = {"format_version": FORMAT_VERSION, "k": k, "metric": "cosine", "method": method, "recall": recall}
     folder = run_dir.new_in("neighbours")
     atomic.write_json(folder / "manifest.json", manifest)
