@@ -109,7 +109,7 @@ def write_reduced(work: Path, search: Search) -> None:
     shape = (len(search.ids), search.plan().projection.shape[1])
     with filling_array(work / "reduced.npy", shape, np.float32) as reduced:
         start = 0
-        for file in sorted(search.folder.glob("placed-*.npz")):
+        for file in sorted(search.folder.glob("placed-*.safetensors")):
             rows = load_array(file, "reduced")
             reduced[start : start + len(rows)] = rows
             start += len(rows)

@@ -118,12 +118,13 @@ def filling_array(
     with replacing(target) as filled:
         with filled.open("wb") as file:
             _write_header(file, shape, dtype)
+            header = file.tell()
             for start in range(0, shape[0], FILLED_ROWS):
                 _write_rows(file, np.full((min(FILLED_ROWS, shape[0] - start), *shape[1:]), value, dtype))
         if 0 in shape:  # nothing to map
             yield np.empty(shape, dtype)
             return
-        mapped = np.lib.format.open_memmap(filled, mode="r+")
+        mapped = np.memmap(filled, dtype, "r+", header, shape)
         yield np.asarray(mapped)
         mapped.flush()
         del mapped  # Windows renames no file that is mapped

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal import atomic
+from shoal.array_header import memory_map
 from shoal.disk import require_free
 from shoal.embeddings import EmbeddingStore, Ids
 from shoal.neighbours.cells import CellOrder
@@ -123,7 +124,7 @@ class Search:
     def finder(self) -> Finder:
         """What the second pass reads."""
         near = int(load_array(self._joined, "near"))
-        reduced = np.load(self._reduced, mmap_mode="r")
+        reduced = memory_map(self._reduced)
         return Finder(CellOrder.load(self._joined), reduced, Rows(self.store), self.ids, near, self.k)
 
     # -- the second pass ----------------------------------------------------------------------------------------------
@@ -159,21 +160,21 @@ class Search:
 
     @property
     def _plan(self) -> Path:
-        return self.folder / "plan.npz"
+        return self.folder / "plan.safetensors"
 
     @property
     def _joined(self) -> Path:
-        return self.folder / "joined.npz"
+        return self.folder / "joined.safetensors"
 
     @property
     def _reduced(self) -> Path:
         return self.folder / "reduced.npy"
 
     def _placed(self, number: int) -> Path:
-        return self.folder / f"placed-{number:06d}.npz"
+        return self.folder / f"placed-{number:06d}.safetensors"
 
     def _found(self, number: int) -> Path:
-        return self.folder / f"found-{number:06d}.npz"
+        return self.folder / f"found-{number:06d}.safetensors"
 
     def _piece(self, number: int, rows: int) -> slice:
         return slice(number * rows, min((number + 1) * rows, len(self.ids)))

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from shoal import atomic
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
@@ -55,21 +57,21 @@ class Plan:
 
 
 def save_arrays(file: Path, **arrays: npt.NDArray[Any]) -> None:
-    """Write arrays by name; what exists is whole."""
-    with atomic.replacing(file) as written, written.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **arrays)
+    """Write arrays by name, as safetensors; what exists is whole."""
+    with atomic.replacing(file) as written:
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, written)
 
 
 def load_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
     """What `save_arrays` wrote."""
-    with np.load(file) as arrays:
-        return dict(arrays)
+    found: dict[str, npt.NDArray[Any]] = load_file(file)
+    return found
 
 
 def load_array(file: Path, name: str) -> npt.NDArray[Any]:
     """One of them."""
-    with np.load(file) as arrays:
-        found: npt.NDArray[Any] = arrays[name]
+    with safe_open(file, "numpy") as arrays:
+        found: npt.NDArray[Any] = arrays.get_tensor(name)
         return found
 
 
