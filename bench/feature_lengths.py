@@ -52,7 +52,7 @@ def features(architecture: str, path: Path, source: Source, limit: int) -> Float
     with tempfile.TemporaryDirectory() as folder:
         embedded.EmbeddedEncoder(spec, tensors).convert(Path(folder) / "model.xml")
         engine = OpenVinoEngine(Path(folder) / "model.xml", "fp32")
-        items = itertools.islice(source.items(), limit)
+        items = itertools.islice(source.listed().items(), limit)
         return np.concatenate([batch.features for batch in embed_items(engine, spec, items, source.spool)])
 
 

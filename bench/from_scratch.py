@@ -84,7 +84,7 @@ def one_seed(asked: argparse.Namespace, request: TrainRequest, test: Path) -> di
     began, finished = time.process_time(), _processor_seconds(log.read(run_dir.train))
     train(request, TerminalProgress())
     fine = _fine_clusters(run_dir, table, full_name(config.encoder.name), seed)
-    test_items = list(open_source((str(test),)).items())
+    test_items = list(open_source((str(test),)).listed().items())
     test_labels = np.array([item.label for item in test_items])
     labels = _labels(fine)
     bank, known = _embedded(fine)

@@ -175,7 +175,7 @@ class Manifests(Section):
         def read() -> None:
             from shoal.images.sources import open_source
 
-            list(open_source([str(path)]).items())
+            list(open_source([str(path)]).listed().items())
 
         return name, read
 
@@ -316,7 +316,7 @@ def look(root: Path) -> None:
     """What the commands read of a run that somebody else made."""
     from shoal import lock
     from shoal.browse.evidence import evidence
-    from shoal.browse.overview import cluster_list, run_facts
+    from shoal.browse.overview import cluster_list, run_facts, warm_up
     from shoal.browse.site import OpenedRun
     from shoal.config import ClusterConfig
     from shoal.corrections.corrected import read_corrected
@@ -341,7 +341,7 @@ def look(root: Path) -> None:
     cluster_summary(run)
     Findings.read(run)
     opened = OpenedRun.open(root)
-    opened.warm_up()
+    warm_up(opened)
     evidence(opened)
     cluster_list(opened, opened.view.snapshot(), "chosen")
     run_facts(SimpleNamespace(run=opened, folder=root))  # type: ignore[arg-type]

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, help="learn this many too, and tell their ACC and NMI on the 10,000")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     asked = parser.parse_args()
-    items = list(open_source((str(asked.train),)).items())
+    items = list(open_source((str(asked.train),)).listed().items())
     order, reader = np.random.default_rng(0).permutation(len(items)), ImageReader()
     pictures = np.stack([np.asarray(decode(reader.read(item.uri))) for item in items])
     images = torch.from_numpy(pictures).permute(0, 3, 1, 2)

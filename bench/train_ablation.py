@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     asked = parser.parse_args()
     learn, report = tables(asked.train, asked.out)
-    items = list(open_source((str(report),)).items())
+    items = list(open_source((str(report),)).listed().items())
     truth = np.array([item.label for item in items])
     rows = [
         (task, name, changes)
@@ -125,7 +125,7 @@ def of_features(run: RunDir, learn: Path, items: list[Any], truth: np.ndarray, s
     """k-NN accuracy of the features that the pretext task left, and k-means on them."""
     features = checkpoint.read_tensors(run.train / "features.safetensors")["features"].numpy()
     new = np.concatenate([part.features for part in Model.open(run.root, "cpu").embed(items)])
-    labels = np.array([item.label for item in open_source((str(learn),)).items()])
+    labels = np.array([item.label for item in open_source((str(learn),)).listed().items()])
     clusters = SphericalKMeans(CLUSTERS, random_state=seed).fit(features).predict(new)
     return {"knn": weighted_knn(features, labels, new, truth), "k-means": scores(truth, clusters)}
 

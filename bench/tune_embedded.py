@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("tune_embedded"), help="folder of the runs")
     parser.add_argument("--set", action="append", default=[], help="key.sub=value, changes the recipe")
     asked = parser.parse_args()
-    items = list(open_source((str(asked.test),)).items())
+    items = list(open_source((str(asked.test),)).listed().items())
     truth = np.array([item.label for item in items])
     done = machine.kept_runs("tune_embedded")
     for seed in asked.seeds:

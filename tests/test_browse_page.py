@@ -335,6 +335,7 @@ def test_the_map_shows_hovers_and_selects(opened: Open, kind: str) -> None:
     expect(page).to_have_url(re.compile("#/image/"))
 
 
+@pytest.mark.usefixtures("unchanged")
 def test_of_a_large_map_more_is_seen_on_coming_nearer(opened: Open) -> None:
     page = opened("clusters")
     asked: list[str] = []
@@ -963,6 +964,18 @@ def test_words_that_are_not_known_lead_to_those_that_are(open_named: Open) -> No
     field.fill("-dog")
     field.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("expected a word to look for")
+
+
+def test_what_is_typed_while_words_are_looked_for_stays(open_named: Open) -> None:
+    page = open_named("search")
+    field = page.get_by_label("Words for what images show")
+    field.fill("submarine")
+    field.evaluate(
+        "typed => { typed.form.requestSubmit(); typed.value = 'crane'; "
+        "typed.dispatchEvent(new Event('input', { bubbles: true })); }"
+    )
+    expect(page.get_by_text("No image here shows that")).to_be_visible()
+    expect(field).to_have_value("crane")
 
 
 def test_where_nothing_can_be_named_numbers_stay_and_the_search_says_why(opened: Open, tmp_path: Path) -> None:
