@@ -2,7 +2,7 @@
 
 k-means makes clusters of about one size, and communities whatever there is. Both are learned, and those of their own
 sizes are looked at. Where kinds are about equal, they join two that features do not part, hardly ever three: a cluster
-of more than two and a half mean ones is one kind of which there is much. What they tell of images' neighbours, for
+of nearly three mean ones is one kind of which there is much. What they tell of images' neighbours, for
 their entropy since less equal clusters can tell less, must bear it out.
 """
 
@@ -17,7 +17,7 @@ from shoal.cluster.heads import Neighbours
 from shoal.cluster.information import entropy, information
 from shoal.cluster.kmeans import Labels
 
-LARGE: Final = 2.5  # times a mean cluster, that the largest holds where sizes differ, and they tell more; or ...
+LARGE: Final = 2.8  # times a mean cluster, that the largest holds where sizes differ, and they tell more; or ...
 MUCH_MORE: Final = 0.2  # ... they tell so much more that no other evidence is needed: few clusters can hold no such one
 TINY: Final = 1e-9
 
