@@ -40,25 +40,22 @@ def ours(folder, threads):
 
 def faiss_ivf_pq(rows, threads):
     """Cells as many as ours, 4-bit codes scanned in registers, as faiss's own guide has it for a million."""
-    import faiss  # noqa: PLC0415
-
-    faiss.omp_set_num_threads(threads)
-    index = faiss.index_factory(rows.shape[1], f"IVF{2 * int(len(rows) ** 0.5)},PQ{rows.shape[1] // 2}x4fs")
-    index.train(rows[:: max(1, len(rows) // 65_536)])
-    index.add(rows)
-    index.nprobe = 64
-    return index.search(rows, 2 * CANDIDATES)[1]
+    return _faiss_ivf(rows, threads, f"PQ{rows.shape[1] // 2}x4fs", 2 * CANDIDATES)
 
 
 def faiss_ivf_flat(rows, threads):
+    return _faiss_ivf(rows, threads, "Flat", CANDIDATES)
+
+
+def _faiss_ivf(rows, threads, kept, count):
     import faiss  # noqa: PLC0415
 
     faiss.omp_set_num_threads(threads)
-    index = faiss.index_factory(rows.shape[1], f"IVF{2 * int(len(rows) ** 0.5)},Flat")
+    index = faiss.index_factory(rows.shape[1], f"IVF{2 * int(len(rows) ** 0.5)},{kept}")
     index.train(rows[:: max(1, len(rows) // 65_536)])
     index.add(rows)
     index.nprobe = 64
-    return index.search(rows, CANDIDATES)[1]
+    return index.search(rows, count)[1]
 
 
 def faiss_hnsw(rows, threads):

@@ -38,10 +38,8 @@ LEAST_IMAGES_PER_CLUSTER = 20
 MOST_CLUSTERS = LARGEST_BATCH // 8  # more are not learned: a batch of pairs would tell of each by fewer than eight
 MOST_HEADS, LEAST_HEADS = 48, 4
 OUTPUTS = 960  # heads times clusters, at most: more clusters, fewer heads
-MANY_IMAGES, MANY_IMAGES_FREE = (
-    20_000,
-    10,
-)  # with more, all heads have clusters of one size, and so few others come beside
+MANY_IMAGES = 20_000  # with more, all heads have clusters of one size ...
+MANY_IMAGES_FREE = 10  # ... and so few others come beside
 SIDE_BY_SIDE = 8  # heads trained in the same matrix products
 SOUND = 0.9
 UNWHITENED = {"turtle"}  # looks for wide margins, which a whitening makes alike in all directions
