@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shoal import atomic, foreign
+from shoal import atomic, foreign, parquet
 from shoal.errors import RunError
 
 OK: Final = "ok"
@@ -97,8 +97,8 @@ def update(state: hashlib._Hash, texts: pa.StringArray) -> None:
 
 def count_rows(path: Path) -> int:
     """Of a Parquet file. Raises as `read_table`."""
-    with _opened(path) as parquet:
-        return int(parquet.metadata.num_rows)
+    with _opened(path) as opened:
+        return int(opened.metadata.num_rows)
 
 
 def read_table(path: Path, columns: list[str] | None = None, rows: range | None = None) -> pa.Table:
@@ -109,13 +109,13 @@ def read_table(path: Path, columns: list[str] | None = None, rows: range | None 
         RunError: it is not readable, or a column that is known here is missing, of another type, or has no value where
             each row needs one.
     """
-    with _opened(path) as parquet:
-        if parquet.metadata.num_rows > MOST_ROWS:
-            raise RunError(f"{path} has {parquet.metadata.num_rows:,} rows; expected at most {MOST_ROWS:,}")
-        missing = sorted(set(columns or ()) - set(parquet.schema_arrow.names))
+    with _opened(path) as opened:
+        if opened.metadata.num_rows > MOST_ROWS:
+            raise RunError(f"{path} has {opened.metadata.num_rows:,} rows; expected at most {MOST_ROWS:,}")
+        missing = sorted(set(columns or ()) - set(opened.schema_arrow.names))
         if missing:
             raise RunError(f"{path} has no column {missing[0]!r}; expected {', '.join(columns or ())}")
-        table = parquet.read(columns=columns) if rows is None else _some_rows(parquet, columns, rows)
+        table = parquet.whole(opened, columns) if rows is None else _some_rows(opened, columns, rows)
         table.validate(full=True)  # texts that are none, for one
     for field in _SCHEMAS.get(path.name, ()):
         if field.name in table.column_names:
@@ -126,19 +126,19 @@ def read_table(path: Path, columns: list[str] | None = None, rows: range | None 
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+def _opened(path: Path) -> Iterator[parquet.File]:
     try:
-        with foreign.plain_file(path) as file, pq.ParquetFile(file, memory_map=False) as parquet:
-            yield parquet
+        with foreign.plain_file(path) as file, parquet.opened(file) as opened:
+            yield opened
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise RunError(f"{path} is not readable as a table: {' '.join(str(error).split())[:200]}") from error
 
 
-def _some_rows(parquet: pq.ParquetFile, columns: list[str] | None, rows: range) -> pa.Table:
+def _some_rows(opened: parquet.File, columns: list[str] | None, rows: range) -> pa.Table:
     """Rows of the groups that hold some of `rows`, without the others."""
-    sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    sizes = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
     stops = list(accumulate(sizes))
     groups = [
         group
@@ -146,12 +146,12 @@ def _some_rows(parquet: pq.ParquetFile, columns: list[str] | None, rows: range) 
         if stop > rows.start and stop - size < rows.stop
     ]
     first = stops[groups[0]] - sizes[groups[0]] if groups else 0
-    return parquet.read_row_groups(groups, columns=columns).slice(rows.start - first, len(rows))
+    return parquet.whole(opened, columns, groups).slice(rows.start - first, len(rows))
 
 
 def by_id(table: pa.Table) -> pa.Table:
     """By rising id. It nearly always is: sorting would hold every value twice."""
-    return table if (np.diff(table["id"].to_numpy()) > 0).all() else table.sort_by("id")
+    return table if (np.diff(table["id"].to_numpy()) > 0).all() else parquet.in_order(table, "id")
 
 
 def _check_column(path: Path, field: pa.Field, column: pa.ChunkedArray) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from shoal import atomic, records
+from shoal import atomic, parquet, records
 from shoal.errors import SourceError
 
 SCHEMA: Final = pa.schema([("path", pa.string()), ("image", pa.binary()), ("label", pa.string())])
@@ -71,7 +71,8 @@ def write_long_tail(source: Path, target: Path, seed: int = 0, ratio: int = TAIL
     """
     if target.is_file():
         return
-    table = pq.read_table(source)
+    with source.open("rb") as file, parquet.opened(file) as opened:
+        table = parquet.whole(opened)
     kept = long_tail(np.array(table["label"].to_pylist()), np.random.default_rng(seed), ratio)
     records.write_table(target, table.take(kept))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal import records
+from shoal import parquet, records
 from shoal.browse.site import OpenedRun
 from shoal.browse.snapshot import Snapshot
 from shoal.errors import RequestError
@@ -49,7 +49,7 @@ def _choose_k(snapshot: Snapshot) -> list[dict[str, Any]]:
     path = snapshot.run_dir.choose_k
     if not path.is_file():
         return []
-    rows = records.read_table(path).sort_by("k").to_pylist()
+    rows = parquet.in_order(records.read_table(path), "k").to_pylist()
     return [{name: _finite(value) for name, value in row.items()} for row in rows]
 
 
@@ -95,7 +95,7 @@ def _skipped(snapshot: Snapshot) -> tuple[list[dict[str, Any]], int, list[dict[s
     lost = lost.set_column(3, "reason", pc.coalesce(lost["reason"], lost["status"]))
     reasons = sorted(lost["reason"].value_counts().to_pylist(), key=lambda pair: (-pair["counts"], pair["values"]))
     commonness = pc.index_in(lost["reason"], value_set=pa.array([pair["values"] for pair in reasons], pa.string()))
-    rarest = lost.append_column("commonness", commonness).sort_by([("commonness", "descending"), ("id", "ascending")])
+    rarest = parquet.in_order(lost.append_column("commonness", commonness), "commonness", "id", last_first=True)
     told = [{"reason": pair["values"], "count": pair["counts"]} for pair in reasons[:MOST_REASONS]]
     return rarest.select(table.column_names).slice(0, MOST_SKIPPED).to_pylist(), lost.num_rows, told
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal import draft as drafts
+from shoal import records
 from shoal.cluster import kmeans, levels, silhouette, threads
 from shoal.cluster.kmeans import Labels
 from shoal.cluster.levels import Levels
@@ -177,7 +178,7 @@ def _write(draft: Draft, corrected: Corrected, found: _Found, rows: npt.NDArray[
         draft.kept[corrected.base] = {
             name: number for name, number in (places | guesses).items() if name not in EVIDENCE
         }
-    paths = run.read_clusters(["id", "path"]).sort_by("id")["path"]
+    paths = records.by_id(run.read_clusters(["id", "path"]))["path"]
     record = draft.records["cluster"]
     draft.begin_stage()
     result = write(

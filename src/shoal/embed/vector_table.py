@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shoal import parquet
 from shoal.embed.vectors import BLOCK_BYTES, check_shape, quoted, single, telling_of
 from shoal.errors import EmbeddingsError
 
@@ -32,12 +33,12 @@ def look_at_table(file: IO[bytes], name: str) -> tuple[pa.ChunkedArray, int]:
         EmbeddingsError: it has no such columns, holds a path twice, or says that it holds vastly more than its size.
     """
     size = file.seek(0, os.SEEK_END)
-    with pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as table:
+    with parquet.opened(file) as table:
         kind = _checked_columns(table.schema_arrow, name)
         _check_size(name, size, _claimed(table.metadata))
         dim = kind.list_size if pa.types.is_fixed_size_list(kind) else next(_lengths(table), 0)
     # As a dictionary a path that is repeated is held once, however often.
-    with pq.ParquetFile(file, read_dictionary=[PATH], buffer_size=1 << 20, pre_buffer=False) as table:
+    with parquet.opened(file, [PATH]) as table:
         paths = pa.chunked_array(_paths(table, name, size), pa.large_string())
     counted = pc.value_counts(paths.drop_null())
     twice = counted.filter(pc.greater(counted.field("counts"), 1))
@@ -55,8 +56,8 @@ def fill_from_table(file: IO[bytes], name: str, dim: int, target: BinaryIO) -> N
     """
     rows = max(1, BLOCK_BYTES // (VALUE_BYTES * dim))
     done = 0
-    with telling_of(name), pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as table:
-        for batch in table.iter_batches(rows, columns=[EMBEDDING], use_threads=False):
+    with telling_of(name), parquet.opened(file) as table:
+        for batch in parquet.batches(table, rows, [EMBEDDING]):
             column = batch.column(EMBEDDING)
             lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
             wrong = np.flatnonzero((lengths != dim) & (lengths != 0))
@@ -113,9 +114,9 @@ def _check_size(name: str, size: int, unpacked: int) -> None:
         )
 
 
-def _paths(table: pq.ParquetFile, name: str, size: int) -> Iterator[pa.LargeStringArray]:
+def _paths(table: parquet.File, name: str, size: int) -> Iterator[pa.LargeStringArray]:
     unpacked = 0
-    for batch in table.iter_batches(PATHS_AT_A_TIME, columns=[PATH], use_threads=False):
+    for batch in parquet.batches(table, PATHS_AT_A_TIME, [PATH]):
         column = batch.column(PATH)
         column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
         known = column.dictionary.cast(pa.large_string())
@@ -138,6 +139,6 @@ def _is_twice(name: str, counted: pa.StructScalar | dict[str, pa.Scalar]) -> Emb
     return EmbeddingsError(f"{name} has {times:,} rows for {quoted(repr(path))}; expected one for each image")
 
 
-def _lengths(table: pq.ParquetFile) -> Iterator[int]:
-    for batch in table.iter_batches(64, columns=[EMBEDDING], use_threads=False):
+def _lengths(table: parquet.File) -> Iterator[int]:
+    for batch in parquet.batches(table, 64, [EMBEDDING]):
         yield from (length for length in pc.list_value_length(batch.column(EMBEDDING)).to_pylist() if length)

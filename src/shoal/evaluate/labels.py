@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from shoal import records
+from shoal import parquet, records
 from shoal.errors import DecodeError, RequestError
 from shoal.images import manifest
 from shoal.images.gate import Gate
@@ -140,8 +139,8 @@ def _of_text(file: Path) -> list[tuple[str, str]]:
 
 
 def _of_parquet(file: Path) -> list[tuple[str, str]]:
-    with Gate().open(file_uri(str(file))) as stream:
-        table = pq.read_table(stream)
+    with Gate().open(file_uri(str(file))) as stream, parquet.opened(stream) as opened:
+        table = parquet.whole(opened)
     places = _columns(file, table.column_names)
     path, label = ([value or "" for value in table.column(place).cast(pa.string()).to_pylist()] for place in places)
     return list(zip(path, label, strict=True))

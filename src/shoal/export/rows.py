@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shoal import records
 from shoal.corrections.corrected import corrected_table, read_corrected
 from shoal.corrections.shown import ShownName, read_shown
 from shoal.errors import RunError
@@ -148,7 +149,7 @@ def read_rows(run_dir: RunDir) -> Rows:
         **{name: clusters[name] for name in ("cluster", "confidence", "unsure", "runner_up", "silhouette")},
         "duplicate_of": originals,
     }
-    return Rows(pa.table(columns).sort_by("id"), read_shown(run_dir, corrected))
+    return Rows(records.by_id(pa.table(columns)), read_shown(run_dir, corrected))
 
 
 def positions_by_cluster(rows: Rows) -> dict[int, npt.NDArray[np.intp]]:

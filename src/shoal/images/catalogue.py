@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal import records
+from shoal import parquet, records
 from shoal.images.listed import Bools, Listed, Positions, Texts, chained, replaced
 from shoal.images.storage import GONE, NEEDS, UNREADABLE
 
@@ -259,7 +259,7 @@ def _table(ids: Positions, status: Codes, copies: Positions, told: dict[str, Any
 def _labels(listed: Listed, ids: Positions, selected: Bools) -> pa.Table:
     has_label = pc.is_valid(listed.table["label"]).to_numpy() & selected
     columns = {"id": ids[has_label], "label": listed.table["label"].filter(pa.array(has_label))}
-    return pa.table(columns, schema=records.LABELS).sort_by("id")
+    return parquet.in_order(pa.table(columns, schema=records.LABELS), "id")
 
 
 def _with_contents(table: pa.Table, ids: Positions, contents: pa.Table) -> pa.Table:

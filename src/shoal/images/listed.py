@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shoal import parquet
 from shoal.images.formats import IMAGE_EXTENSIONS
 from shoal.images.item import Item
 from shoal.images.left_out import LeftOut
@@ -89,7 +90,7 @@ class Listed:
 
     def by_path(self) -> Listed:
         """Ordered by path, then URI; entries that are equal in both are one."""
-        table = self.table.sort_by([("path", "ascending"), ("uri", "ascending")]).combine_chunks()
+        table = parquet.in_order(self.table, "path", "uri").combine_chunks()
         if table.num_rows < 2:
             return Listed(table)
         is_again = pc.and_(*(pc.equal(table[name][1:], table[name][:-1]) for name in ("path", "uri"))).to_numpy()

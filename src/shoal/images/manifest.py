@@ -12,9 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-import pyarrow.parquet as pq
-
-from shoal import cells
+from shoal import cells, parquet
 from shoal.errors import DecodeError, SourceError
 from shoal.images import web
 from shoal.images.gate import Gate, canonical, source_errors
@@ -184,11 +182,11 @@ def _csv_rows(text: str, delimiter: str) -> Iterator[list[str]]:
 
 
 def _parquet_entries(file: str, stream: IO[bytes]) -> Iterator[Entry]:
-    with pq.ParquetFile(stream) as table:
+    with parquet.opened(stream) as table:
         names = table.schema_arrow.names
         column, label = _columns(file, names)
         wanted = [names[column]] + ([names[label]] if label is not None else [])
-        for batch in table.iter_batches(AT_A_TIME, columns=wanted, use_threads=False):
+        for batch in parquet.batches(table, AT_A_TIME, wanted):
             paths: list[Any] = batch.column(names[column]).to_pylist()
             labels: list[Any] = batch.column(names[label]).to_pylist() if label is not None else [None] * len(paths)
             for path, value in zip(paths, labels, strict=True):

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from shoal import parquet
 from shoal.errors import DecodeError
 from shoal.images.gate import Gate
 from shoal.images.storage import reading_errors, too_large
@@ -86,7 +86,7 @@ class _Table:
 
     @classmethod
     def open(cls, gate: Gate, uri: str) -> _Table:
-        with gate.open(uri) as stream, pq.ParquetFile(stream) as file:
+        with gate.open(uri) as stream, parquet.opened(stream) as file:
             column = bytes_column(file.schema_arrow)
             if column is None:
                 raise DecodeError("the table has no column of image bytes any more")
@@ -144,12 +144,12 @@ def _batches(table: _Table, number: int) -> Iterator[pa.Array]:
     # Buffered, and not fetched before: pages are read as they are needed, not the whole column of a group at once.
     with (
         table.gate.open(table.uri) as stream,
-        pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False) as file,
+        parquet.opened(stream) as file,
     ):
         group = file.metadata.row_group(number)
         row_bytes = max(1, group.total_byte_size // max(1, group.num_rows))
         rows = min(max(1, BATCH_BYTES // row_bytes), MOST_BATCH_ROWS)
-        for batch in file.iter_batches(rows, row_groups=[number], columns=[table.column], use_threads=False):
+        for batch in parquet.batches(file, rows, [table.column], [number]):
             values: Any = batch.column(0)
             yield values.field("bytes") if pa.types.is_struct(values.type) else values
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from shoal import parquet
 from shoal.errors import DecodeError, SourceError
 from shoal.images.gate import Gate
 from shoal.images.item import Item
@@ -69,11 +69,11 @@ def _paths_and_labels(gate: Gate, uri: str, schema: pa.Schema, column: str) -> I
     label_name = "label" if "label" in schema.names else None
     wanted = [name for name in (path_name, label_name) if name is not None]
     try:
-        with gate.open(uri) as stream, pq.ParquetFile(stream) as file:
+        with gate.open(uri) as stream, parquet.opened(stream) as file:
             if not wanted:
                 yield from ((None, None) for _ in range(file.metadata.num_rows))
                 return
-            for batch in file.iter_batches(LISTING_ROWS, columns=wanted, use_threads=False):
+            for batch in parquet.batches(file, LISTING_ROWS, wanted):
                 empty = [None] * batch.num_rows
                 paths = _strings(batch, path_name) if path_name else empty
                 labels = batch.column("label").to_pylist() if label_name else empty
@@ -114,7 +114,7 @@ def _label(value: Any, names: list[str] | None) -> str | None:
 
 def _schema(gate: Gate, uri: str) -> pa.Schema:
     try:
-        with gate.open(uri) as stream, pq.ParquetFile(stream) as file:
+        with gate.open(uri) as stream, parquet.opened(stream) as file:
             return file.schema_arrow
     except (DecodeError, OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise _broken(uri, error) from error

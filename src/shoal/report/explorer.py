@@ -86,7 +86,7 @@ def _sweep(findings: Findings) -> dict[int, Int32]:
     path = findings.run_dir.sweep
     if not path.is_file():
         return {}
-    table = records.read_table(path).sort_by("id")
+    table = records.by_id(records.read_table(path))
     rows = np.searchsorted(table["id"].to_numpy(), findings.ids)
     names = [name for name in table.column_names if name.startswith("k") and name[1:].isdigit()]
     return {int(name[1:]): table[name].to_numpy()[rows].astype(np.int32) for name in names}

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal import records
+from shoal import parquet, records
 from shoal.cluster import silhouette
 from shoal.cluster.model import ClusterModel
 from shoal.corrections.corrected import corrected_digest, read_corrected
@@ -68,13 +68,12 @@ class Findings:
     def read(cls, run_dir: RunDir) -> Findings:
         """Raises RunError if the run has no finished clusters."""
         run_dir.require("cluster")
-        images = run_dir.read_images(
-            ["id", "path", "uri", "sha256", "width", "height", "status", "reason", "duplicate_of"]
-        ).sort_by("id")
+        columns = ["id", "path", "uri", "sha256", "width", "height", "status", "reason", "duplicate_of"]
+        images = records.by_id(run_dir.read_images(columns))
         corrected = read_corrected(run_dir)
         is_ok = pc.equal(images["status"].take(pa.array(corrected.ids)), records.OK).to_numpy()
-        columns = ("ids", "cluster", "confidence", "unsure", "silhouette", "runner_up")
-        ok: dict[str, Any] = {name: getattr(corrected, name)[is_ok] for name in columns}
+        fields = ("ids", "cluster", "confidence", "unsure", "silhouette", "runner_up")
+        ok: dict[str, Any] = {name: getattr(corrected, name)[is_ok] for name in fields}
         return cls(
             run_dir=run_dir,
             state=run_dir.read_state(),
@@ -255,7 +254,7 @@ def _read_evidence(run_dir: RunDir) -> list[dict[str, Any]]:
     """Rows of choose_k.parquet with None for what was not measured."""
     if not run_dir.choose_k.is_file():
         return []
-    rows = records.read_table(run_dir.choose_k).sort_by("k").to_pylist()
+    rows = parquet.in_order(records.read_table(run_dir.choose_k), "k").to_pylist()
     return [{name: _finite(value) for name, value in row.items()} for row in rows]
 
 
