@@ -32,7 +32,7 @@ import machine
 from shoal import pipeline
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32
-from shoal.encoder.architectures import full_name
+from shoal.encoder.names import full_name
 from shoal.evaluate import metrics
 from shoal.images.sources import open_source
 from shoal.model import Model

@@ -36,7 +36,7 @@ from typing import Any
 import psutil
 
 from browse import large_run
-from knn import faiss_python
+from knn import library_python
 from machine import RESULTS, describe, machine_line, write_result
 from photos import WORK
 from scale_data import feature_file, image_folder, path_of
@@ -47,6 +47,7 @@ SAMPLED_S = 0.05
 CURVE_POINTS = 200  # of a memory curve that is kept
 FAISS_CLUSTERS = 1000
 SEVERAL = 3  # repeats of what takes a moment
+IN_ORDER = ("index", "embed", "classes", "images", "neighbours", "cluster", "names", "map", "evaluate", "report")
 SHOAL = (sys.executable, "-m", "shoal")
 TABLES = """
 import sys
@@ -235,9 +236,10 @@ def _staged(command: Sequence[str | Path], run: Path) -> dict[str, Any]:
     """What a command took that runs stages, with the seconds of each, and the most memory while it ran."""
     found = measured(command)
     told = json.loads((run / "run.json").read_text())["stages"]
-    stages = {name: stage["seconds"] for name, stage in told.items()}
+    stages = {name: told[name]["seconds"] for name in IN_ORDER if name in told}
+    assert len(stages) == len(told), sorted(told)
     at, most = max(0.0, found["seconds"] - sum(stages.values())), {}
-    for name, seconds in stages.items():  # in their order; each begins as one ends
+    for name, seconds in stages.items():  # each begins as one ends
         most[name] = max((size for when, size in found["curve"] if at <= when <= at + seconds), default=None)
         at += seconds
     return {**found, "stages": stages, "memory_by_stage": most}
@@ -290,7 +292,7 @@ def search(work: Work) -> dict[str, Any]:
 
 
 def faiss(work: Work) -> dict[str, Any]:
-    found = measured((faiss_python(), HERE / "scale_faiss.py", work.features, str(FAISS_CLUSTERS)))
+    found = measured((library_python(WORK), HERE / "scale_faiss.py", work.features, str(FAISS_CLUSTERS)))
     return {**found, "kmeans_seconds": float(found["said"][0]), "clusters": FAISS_CLUSTERS}
 
 
