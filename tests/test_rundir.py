@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from shoal import atomic, lock
-from shoal.cli import cluster
+from shoal.cli.making import cluster
 from shoal.config import ClusterConfig
 from shoal.disk import require_free
 from shoal.errors import DiskSpaceError, RunError, RunLockedError
