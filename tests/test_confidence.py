@@ -117,7 +117,7 @@ def test_mean_confidence_is_how_far_another_way_of_clustering_agrees(agreement: 
     rows = mixture(4, 1500, 2.4)[0]
     points, lengths, space = in_space(rows, "euclidean")
     found = kmeans.fit(points, 4, np.random.default_rng(0), metric="euclidean")
-    model = fit_model(space, found, points, lengths, seed=0, agreement=agreement)
+    model = fit_model(space, found, points, lengths, seed=0, level=agreement)
     assert float(model.assign(rows).confidence.mean()) == pytest.approx(agreement, abs=0.01)
 
 

@@ -97,7 +97,7 @@ def calibrate(
     rng: np.random.Generator,
     metric: str,
     plain: Float32 | None = None,
-    agreement: float | None = None,
+    level: float | None = None,
 ) -> tuple[float, Landmarks | None]:
     """Concentration of the posterior, and landmarks; None where there are too few images to ask.
 
@@ -105,10 +105,11 @@ def calibrate(
         points: [N, dims] in the space of the `centroids` [K, dims].
         plain: [N, d], the same images where neighbours and other clusters are looked for, if that is another space: in
             one that was learned to part these clusters all would agree.
-        agreement: share of the images on which another way of clustering agrees; None asks average linkage.
+        level: share of the images on which another way of clustering agrees, as which all are sure on average; None
+            asks average linkage.
     """
     with threads.single():  # thousands of small matrix products
-        return _calibrated(points, centroids, rng, metric, points if plain is None else plain, agreement)
+        return _calibrated(points, centroids, rng, metric, points if plain is None else plain, level)
 
 
 def _calibrated(
@@ -117,7 +118,7 @@ def _calibrated(
     rng: np.random.Generator,
     metric: str,
     plain: Float32,
-    agreement: float | None,
+    level: float | None,
 ) -> tuple[float, Landmarks | None]:
     asked = min(SAMPLE, int((PAIR_VALUES / plain.shape[1]) ** 0.5))
     sample = np.sort(rng.permutation(len(points))[:asked])
@@ -131,9 +132,10 @@ def _calibrated(
     concentration = fit_concentration(scores, votes, landmarks.trust_at(points, metric))
     gaps = concentration * (scores - scores.max(axis=1, keepdims=True))
     posterior: Float32 = (1 / np.exp(gaps).sum(axis=1)).astype(np.float32)
-    if agreement is None and 2 * k > MOST_LEAVES:
+    if level is None and 2 * k > MOST_LEAVES:
         return concentration, landmarks
-    level = _linkage_agreement(plain, labels, k, rng, metric) if agreement is None else agreement
+    if level is None:
+        level = _linkage_agreement(plain, labels, k, rng, metric)
     return concentration, _levelled(landmarks, points, posterior, level, k, metric)
 
 

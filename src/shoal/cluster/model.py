@@ -243,16 +243,16 @@ def fit_model(
     lengths: Float32,
     seed: int,
     plain: Float32 | None = None,
-    agreement: float | None = None,
+    level: float | None = None,
 ) -> ClusterModel:
     """Calibrate a clustering of `points` [N, dims], with `lengths` [N, 2], so that it can assign others.
 
-    `plain` [N, d] are the points of the same images in `space.plain`, where that is another space; `agreement` is as
+    `plain` [N, d] are the points of the same images in `space.plain`, where that is another space; `level` is as
     `calibrate` has it.
     """
     metric = space.metric
     random = np.random.default_rng([seed, 1])
-    concentration, landmarks = calibrate(points, found.centroids, random, metric, plain, agreement)
+    concentration, landmarks = calibrate(points, found.centroids, random, metric, plain, level)
     dims = points.shape[1] if space.basis is None else space.basis.shape[1]
     lengths = as_if_new(lengths, dims)
     scores = scores_without_itself(points, found, metric)

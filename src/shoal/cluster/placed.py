@@ -26,14 +26,14 @@ class Placed:
         space: whitening and the head.
         found: the clustering of all N images, by the nearest of its centroids in that space.
         points, lengths: of all images in the space, as `ClusterSpace.project` gives them.
-        agreement: share of the images on which another way of clustering agrees, if one was at hand.
+        level: share of the images on which another way of clustering agrees, if one was at hand.
     """
 
     space: ClusterSpace
     found: Clustering
     points: Float32
     lengths: Float32
-    agreement: float | None = None
+    level: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,11 +56,11 @@ def teach(ground: Ground, labels: Labels, k: int, seed: int) -> Taught:
 
 
 def place(
-    ground: Ground, taught: Taught, k: int, store: Rows, ids: Ids, sample: Ids, agreement: float | None = None
+    ground: Ground, taught: Taught, k: int, store: Rows, ids: Ids, sample: Ids, level: float | None = None
 ) -> Placed:
     """Place all `ids` by the head that was taught `ids[sample]`, or by the nearest of the clusters' means.
 
-    `agreement` is handed on.
+    `level` is handed on.
     """
     labels, head = taught.labels, taught.head
     many = k > MOST_TAUGHT  # the nearest mean is looked for where k-means would look for it
@@ -71,7 +71,7 @@ def place(
     if head is None:
         nearest[sample] = labels
     found = Clustering(nearest, centroids, float(np.sum(1 - scores, dtype=np.float64)), 0)
-    return Placed(space, found, points, lengths, agreement)
+    return Placed(space, found, points, lengths, level)
 
 
 def _means(points: Float32, labels: Labels, k: int) -> Float32:

@@ -35,9 +35,7 @@ class PlacedEstimator(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
     def _take(self, placed: Placed, rows: Rows, seed: int) -> None:
         plain, _ = points_of(placed.space.plain, rows, np.arange(len(placed.points)))
-        self._model = fit_model(
-            placed.space, placed.found, placed.points, placed.lengths, seed, plain, placed.agreement
-        )
+        self._model = fit_model(placed.space, placed.found, placed.points, placed.lengths, seed, plain, placed.level)
         self.labels_ = placed.found.labels
 
     def _check_count(self, name: str, rows: int) -> None:

@@ -75,7 +75,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
         outcome = _by_density(plain, dense)
         choice = replace(choice, sentence=_told(dense))
     found = outcome.found
-    model = fit_model(outcome.space, found, outcome.points, outcome.lengths, config.seed, points, outcome.agreement)
+    model = fit_model(outcome.space, found, outcome.points, outcome.lengths, config.seed, points, outcome.level)
     assignment = model.assign_points(outcome.points, outcome.lengths)
     means = kmeans.means_of(points, found.labels, config.metric)
     sweep = {f"k{k}": clustering.labels for k, clustering in looked_at.items()}
@@ -138,7 +138,7 @@ class _Outcome:
     lengths: Float32
     silhouettes: Float64
     noise: npt.NDArray[np.bool_] | None = None  # images that lie in no dense group, where that was looked at
-    agreement: float | None = None  # share of the images on which another way of clustering agrees, if one was at hand
+    level: float | None = None  # share of the images on which another way of clustering agrees, if one was at hand
 
 
 def _dense(
@@ -203,9 +203,7 @@ def _by_head(plain: _Outcome, method: str, why: str, placed: Placed) -> _Outcome
     labels, order = kmeans.number_by_size(placed.found.labels, k)
     found = replace(placed.found, labels=labels, centroids=placed.found.centroids[order])
     silhouettes = silhouette.cosine(plain.points, labels, k)
-    return _Outcome(
-        method, why, placed.space, found, placed.points, placed.lengths, silhouettes, agreement=placed.agreement
-    )
+    return _Outcome(method, why, placed.space, found, placed.points, placed.lengths, silhouettes, level=placed.level)
 
 
 def _numbered(clustering: Clustering, points: Float32, metric: str) -> Clustering:
