@@ -22,7 +22,7 @@ from from_scratch import seconds, told
 from shoal import pipeline
 from shoal.config import ClusterConfig
 from shoal.evaluate import metrics
-from shoal.evaluate.labels import read_labels
+from shoal.evaluate.labels import names_in, read_labels
 from shoal.images.sources import open_source
 from shoal.progress import TerminalProgress
 from shoal.rundir import RunDir
@@ -80,8 +80,7 @@ def main() -> None:
 def measured(run_dir: RunDir, items: list[Any], truth: np.ndarray) -> dict[str, float]:
     """Of the images learned from, and of the others."""
     rows = run_dir.read_clusters(["id", "cluster"])
-    names = read_labels(run_dir, None).by_id
-    labels = np.array([names[image] for image in rows["id"].to_pylist()])
+    labels = names_in(read_labels(run_dir, None).of(rows["id"].to_numpy()))
     acc = metrics.clustering_accuracy(labels, rows["cluster"].to_numpy())
     return {"acc_train": round(acc, 4), **told(run_dir, items, truth)}
 

@@ -189,9 +189,8 @@ class _Series:
     @cached_property
     def _shared(self) -> dict[str, Any]:
         """What the results of all methods and seeds have in common."""
-        by_id = read_labels(self._embedded.train, self._benchmark.labels).by_id
-        named = {image: self._benchmark.label_of.get(label, label) for image, label in by_id.items()}
-        purity = neighbour_purity(self._embedded.train, named)
+        labels = read_labels(self._embedded.train, self._benchmark.labels).renamed(self._benchmark.label_of)
+        purity = neighbour_purity(self._embedded.train, labels)
         return {
             "inputs": self._inputs,
             "images": self._embedded.facts(),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import atomic, pipeline, records
@@ -18,7 +19,7 @@ from shoal.bench.data import Splits
 from shoal.bench.request import BenchRequest
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
-from shoal.evaluate.labels import read_labels
+from shoal.evaluate.labels import names_in, read_labels
 from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir
@@ -123,13 +124,9 @@ def label_places(
     run: RunDir, labels: str | None, label_of: Mapping[str, str]
 ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64]]:
     """Labels of all images that have one, and the place of each (of a duplicate: its original) in `usable_ids`."""
-    by_id = read_labels(run, labels).by_id
-    place = {number: row for row, number in enumerate(usable_ids(run).tolist())}
-    names, places = [], []
-    for image in run.read_images(["id", "duplicate_of"]).to_pylist():
-        original = image["id"] if image["duplicate_of"] is None else image["duplicate_of"]
-        if image["id"] in by_id and original in place:
-            label = by_id[image["id"]]
-            names.append(label_of.get(label, label))
-            places.append(place[original])
-    return np.array(names), np.array(places, np.int64)
+    images = run.read_images(["id", "duplicate_of"])
+    originals = pc.coalesce(images["duplicate_of"], images["id"])
+    places = pc.index_in(originals, value_set=pa.array(usable_ids(run))).combine_chunks()
+    names = read_labels(run, labels).renamed(label_of).of(images["id"].to_numpy())
+    has_both = pc.and_(places.is_valid(), names.is_valid())
+    return names_in(names.filter(has_both)), places.filter(has_both).to_numpy().astype(np.int64)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import atomic
@@ -20,7 +19,7 @@ from shoal.embeddings import EmbeddingStore, Ids
 from shoal.errors import RunError
 from shoal.evaluate import metrics
 from shoal.evaluate.agreement import TOP, Agreement, Clusters, Names, agreement
-from shoal.evaluate.labels import read_labels
+from shoal.evaluate.labels import Labels, names_in, read_labels
 from shoal.evaluate.names import NamesAgreement, names_agreement
 from shoal.evaluate.ranking import led_by, ranked_clusters
 from shoal.names.classifier import words_of
@@ -105,9 +104,8 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
     corrected = read_corrected(run_dir)
     rows = corrected_table(run_dir, corrected)
     found = read_labels(run_dir, labels)
-    is_labelled = np.array([number in found.by_id for number in rows["id"].to_pylist()], dtype=bool)
-    labelled = rows.filter(pa.array(is_labelled))
-    names = np.array([found.by_id[number] for number in labelled["id"].to_pylist()])
+    label = found.of(rows["id"].to_numpy())
+    labelled, names = rows.filter(label.is_valid()), names_in(label.drop_null())
     clusters = labelled["cluster"].to_numpy()
     confidence = labelled["confidence"].to_numpy()
     if not ((confidence >= 0) & (confidence <= 1)).all():
@@ -129,7 +127,7 @@ def evaluate(run_dir: RunDir, labels: str | None = None) -> Evaluation:
         unmatched=found.unmatched,
         labels=found.source,
         clusters_digest=corrected_digest(run_dir),
-        neighbour_purity=neighbour_purity(run_dir, found.by_id),
+        neighbour_purity=neighbour_purity(run_dir, found),
         names=_names(run_dir, corrected, names, clusters),
     )
 
@@ -170,13 +168,11 @@ def _ranked(run_dir: RunDir, corrected: Corrected, ids: Ids) -> npt.NDArray[np.i
     return led_by(corrected.cluster[rows], np.concatenate(blocks), TOP)
 
 
-def neighbour_purity(run_dir: RunDir, by_id: dict[int, str]) -> dict[int, float]:
-    """Purity of a run's mined neighbours at each k, given labels by image id; empty if none were mined."""
+def neighbour_purity(run_dir: RunDir, labels: Labels) -> dict[int, float]:
+    """Purity of a run's mined neighbours at each k; empty if none were mined."""
     neighbours = read_ids(run_dir)
     if neighbours is None:
         return {}
     check_among(neighbours, len(neighbours), run_dir)
-    ids = np.fromiter(by_id, dtype=np.int64)
-    classes = np.full(max(len(neighbours), ids.max() + 1), -1)
-    classes[ids] = np.unique(np.array(list(by_id.values())), return_inverse=True)[1]
-    return metrics.neighbour_purity(classes[: len(neighbours)], neighbours)
+    names = labels.of(np.arange(len(neighbours))).dictionary_encode()
+    return metrics.neighbour_purity(pc.fill_null(names.indices, -1).to_numpy(), neighbours)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import parquet, records
+from shoal.embeddings import Ids
 from shoal.errors import DecodeError, RequestError
 from shoal.images import manifest
 from shoal.images.gate import Gate
@@ -22,24 +25,43 @@ from shoal.rundir import RunDir
 
 SOURCE = "source"
 FOLDERS = "folders"
+FOLDER: Final = r"(?:^|/)(?P<folder>[^/]+)/[^/]*\z"  # the last one of a path
 TEXTS = (".csv", ".tsv")
 LABEL_COLUMNS = ("label", "class", "category")
 HINT = "give them with --labels folders (each image's parent folder) or --labels FILE.csv (columns path,label)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Labels:
-    """Labels by image id.
+    """Labels of images that are ok or duplicates.
 
     Attributes:
-        by_id: only of images that are ok or duplicates.
+        table: `id` and `label`, a row for each image that has one.
         source: where they come from: `source`, `folders`, or the file.
         unmatched: labels in the file for which the run has no image.
     """
 
-    by_id: dict[int, str]
+    table: pa.Table
     source: str
     unmatched: int = 0
+
+    def of(self, ids: Ids) -> pa.Array:
+        """The label of each image, null for one without: texts [n]."""
+        places = pc.index_in(pa.array(ids), value_set=self.table["id"].combine_chunks())
+        return self.table["label"].combine_chunks().take(places)
+
+    def renamed(self, label_of: Mapping[str, str]) -> Labels:
+        """With other labels in place of those that `label_of` knows."""
+        texts = self.table["label"].combine_chunks().dictionary_encode()
+        others = pa.array([label_of.get(text, text) for text in texts.dictionary.to_pylist()], pa.string())
+        return replace(self, table=self.table.set_column(1, "label", others.take(texts.indices)))
+
+
+def names_in(labels: pa.Array) -> npt.NDArray[np.str_]:
+    """The texts of an array that has no nulls, as numpy has them."""
+    texts = labels.dictionary_encode()
+    found: npt.NDArray[np.str_] = np.array(texts.dictionary.to_pylist(), np.str_)[texts.indices.to_numpy()]
+    return found
 
 
 def read_labels(run_dir: RunDir, spec: str | None) -> Labels:
@@ -55,71 +77,103 @@ def read_labels(run_dir: RunDir, spec: str | None) -> Labels:
     """
     images = run_dir.read_images(["id", "path", "status"])
     counted = images.filter(pc.is_in(images["status"], pa.array([records.OK, records.DUPLICATE])))
-    paths: dict[int, str] = dict(zip(counted["id"].to_pylist(), counted["path"].to_pylist(), strict=True))
+    ids, paths = counted["id"].combine_chunks(), counted["path"].combine_chunks()
     if spec is None:
-        labels = _of_source(run_dir, paths)
+        labels = _of_source(run_dir, ids)
     elif spec == FOLDERS:
-        labels = _of_folders(paths)
+        labels = _of_folders(ids, paths)
     else:
-        labels = _of_file(Path(spec), paths)
-    if not labels.by_id:
-        raise RequestError(f"not one of the {len(paths):,} images has a label from {labels.source}; {HINT}")
+        labels = _of_file(Path(spec), ids, paths)
+    if not labels.table.num_rows:
+        raise RequestError(f"not one of the {len(ids):,} images has a label from {labels.source}; {HINT}")
     return labels
 
 
-def _of_source(run_dir: RunDir, paths: dict[int, str]) -> Labels:
+def _of_source(run_dir: RunDir, ids: pa.Array) -> Labels:
     if not run_dir.labels.is_file():
         raise RequestError(f"{run_dir.root} has no labels of its own; {HINT}")
-    table = records.read_table(run_dir.labels)
-    pairs = zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True)
-    return Labels({number: label for number, label in pairs if number in paths and label}, SOURCE)
+    table = records.read_table(run_dir.labels, ["id", "label"])
+    is_label = pc.and_(pc.is_in(table["id"], value_set=ids), pc.not_equal(table["label"], ""))
+    return Labels(table.filter(is_label), SOURCE)
 
 
-def _of_folders(paths: dict[int, str]) -> Labels:
+def _of_folders(ids: pa.Array, paths: pa.Array) -> Labels:
     """An image at the top of the source has no folder and so no label."""
-    split = {number: path.split("/") for number, path in paths.items()}
-    return Labels({number: parts[-2] for number, parts in split.items() if len(parts) > 1 and parts[-2]}, FOLDERS)
+    return _labelled(ids, pc.struct_field(pc.extract_regex(paths, FOLDER), "folder"), FOLDERS)
 
 
-def _of_file(file: Path, paths: dict[int, str]) -> Labels:
-    pairs = _read_pairs(file)
-    by_path = _labels_by_key(file, ((_normal(path), label) for path, label in pairs))
-    found = {number: by_path[path] for number, path in paths.items() if path in by_path}
+def _labelled(ids: pa.Array, labels: pa.Array, source: str, unmatched: int = 0) -> Labels:
+    """Without the images whose label is null."""
+    return Labels(pa.table({"id": ids, "label": labels}).filter(pc.is_valid(labels)), source, unmatched)
+
+
+def _of_file(file: Path, ids: pa.Array, paths: pa.Array) -> Labels:
+    written, labels = _read_columns(file)
+    normal = _texts(map(_normal, written))
+    by_path = _ByKey.of(file, normal, labels)
+    found = by_path.labels_of(paths)
     # The others as other programs spell them: with backslashes, blanks, or accents in Unicode's other form.
-    known = set(paths.values())
-    forms = {number: comparable(path) for number, path in paths.items() if number not in found}
-    others = ((comparable(path), label) for path, label in pairs if _normal(path) not in known)
-    rest = _labels_by_key(file, others)
-    found |= {number: rest[form] for number, form in forms.items() if form in rest}
-    if found or not paths:
-        return Labels(found, str(file), len(rest.keys() - set(forms.values())))
-    return _by_file_name(file, pairs, paths)
+    others = np.flatnonzero(~pc.is_in(normal, value_set=paths).to_numpy(zero_copy_only=False))
+    rest = _ByKey.of(
+        file, _texts(comparable(written[place]) for place in others.tolist()), labels.take(pa.array(others))
+    )
+    unknown = found.is_null().to_numpy(zero_copy_only=False)
+    forms = _texts(map(comparable, paths.filter(pa.array(unknown)).to_pylist()))
+    found = pc.replace_with_mask(found, pa.array(unknown), rest.labels_of(forms))
+    if found.null_count < len(found) or not len(paths):
+        return _labelled(ids, found, str(file), rest.without(forms))
+    return _by_file_name(file, (written, labels), ids, paths)
 
 
-def _by_file_name(file: Path, pairs: list[tuple[str, str]], paths: dict[int, str]) -> Labels:
+def _by_file_name(file: Path, columns: tuple[Sequence[str], pa.Array], ids: pa.Array, paths: pa.Array) -> Labels:
     """Match by the last part of the path, where that tells images apart."""
-    repeated = [name for name, count in Counter(map(_name, paths.values())).items() if count > 1]
-    if repeated:
+    written, labels = columns
+    names = _texts(map(_name, paths.to_pylist())).dictionary_encode()
+    if len(names.dictionary) < len(names):
+        repeated = names.dictionary[int(np.argmax(np.bincount(names.indices.to_numpy()) > 1))]
         raise RequestError(
-            f"{file} labels no path of this run (it has {pairs[0][0] if pairs else 'no rows'!r}, the run has "
-            f"{next(iter(paths.values()))!r}), and names like {repeated[0]!r} are not unique; expected the run's paths"
+            f"{file} labels no path of this run (it has {written[0] if written else 'no rows'!r}, the run has "
+            f"{paths[0].as_py()!r}), and names like {repeated.as_py()!r} are not unique; expected the run's paths"
         )
-    by_name = _labels_by_key(file, ((_name(comparable(path)), label) for path, label in pairs))
-    names = {number: _name(comparable(path)) for number, path in paths.items()}
-    found = {number: by_name[name] for number, name in names.items() if name in by_name}
-    return Labels(found, f"{file} (by file name)", len(by_name) - len(found))
+    by_name = _ByKey.of(file, _texts(_name(comparable(path)) for path in written), labels)
+    forms = _texts(_name(comparable(path)) for path in paths.to_pylist())
+    return _labelled(ids, by_name.labels_of(forms), f"{file} (by file name)", by_name.without(forms))
 
 
-def _labels_by_key(file: Path, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for key, label in pairs:
-        if label and labels.setdefault(key, label) != label:
-            raise RequestError(f"{file} gives {key!r} two labels, {labels[key]!r} and {label!r}; expected one")
-    return labels
+@dataclass(frozen=True, slots=True, eq=False)
+class _ByKey:
+    """The labels of a file by what images are known by: two columns without nulls, no key twice."""
+
+    keys: pa.Array
+    labels: pa.Array
+
+    @classmethod
+    def of(cls, file: Path, keys: pa.Array, labels: pa.Array) -> _ByKey:
+        """Without those that are empty. Raises RequestError if a key has two."""
+        is_label = pc.not_equal(labels, "")
+        keys, labels = keys.filter(is_label).dictionary_encode(), labels.filter(is_label)
+        key, label = keys.indices.to_numpy(), labels.dictionary_encode().indices.to_numpy()
+        first = np.unique(key, return_index=True)[1]
+        again = np.flatnonzero(label != label[first][key])
+        if len(again):
+            known, other = labels[int(first[key[again[0]]])], labels[int(again[0])]
+            raise RequestError(
+                f"{file} gives {keys[int(again[0])].as_py()!r} two labels, {known.as_py()!r} and {other.as_py()!r}; "
+                "expected one"
+            )
+        return cls(keys.dictionary, labels.take(pa.array(first)))
+
+    def labels_of(self, keys: pa.Array) -> pa.Array:
+        """The label of each key, null for one that there is not."""
+        return self.labels.take(pc.index_in(keys, value_set=self.keys))
+
+    def without(self, keys: pa.Array) -> int:
+        """How many labels are of none of these."""
+        return len(self.keys) - (pc.sum(pc.is_in(self.keys, value_set=keys)).as_py() or 0)
 
 
-def _read_pairs(file: Path) -> list[tuple[str, str]]:
-    """The (path, label) rows of a file; a null label is empty, bytes of a path that are not UTF-8 are surrogates."""
+def _read_columns(file: Path) -> tuple[Sequence[str], pa.Array]:
+    """The paths and labels of a file; a null label is empty, bytes of a path that are not UTF-8 are surrogates."""
     suffix = file.suffix.lower()
     if suffix not in TEXTS and suffix != ".parquet":
         raise RequestError(f"--labels has value {str(file)!r}; expected 'folders' or a .csv, .tsv or .parquet file")
@@ -131,19 +185,24 @@ def _read_pairs(file: Path) -> list[tuple[str, str]]:
         raise RequestError(f"--labels names {file}, which cannot be read: {error}") from error
 
 
-def _of_text(file: Path) -> list[tuple[str, str]]:
+def _of_text(file: Path) -> tuple[Sequence[str], pa.Array]:
     names, *rows = list(manifest.table_rows(Gate().read(file_uri(str(file))))) or [[]]
     places = _columns(file, names)
     path, label = ([row[place] if place < len(row) else "" for row in rows] for place in places)
-    return list(zip(path, map(decoded, label), strict=True))
+    return path, _texts(map(decoded, label))
 
 
-def _of_parquet(file: Path) -> list[tuple[str, str]]:
+def _of_parquet(file: Path) -> tuple[Sequence[str], pa.Array]:
     with Gate().open(file_uri(str(file))) as stream, parquet.opened(stream) as opened:
-        table = parquet.whole(opened)
-    places = _columns(file, table.column_names)
-    path, label = ([value or "" for value in table.column(place).cast(pa.string()).to_pylist()] for place in places)
-    return list(zip(path, label, strict=True))
+        names = opened.schema_arrow.names
+        path, label = (names[place] for place in _columns(file, names))
+        table = parquet.whole(opened, [path, label])
+    path, label = (pc.fill_null(table[name].cast(pa.string()), "").combine_chunks() for name in (path, label))
+    return path.to_pylist(), label
+
+
+def _texts(values: Iterable[str]) -> pa.Array:
+    return pa.array(values, pa.string())
 
 
 def _columns(file: Path, names: Sequence[str]) -> tuple[int, int]:

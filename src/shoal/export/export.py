@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+import numpy as np
+
 from shoal import lock
 from shoal.errors import RequestError
 from shoal.export import fiftyone, labelstudio, tables
 from shoal.export.files import COPY, LINK, MOVE, NO_LONGER_THERE, Checked, Outcome, Read, carry_out, check, describe
 from shoal.export.journal import JOURNAL_NAME
-from shoal.export.placement import Placement, plan_fiftyone, plan_folders
+from shoal.export.placement import Plan, plan_fiftyone, plan_folders
 from shoal.export.rows import Rows, read_rows
 from shoal.export.seal import key_file, read_key
 from shoal.export.transfer import Place, is_plain_file, remove_unfinished, rename_into_place, write_new, writing_errors
@@ -118,19 +120,19 @@ def export(
     target = Path(dest).absolute()
     if kind not in KINDS_OF_FILES:
         return _export_table(rows, kind, target, layout, dry_run, say, place)
-    placements = plan_fiftyone(rows, target) if kind == "fiftyone" else plan_folders(rows, target)
+    plan = plan_fiftyone(rows, target) if kind == "fiftyone" else plan_folders(rows, target)
     if kind == "imagefolder":
         _warn_of_extensions(rows, say)
     if dry_run:
-        checked = check(placements, target, mode, kind)
+        checked = check(plan, mode, kind)
         describe(checked, say)
         outcome = Outcome(Counter(), tuple((placement.row, NO_LONGER_THERE) for placement in checked.missing))
         return _result(kind, checked, outcome, len(rows), dry_run)
     with _held(target):
-        checked = check(placements, target, mode, kind)
+        checked = check(plan, mode, kind)
         outcome = carry_out(checked, read or ImageReader().read, place, progress or Progress())
         if kind == "fiftyone":
-            _write_fiftyone_labels(placements, rows.names_of_clusters(), outcome, checked, place)
+            _write_fiftyone_labels(plan, rows.names_of_clusters(), outcome, checked, place)
     if mode == MOVE and read_key() is None:
         say(f"{key_file()} cannot be written or read: undoing will have to name the images' folder with --source")
     return _result(kind, checked, outcome, len(rows), dry_run)
@@ -228,15 +230,13 @@ def _held(dest: Path) -> Iterator[None]:
                     dest.rmdir()
 
 
-def _write_fiftyone_labels(
-    placements: list[Placement], names: dict[int, str], outcome: Outcome, checked: Checked, place: Place
-) -> None:
+def _write_fiftyone_labels(plan: Plan, names: dict[int, str], outcome: Outcome, checked: Checked, place: Place) -> None:
     """Write labels.json, in the place of one that an earlier go wrote when fewer images could be taken.
 
     That one is known by its digest, which the record has before the file is written.
     """
-    gone = {row.id for row, _ in outcome.left_out}
-    data = fiftyone.labels_json([placement for placement in placements if placement.row.id not in gone], names)
+    gone = [row.id for row, _ in outcome.left_out]
+    data = fiftyone.labels_json(plan.some(np.flatnonzero(~np.isin(plan.rows.table["id"].to_numpy(), gone))), names)
     path, record = checked.dest / fiftyone.LABELS_NAME, checked.record
     is_own = is_plain_file(path) and digest_file(path) in record.labels
     if not (is_own or _is_new(path, data)):

@@ -6,14 +6,13 @@ Read it with `fiftyone.Dataset.from_dir(DEST, fiftyone.types.FiftyOneImageClassi
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
-from shoal.export.placement import Placement
+from shoal.export.placement import Plan
 
 LABELS_NAME = "labels.json"
 
 
-def labels_json(placements: Sequence[Placement], names: dict[int, str]) -> bytes:
+def labels_json(plan: Plan, names: dict[int, str]) -> bytes:
     """Each image's cluster as its label; keys are the names in `data/` without extension, as FiftyOne has them."""
     index = {number: position for position, number in enumerate(names)}
     labels = {
@@ -28,6 +27,6 @@ def labels_json(placements: Sequence[Placement], names: dict[int, str]) -> bytes
                 "duplicate_of": placement.row.duplicate_of,
             },
         }
-        for placement in placements
+        for placement in plan
     }
     return json.dumps({"classes": list(names.values()), "labels": labels}, ensure_ascii=False, indent=1).encode()

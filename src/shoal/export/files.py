@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from shoal.disk import nearest_existing, require_free
 from shoal.errors import DecodeError, RequestError, WorkError
 from shoal.export.journal import JOURNAL_NAME, Journal, Move, shown
-from shoal.export.placement import Placement, State, state_of
+from shoal.export.placement import Placement, Plan, State, state_of
 from shoal.export.record import Record, holds_files, plan_digest
 from shoal.export.rows import Row
 from shoal.export.seal import own_key
@@ -47,10 +53,10 @@ class Checked:
     mode: str
     record: Record
     folders: frozenset[Path]
-    pending: tuple[Placement, ...]
-    finishing: tuple[Placement, ...]
+    pending: Plan
+    finishing: Plan
     already: int
-    missing: tuple[Placement, ...]
+    missing: Plan
 
     @property
     def needed_bytes(self) -> int:
@@ -67,7 +73,7 @@ class Outcome:
     left_out: tuple[tuple[Row, str], ...]
 
 
-def check(placements: Sequence[Placement], dest: Path, mode: str, kind: str) -> Checked:
+def check(plan: Plan, mode: str, kind: str) -> Checked:
     """Look at every source and target of a plan before anything is written.
 
     Raises:
@@ -75,19 +81,21 @@ def check(placements: Sequence[Placement], dest: Path, mode: str, kind: str) -> 
             image is none.
         WorkError: not one image is left in the source.
     """
+    dest = plan.dest
     if dest.exists() and not dest.is_dir():
         raise RequestError(f"DEST {dest} is a file; expected a folder, new or not")
-    record = _record_for(placements, dest, kind)
-    folders = frozenset(placement.target.parent for placement in placements)
+    record = _record_for(plan, kind)
+    folders = plan.folders
     _require_inside(folders, dest)
     if mode != COPY:
-        _require_own_files(placements, mode)
-    distinct = _once_each(placements) if mode == MOVE else list(placements)
-    moved = _moved_before(distinct, dest) if mode == MOVE else frozenset[str]()
-    by_state: dict[State, list[Placement]] = {state: [] for state in State}
+        _require_own_files(plan, mode)
+    distinct = _once_each(plan) if mode == MOVE else plan
+    moved = _moved_before(distinct) if mode == MOVE else frozenset[str]()
+    places = {state: array("q") for state in State}
     with writing_errors(dest):
-        for placement in distinct:
-            by_state[state_of(placement, mode, moved)].append(placement)
+        for place, placement in enumerate(distinct):
+            places[state_of(placement, mode, moved)].append(place)
+    by_state = {state: distinct.some(np.array(of_one, np.int64)) for state, of_one in places.items()}
     if distinct and len(by_state[State.MISSING]) == len(distinct):
         raise WorkError(
             f"none of the {len(distinct):,} images is left where it was (the first: {distinct[0].source}); nothing was "
@@ -98,23 +106,23 @@ def check(placements: Sequence[Placement], dest: Path, mode: str, kind: str) -> 
         mode,
         record,
         folders=folders,
-        pending=tuple(by_state[State.PENDING]),
-        finishing=tuple(by_state[State.FINISHING]),
-        already=len(by_state[State.DONE]) + len(placements) - len(distinct),
-        missing=tuple(by_state[State.MISSING]),
+        pending=by_state[State.PENDING],
+        finishing=by_state[State.FINISHING],
+        already=len(by_state[State.DONE]) + len(plan) - len(distinct),
+        missing=by_state[State.MISSING],
     )
 
 
 def describe(checked: Checked, say: Callable[[str], None]) -> None:
     """Say what `carry_out` would do."""
-    todo = checked.pending + checked.finishing
-    folders = len({placement.target.parent for placement in todo})
-    size = sum(placement.row.size_bytes for placement in todo) / 2**20
-    say(f"would {checked.mode} {len(todo):,} images ({size:,.1f} MiB) into {folders:,} folders of {checked.dest}")
-    for placement in todo[:SHOWN_LINES]:
+    both = (checked.pending, checked.finishing)
+    count, folders = sum(map(len, both)), len(frozenset[Path]().union(*(plan.folders for plan in both)))
+    size = sum(pc.sum(plan.rows.table["size_bytes"]).as_py() or 0 for plan in both) / 2**20
+    say(f"would {checked.mode} {count:,} images ({size:,.1f} MiB) into {folders:,} folders of {checked.dest}")
+    for placement in islice(chain(*both), SHOWN_LINES):
         say(f"  {placement.row.path} -> {placement.target.relative_to(checked.dest)}")
-    if len(todo) > SHOWN_LINES:
-        say(f"  … and {len(todo) - SHOWN_LINES:,} more")
+    if count > SHOWN_LINES:
+        say(f"  … and {count - SHOWN_LINES:,} more")
 
 
 def carry_out(checked: Checked, read: Read, place: Place, progress: Progress) -> Outcome:
@@ -184,10 +192,10 @@ def _prepare(checked: Checked) -> None:
 
     The record comes before the first file, and the journal before the first move.
     """
-    todo = checked.pending + checked.finishing
+    both = (checked.pending, checked.finishing)
     if Record.read(checked.dest) != checked.record:
         checked.record.write(checked.dest)
-    for folder in {placement.target.parent for placement in todo}:
+    for folder in frozenset[Path]().union(*(plan.folders for plan in both)):
         folder.mkdir(parents=True, exist_ok=True)
     Parts(checked.record.parts).remove(checked.folders)
     if checked.mode != MOVE:
@@ -195,8 +203,8 @@ def _prepare(checked: Checked) -> None:
     journal = Journal(checked.dest / JOURNAL_NAME)
     written = {move.source: move for move in journal.read()}
     key = own_key()
-    real = _real_sources(todo)
-    moves = [_as_move(source, real[source], one, checked.dest, key) for one in todo if (source := one.source)]
+    real = _real_sources(chain(*both))
+    moves = [_as_move(source, real[source], one, checked.dest, key) for one in chain(*both) if (source := one.source)]
     new = [move for move in moves if written.get(move.source) != move]
     if new:
         journal.append(new)
@@ -211,7 +219,7 @@ def _as_move(source: Path, real: str, placement: Placement, dest: Path, key: byt
     return Move.sealed(key, real, placement.target.relative_to(dest).as_posix(), size, digest)
 
 
-def _real_sources(placements: Sequence[Placement]) -> dict[Path, str]:
+def _real_sources(placements: Iterable[Placement]) -> dict[Path, str]:
     """Sources with the links in their folders resolved, so that a link that leads elsewhere later changes nothing."""
     folders: dict[Path, Path] = {}
     real = {}
@@ -222,7 +230,7 @@ def _real_sources(placements: Sequence[Placement]) -> dict[Path, str]:
     return real
 
 
-def _take_away(finishing: Sequence[Placement]) -> int:
+def _take_away(finishing: Plan) -> int:
     """Delete the sources of moves whose targets are whole: the last step, which a kill prevented."""
     for placement in finishing:
         if placement.source is not None:
@@ -230,10 +238,10 @@ def _take_away(finishing: Sequence[Placement]) -> int:
     return len(finishing)
 
 
-def _moved_before(placements: Sequence[Placement], dest: Path) -> frozenset[str]:
+def _moved_before(plan: Plan) -> frozenset[str]:
     """The planned sources in DEST's journal. Raises RequestError if the plan of that export was another one."""
-    real = _real_sources(placements)
-    planned = {real[source]: placement for placement in placements if (source := placement.source) is not None}
+    dest, real = plan.dest, _real_sources(plan)
+    planned = {real[source]: placement for placement in plan if (source := placement.source) is not None}
     journal = dest / JOURNAL_NAME
     moved = set()
     for move in Journal(journal).read():
@@ -249,16 +257,17 @@ def _moved_before(placements: Sequence[Placement], dest: Path) -> frozenset[str]
     return frozenset(moved)
 
 
-def _record_for(placements: Sequence[Placement], dest: Path, kind: str) -> Record:
+def _record_for(plan: Plan, kind: str) -> Record:
     """The record in DEST, if it is of this plan, or a new one. Raises RequestError if DEST holds another export."""
-    found, plan = Record.read(dest), plan_digest(placements, dest)
-    if found is not None and found.plan == plan:
+    dest = plan.dest
+    found, digest = Record.read(dest), plan_digest(plan)
+    if found is not None and found.plan == digest:
         return found
     if found is not None and holds_files(dest):
         raise RequestError(
             f"{dest} holds the export of another clustering, which this one would be mixed with; {_to_undo(dest)}"
         )
-    return Record(kind, plan, new_token())
+    return Record(kind, digest, new_token())
 
 
 def _to_undo(dest: Path) -> str:
@@ -274,8 +283,8 @@ def _require_inside(folders: Iterable[Path], dest: Path) -> None:
             raise RequestError(f"{folder} is a link that leads out of DEST; move it away or choose another DEST")
 
 
-def _require_own_files(placements: Sequence[Placement], mode: str) -> None:
-    for placement in placements:
+def _require_own_files(plan: Plan, mode: str) -> None:
+    for placement in plan:
         if placement.source is None:
             raise RequestError(
                 f"--mode {mode} needs images that are files on this machine; {placement.row.path} "
@@ -287,12 +296,11 @@ def _require_own_files(placements: Sequence[Placement], mode: str) -> None:
             )
 
 
-def _once_each(placements: Sequence[Placement]) -> list[Placement]:
+def _once_each(plan: Plan) -> Plan:
     """The first of every source: what the run lists twice can only be moved once."""
-    first: dict[Path | None, Placement] = {}
-    for placement in placements:
-        first.setdefault(placement.source, placement)
-    return list(first.values())
+    sources = pa.array((os.fsencode(placement.source or "") for placement in plan), pa.binary())
+    first = np.unique(sources.dictionary_encode().indices.to_numpy(), return_index=True)[1]
+    return plan.some(first)
 
 
 def _new_bytes(placement: Placement, mode: str, device: int) -> int:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Final, overload
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shoal.embeddings import Ids
 from shoal.errors import RequestError
 from shoal.export.names import unique_names
-from shoal.export.rows import Row, Rows, positions_by_cluster
+from shoal.export.rows import BLOCK, Row, Rows, positions_by_cluster
 from shoal.export.transfer import same_bytes, same_entry
 from shoal.images.location import local_path, split_fragment
 from shoal.images.storage import is_local
@@ -43,28 +49,67 @@ def own_file(uri: str) -> Path | None:
     return Path(local_path(uri)) if is_local(uri) and not place else None
 
 
-def plan_folders(rows: Rows, dest: Path) -> list[Placement]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan(Sequence[Placement]):
+    """Which image goes where, in the rows' order: columns, from which a `Placement` is made when it is asked for.
+
+    Attributes:
+        targets: names below `dest`, with slashes; text [n].
+    """
+
+    rows: Rows
+    dest: Path
+    targets: pa.StringArray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, number: int) -> Placement: ...
+    @overload
+    def __getitem__(self, number: slice) -> Plan: ...
+    def __getitem__(self, number: int | slice) -> Placement | Plan:
+        if isinstance(number, slice):
+            return self.some(np.arange(len(self))[number])
+        return self._placed(self.rows[number], self.targets[number].as_py())
+
+    def __iter__(self) -> Iterator[Placement]:
+        names = (
+            name for start in range(0, len(self), BLOCK) for name in self.targets[start : start + BLOCK].to_pylist()
+        )
+        return map(self._placed, self.rows, names)
+
+    def some(self, places: Ids) -> Plan:
+        """The placements at these places, in that order."""
+        return Plan(self.rows.some(places), self.dest, self.targets.take(pa.array(places, pa.int64())))
+
+    @property
+    def folders(self) -> frozenset[Path]:
+        """The folders that files come to lie in."""
+        parents = pc.replace_substring_regex(self.targets, r"/[^/]*\z", "")
+        return frozenset(self.dest / parent for parent in pc.unique(parents).to_pylist())
+
+    def _placed(self, row: Row, name: str) -> Placement:
+        return Placement(row, own_file(row.uri), self.dest / name)
+
+
+def plan_folders(rows: Rows, dest: Path) -> Plan:
     """DEST/<cluster>/<file name>: one folder a cluster. In the rows' order, in which tables and tars read fastest."""
     labels = rows.names_of_clusters()
     folders = dict(zip(labels, unique_names(list(labels.values())), strict=True))
     own = [row.file_name for row in rows]
     names = [""] * len(rows)
-    for places in positions_by_cluster(rows).values():
+    for cluster, places in positions_by_cluster(rows).items():
         for place, name in zip(places.tolist(), unique_names([own[place] for place in places]), strict=True):
-            names[place] = name
-    return [
-        Placement(row, own_file(row.uri), dest / folders[row.cluster] / name)
-        for row, name in zip(rows, names, strict=True)
-    ]
+            names[place] = f"{folders[cluster]}/{name}"
+    return Plan(rows, dest, pa.array(names, pa.string()))
 
 
-def plan_fiftyone(rows: Rows, dest: Path) -> list[Placement]:
+def plan_fiftyone(rows: Rows, dest: Path) -> Plan:
     """DEST/data/<id>-<file name>: one folder; ids in front, as FiftyOne tells files apart without extension."""
     width = len(str(rows[-1].id)) if rows else 0
     names = unique_names([f"{row.id:0{width}d}-{row.file_name}" for row in rows])
-    return [
-        Placement(row, own_file(row.uri), dest / FIFTYONE_DATA / name) for row, name in zip(rows, names, strict=True)
-    ]
+    return Plan(rows, dest, pa.array((f"{FIFTYONE_DATA}/{name}" for name in names), pa.string()))
 
 
 def state_of(placement: Placement, mode: str, moved: frozenset[str]) -> State:

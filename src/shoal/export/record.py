@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from shoal import atomic
+import pyarrow as pa
+
+from shoal import atomic, parquet
 from shoal.errors import RequestError
-from shoal.export.placement import Placement
+from shoal.export.placement import Plan
+from shoal.export.rows import BLOCK
 from shoal.export.transfer import open_plain
 
 RECORD_NAME: Final = ".shoal-export.jsonl"
@@ -96,12 +99,13 @@ def _put_down(dest: Path, how: str, line: dict[str, Any]) -> None:
     atomic.sync_folder(dest)
 
 
-def plan_digest(placements: Sequence[Placement], dest: Path) -> str:
+def plan_digest(plan: Plan) -> str:
     """The same for the same images under the same names."""
     state = hashlib.sha256()
-    for placement in sorted(placements, key=lambda placement: placement.target):
-        line = [placement.target.relative_to(dest).as_posix(), placement.row.sha256]
-        state.update(json.dumps(line).encode() + b"\n")
+    table = parquet.in_order(pa.table({"target": plan.targets, "sha256": plan.rows.table["sha256"]}), "target")
+    for batch in table.to_batches(BLOCK):
+        for line in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            state.update(json.dumps(line).encode() + b"\n")
     return state.hexdigest()
 
 

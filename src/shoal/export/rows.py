@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from shoal import records
 from shoal.corrections.corrected import corrected_table, read_corrected
 from shoal.corrections.shown import ShownName, read_shown
+from shoal.embeddings import Ids
 from shoal.errors import RunError
 from shoal.export.names import cluster_name, cluster_width
 from shoal.rundir import RunDir
@@ -77,16 +78,20 @@ class Rows(Sequence[Row]):
     @overload
     def __getitem__(self, number: int) -> Row: ...
     @overload
-    def __getitem__(self, number: slice) -> Sequence[Row]: ...
-    def __getitem__(self, number: int | slice) -> Row | Sequence[Row]:
+    def __getitem__(self, number: slice) -> Rows: ...
+    def __getitem__(self, number: int | slice) -> Row | Rows:
         if isinstance(number, slice):
-            return [self[place] for place in range(len(self))[number]]
+            return self.some(np.arange(len(self))[number])
         return Row(*(column[number].as_py() for column in self.table.columns))
 
     def __iter__(self) -> Iterator[Row]:
         for batch in self.table.to_batches(BLOCK):
             for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 yield Row(*values)
+
+    def some(self, places: Ids) -> Rows:
+        """The rows at these places, in that order."""
+        return replace(self, table=self.table.take(pa.array(places, pa.int64())))
 
     @property
     def clusters(self) -> list[int]:

@@ -54,12 +54,11 @@ class KnnMonitor:
         return {}
 
     def _write(self, epoch: int, features: Float32, ids: Ids) -> None:
-        by_id = read_labels(self._run_dir, None).by_id
-        known = np.array([int(image) in by_id for image in ids])
-        names = np.array([by_id[int(image)] for image in ids[known]])
-        if len(names) < 2:
+        names = read_labels(self._run_dir, None).of(ids)
+        known = names.is_valid().to_numpy(zero_copy_only=False)
+        if known.sum() < 2:
             return
-        labels = np.unique(names, return_inverse=True)[1].astype(np.int64)
+        labels = names.drop_null().dictionary_encode().indices.to_numpy().astype(np.int64)
         accuracy = knn_accuracy(features[known], labels, QUERIES)
         earlier = self._run_dir.unfinished(KNN)
         lines = earlier.read_text(encoding="utf-8").splitlines() if earlier.is_file() else []
