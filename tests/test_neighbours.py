@@ -21,12 +21,13 @@ from shoal import embeddings, records
 from shoal.cluster.threads import single
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows, part_count, part_range, products
+from shoal.halves import fill, widened
 from shoal.neighbours import approximate, candidates, exact, plan, query, stage
 from shoal.neighbours.approximate import Search
 from shoal.neighbours.exact import exact_neighbours
 from shoal.neighbours.finding import Found
-from shoal.neighbours.halves import Rows, widened
 from shoal.neighbours.leading import Leading
+from shoal.neighbours.random_rows import Rows
 from shoal.neighbours.work import search_by
 from shoal.progress import Progress, Task
 from shoal.rundir import RunDir
@@ -478,6 +479,19 @@ def test_a_piece_is_found_in_memory_that_does_not_grow_with_the_images(tmp_path:
             tracemalloc.stop()
         assert isinstance(found, Found)
     assert peaks[1] < 1.5 * peaks[0]
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_seen_wherever_it_lies(kind: Any, wrong: float) -> None:
+    values = np.linspace(-3, 3, 400_000, dtype=kind).reshape(-1, 8)
+    out = np.empty(values.shape, np.float32)
+    assert fill(out, values)
+    assert out.tobytes() == values.astype(np.float32).tobytes()
+    for place in (0, 3, len(values) // 2, len(values) - 1):
+        spoilt = values.copy()
+        spoilt[place, place % 8] = wrong
+        assert not fill(out, spoilt)
 
 
 def test_every_finite_half_is_widened_exactly() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from shoal import foreign
 from shoal.array_header import memory_map
 from shoal.errors import RunError
+from shoal.halves import fill
 from shoal.runfiles import Folder
 from shoal.typed import Between, Like, OneOf
 
@@ -87,14 +89,12 @@ class EmbeddingStore:
         """
         out = np.empty((len(ids), len(range(self.dim)[columns])), dtype=np.float32)
         parts = part_of(ids)
-        for number in np.unique(parts):
-            wanted = np.flatnonzero(parts == number)
-            start = part_range(int(number), self.rows).start
-            out[wanted] = self.part(int(number))[ids[wanted] - start, columns]
-            if not np.isfinite(out[wanted]).all():  # no encoder's features are written so
-                raise RunError(
-                    f"{self.folder / self.parts[int(number)]} holds NaN or infinite values; expected numbers"
-                )
+        edges = np.flatnonzero(np.diff(parts, prepend=-1)).tolist()
+        for first, end in pairwise([*edges, len(ids)]):
+            number = int(parts[first])
+            rows = _rows_of(self.part(number), ids[first:end] - part_range(number, self.rows).start)
+            if not fill(out[first:end], rows[:, columns]):  # no encoder's features are written so
+                raise RunError(f"{self.folder / self.parts[number]} holds NaN or infinite values; expected numbers")
         return out
 
     def blocks(self, ids: Ids, size: int = 8192) -> Iterator[tuple[slice, Float32]]:
@@ -102,6 +102,14 @@ class EmbeddingStore:
         for start in range(0, len(ids), size):
             where = slice(start, min(start + size, len(ids)))
             yield where, self.read(ids[where])
+
+
+def _rows_of(part: npt.NDArray[Any], places: Ids) -> npt.NDArray[Any]:
+    """The rows at these places; where they lie side by side, as they lie there."""
+    first, end = int(places[0]), int(places[-1]) + 1
+    if end - first == len(places) and (np.diff(places) == 1).all():
+        return part[first:end]
+    return part[places]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,11 +16,8 @@ from shoal.browse.looking import site_of
 from shoal.browse.site import Site
 from shoal.browse.snapshot import CHOSEN, Snapshot
 from shoal.browse.upload import uploaded_image
-from shoal.cores import core_count
-from shoal.corrections.base import Int64
 from shoal.corrections.corrected import NONE
 from shoal.corrections.model import CorrectedModel
-from shoal.embeddings import EmbeddingStore, Float32
 from shoal.find import why_not
 from shoal.names import finding
 from shoal.neighbours.query import nearest
@@ -53,15 +49,6 @@ async def search(request: Request) -> dict[str, Any]:
     return await run_in_threadpool(_search, site, data)
 
 
-def _nearest(store: EmbeddingStore, ids: Int64, features: Float32) -> list[tuple[int, float]]:
-    """Pairs (id, similarity) of the nearest images, nearest first; every core looks through a part of them."""
-    parts = [part for part in np.array_split(ids, core_count()) if len(part)]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        found = list(pool.map(lambda part: nearest(store, part, features, NEIGHBOURS), parts))
-    pairs = [pair for near, score in found for pair in zip(near[0].tolist(), score[0].tolist(), strict=True)]
-    return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:NEIGHBOURS]
-
-
 def _search(site: Site, data: bytes) -> dict[str, Any]:
     snapshot = None if site.run is None else site.run.view.snapshot()
     neighbours: list[dict[str, Any]] = []
@@ -72,7 +59,8 @@ def _search(site: Site, data: bytes) -> dict[str, Any]:
         known = stored_features(snapshot.images.table, store, "sha256", digest_bytes(data))
         features = site.searcher.embed(data, snapshot.run_dir)[0] if known is None else known[0]
         distinct = np.unique(corrected.ids[corrected.original])
-        neighbours = neighbour_list(snapshot, _nearest(store, distinct, features))
+        near, similarity = nearest(store, distinct, features, NEIGHBOURS)
+        neighbours = neighbour_list(snapshot, list(zip(near[0].tolist(), similarity[0].tolist(), strict=True)))
     else:
         features, clusters = site.searcher.embed(data)
     assigned = clusters.assign(features)

@@ -26,9 +26,9 @@ from shoal.disk import require_free
 from shoal.embeddings import EmbeddingStore, Ids
 from shoal.neighbours.cells import CellOrder
 from shoal.neighbours.finding import SPARE, Finder, Found
-from shoal.neighbours.halves import Rows
 from shoal.neighbours.placing import best_of, place
 from shoal.neighbours.plan import DIMENSIONS, Plan, load_array
+from shoal.neighbours.random_rows import Rows
 from shoal.rundir import digest_bytes, digest_of
 
 VERSION = 1  # of what the pieces hold

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.embeddings import Float32, Ids, products
+from shoal.halves import widened
 from shoal.neighbours.candidates import NeighbourIds
 from shoal.neighbours.cells import CellOrder
-from shoal.neighbours.halves import Rows, widened
 from shoal.neighbours.leading import Leading
 from shoal.neighbours.plan import load_arrays, save_arrays
+from shoal.neighbours.random_rows import Rows
 
 SPARE = 46  # candidates beyond k whose true similarity is looked at
 ESTIMATES = 2**18  # computed at a time: few enough for the cache
