@@ -24,18 +24,22 @@ from shoal import atomic
 from shoal.array_header import memory_map
 from shoal.disk import require_free
 from shoal.embeddings import EmbeddingStore, Ids
+from shoal.halves import widened
 from shoal.neighbours.cells import CellOrder
-from shoal.neighbours.finding import SPARE, Finder, Found
+from shoal.neighbours.finding import Finder, Found
 from shoal.neighbours.placing import best_of, place
 from shoal.neighbours.plan import DIMENSIONS, Plan, load_array
 from shoal.neighbours.random_rows import Rows
 from shoal.rundir import digest_bytes, digest_of
 
-VERSION = 1  # of what the pieces hold
+VERSION = 2  # of what the pieces hold
 PLACED_ROWS = 65_536  # in a piece of the first pass
 FOUND_ROWS = 16_384  # in one of the second
-WANTED_RECALL = 0.98  # of true neighbours, those that lie in the cells looked into
-MOST_NEAR = 128  # cells; beyond it structureless data would cost as much as an exact search
+WANTED_RECALL = (
+    0.98  # of true neighbours: those that lie in the cells looked into, and of these those that are candidates
+)
+SPARE, MOST_SPARE = 46, 462  # candidates beyond k whose true similarity is looked at, at least and at most
+MOST_NEAR = 192  # cells; beyond it structureless data would cost as much as an exact search
 MOST_OF_A_CELL = 8  # times the even size of cells that one image is compared with
 TIE = 1e-6  # a neighbour as similar as the true k-th to rounding is as good
 
@@ -119,13 +123,14 @@ class Search:
             self.k,
         )
         near = _near_enough(plan, cells, cells.cells_at(place_of[true]))
-        cells.save(self._joined, near=np.array(near), kth=similarity.min(axis=1))
+        kept = _candidates_enough(memory_map(self._reduced), place_of[plan.asked], place_of[true])
+        cells.save(self._joined, near=np.array(near), kept=np.array(kept), kth=similarity.min(axis=1))
 
     def finder(self) -> Finder:
         """What the second pass reads."""
-        near = int(load_array(self._joined, "near"))
+        near, kept = (int(load_array(self._joined, name)) for name in ("near", "kept"))
         reduced = memory_map(self._reduced)
-        return Finder(CellOrder.load(self._joined), reduced, Rows(self.store), self.ids, near, self.k)
+        return Finder(CellOrder.load(self._joined), reduced, Rows(self.store), self.ids, near, kept, self.k)
 
     # -- the second pass ----------------------------------------------------------------------------------------------
 
@@ -186,6 +191,28 @@ def _near_enough(plan: Plan, cells: CellOrder, true: npt.NDArray[np.int64]) -> i
     rank = cells.ranks(plan.asked_rows[:half] @ plan.projection)
     met_at = np.take_along_axis(rank, true[:half], 1)
     return min(int(np.quantile(met_at, WANTED_RECALL, method="higher")) + 1, MOST_NEAR)
+
+
+def _candidates_enough(reduced: npt.NDArray[np.float16], asked: Ids, true: Ids) -> int:
+    """How many candidates a row needs so that the wanted share of true neighbours is among them.
+
+    Args:
+        reduced: [n, r] by place; memory-mapped.
+        asked, true: places [q] of those asked, and [q, k] of their true neighbours.
+    """
+    half, k = len(asked) // 2, true.shape[1]
+    asked, true = asked[:half], true[:half]
+    rows = widened(reduced[asked])
+    bars = np.sort(np.einsum("qr,qkr->qk", rows, widened(reduced[true.ravel()]).reshape(*true.shape, -1)), axis=1)
+    before = np.zeros((half, k + 1), dtype=np.int64)  # of each, how many lie between two of its true neighbours
+    for start in range(0, len(reduced), PLACED_ROWS):
+        block = slice(start, start + PLACED_ROWS)
+        for number, estimates in enumerate(rows @ widened(reduced[block]).T):
+            above = estimates[estimates > bars[number, 0]]
+            before[number] += np.bincount(np.searchsorted(bars[number], above), minlength=k + 1)
+    ranks = before[:, ::-1].cumsum(axis=1)[:, :k]  # of the true ones from the nearest on: all that is nearer
+    wanted = int(np.quantile(ranks, WANTED_RECALL, method="higher")) + 1
+    return int(np.clip(wanted, k + SPARE, k + MOST_SPARE))
 
 
 def _told(of_asked: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -22,6 +22,7 @@ from shoal.rundir import RunDir, StageResult, digest_file
 FEWEST: Final = 10  # below this, neighbours say nothing that two principal components do not
 LANDMARKS: Final = 20_000  # of more images, this many are embedded, and the others placed among them
 LANDMARK_NEIGHBOURS: Final = 30
+BLOCK: Final = 1 << 16  # images placed at a time
 PLACED_BY: Final = 3  # nearest images already placed that an image is put between
 
 
@@ -69,7 +70,9 @@ def known_neighbours(run_dir: RunDir, ids: Ids) -> tuple[tsne.Neighbours, Float3
     check_among(wanted, len(found), run_dir)
     position = np.full(len(found) + 1, -1, np.int32)  # the last one stands for id -1
     position[ids] = np.arange(len(ids), dtype=np.int32)
-    return position[wanted], np.asarray(similarity[ids], np.float32)
+    for start in range(0, len(wanted), BLOCK):
+        wanted[start : start + BLOCK] = position[wanted[start : start + BLOCK]]
+    return wanted, np.asarray(similarity[ids], np.float32)
 
 
 def spread(places: Float32, neighbours: tsne.Neighbours, similarity: Float32) -> Float32:
@@ -80,18 +83,25 @@ def spread(places: Float32, neighbours: tsne.Neighbours, similarity: Float32) ->
     places = places.copy()
     waiting = np.flatnonzero(np.isnan(places[:, 0]))
     while len(waiting):
-        near = neighbours[waiting]
-        usable = (near >= 0) & ~np.isnan(places[near, 0])
-        usable &= np.cumsum(usable, axis=1) <= PLACED_BY
-        ready = usable.any(axis=1)
+        blocks = np.array_split(waiting, -(-len(waiting) // BLOCK))
+        found = np.concatenate([_between(places, neighbours[block], similarity[block]) for block in blocks])
+        ready = ~np.isnan(found[:, 0])
         if not ready.any():
             break
-        weights = usable[ready] * np.maximum(similarity[waiting[ready]], 1e-6) ** 4  # the nearest count most
-        weights /= weights.sum(axis=1, keepdims=True)
-        known = np.nan_to_num(places[near[ready]])
-        places[waiting[ready]] = np.einsum("nk,nkd->nd", weights, known)
+        places[waiting[ready]] = found[ready]
         waiting = waiting[~ready]
     return np.nan_to_num(places)
+
+
+def _between(places: Float32, near: tsne.Neighbours, similarity: Float32) -> Float32:
+    """The weighted mean of the nearest of `near` [n, k] that have a place, float32 [n, 2]; NaN where none has."""
+    usable = (near >= 0) & ~np.isnan(places[near, 0])
+    usable &= np.cumsum(usable, axis=1) <= PLACED_BY
+    weights = usable * np.maximum(similarity, 1e-6) ** 4  # the nearest count most
+    total = weights.sum(axis=1, keepdims=True)
+    weights /= np.where(total > 0, total, np.nan)
+    means: Float32 = np.einsum("nk,nkd->nd", weights, np.nan_to_num(places[near])).astype(np.float32)
+    return means
 
 
 def _write(run_dir: RunDir, images: pa.Table, ids: Ids, places: Float32) -> None:
