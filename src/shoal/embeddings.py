@@ -161,12 +161,17 @@ def read_array(path: Path, shape: tuple[int | None, ...], dtype: np.dtype[Any]) 
 
 def normalise_rows(values: Float32) -> Float32:
     """Scale each row to unit length in place (zero rows stay zero) and return the array."""
+    norms = lengths_of(values)[:, None]
+    np.divide(values, norms, out=values, where=norms > 0)
+    return values
+
+
+def lengths_of(values: Float32) -> Float32:
+    """Euclidean length of each row [n, d], float32 [n], equal for equal rows."""
     squares = np.zeros(len(values), dtype=values.dtype)
     for part in _columns(values):
         squares += np.einsum("nd,nd->n", values[:, part], values[:, part])
-    norms = np.sqrt(squares)[:, None]
-    np.divide(values, norms, out=values, where=norms > 0)
-    return values
+    return np.sqrt(squares)
 
 
 def products(rows: Float32, others: Float32) -> Float32:

@@ -42,6 +42,7 @@ class Given:
         asked: what run.json keeps of them.
         digest: of all that they hold.
         count, dim: [count, dim].
+        dtype: what the run keeps them as: float16 or float32.
         paths: whose embedding each row is; None: they are in the order of the source.
         named: where several words name the source: what they name, in their order, as URIs.
         file: where they lie, if they do.
@@ -53,6 +54,7 @@ class Given:
     digest: str
     count: int
     dim: int
+    dtype: str
     paths: pa.ChunkedArray | None = None
     named: tuple[str, ...] = ()
     file: str = ""
@@ -122,12 +124,12 @@ def open_given(given: str | os.PathLike[str] | npt.NDArray[Any]) -> Given:
         raise EmbeddingsError(f"--embeddings has value {name!r}; expected a .npy or .parquet file on this machine")
     with opened(path, name) as file, telling_of(name):
         if ending == ARRAY:
-            count, dim = StoredArray.open(file, name).shape
-            paths = None
+            stored = StoredArray.open(file, name)
+            (count, dim), dtype, paths = stored.shape, _kept_as(stored.dtype), None
         else:
             paths, dim = look_at_table(file, name)
-            count = len(paths)
-    return Given(name, path, _digest(path, name), count, dim, paths, file=path)
+            count, dtype = len(paths), "float32"
+    return Given(name, path, _digest(path, name), count, dim, dtype, paths, file=path)
 
 
 def _open_array(values: npt.NDArray[Any]) -> Given:
@@ -138,7 +140,13 @@ def _open_array(values: npt.NDArray[Any]) -> Given:
         state.update(np.ascontiguousarray(values[start : start + PART_ROWS]).data)
     digest = digest_of(state.hexdigest(), str(values.dtype), list(values.shape))
     count, dim = values.shape
-    return Given(name, f"{IN_MEMORY}, {values.dtype} [{count}, {dim}]", digest, count, dim, values=values)
+    return Given(
+        name, f"{IN_MEMORY}, {values.dtype} [{count}, {dim}]", digest, count, dim, _kept_as(values.dtype), values=values
+    )
+
+
+def _kept_as(given: np.dtype[Any]) -> str:
+    return "float16" if given == np.float16 else "float32"
 
 
 @dataclass(frozen=True, slots=True)

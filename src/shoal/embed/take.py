@@ -33,7 +33,7 @@ def key(given: Given, config: ClusterConfig) -> dict[str, Any]:
 
 
 def run(given: Given, config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
-    """Write the given embeddings as the run's own, in single precision, and note the images that have none.
+    """Write the given embeddings as the run's own, and note the images that have none.
 
     Raises:
         EmbeddingsError: they do not fit the source. NoImagesError: not one image has a usable one.
@@ -44,7 +44,7 @@ def run(given: Given, config: ClusterConfig, run_dir: RunDir, progress: Progress
     entries = Entries.of(order["path"], order["uri"])
     rows = rows_of(given, entries)
     usable, row_of = _rows_by_id(images, order["id"].to_numpy(), rows)
-    writer = PartsWriter(run_dir, images.num_rows, given.dim, "float32", digest_of("given", given.digest))
+    writer = PartsWriter(run_dir, images.num_rows, given.dim, given.dtype, digest_of("given", given.digest))
     missing = writer.plan(usable, pa.array(row_of[usable]).cast(pa.string()))
     require_free(run_dir.root, len(missing) * writer.row_bytes, "embedding")
     if len(missing):
