@@ -84,9 +84,9 @@ def models(store: EmbeddingStore, ids: Ids, truth: Truth, seed: int, heads: int)
     found = kmeans.fit(plain, k, np.random.default_rng([seed, k]), starts=4)
     yield "k-means", fit_model(space, found, plain, lengths, seed)
     heard = learned.learn(store, ids, k, seed, heads=heads).placed
-    yield "learned", fit_model(heard.space, heard.found, heard.points, heard.lengths, seed, plain, heard.agreement)
+    yield "learned", fit_model(heard.space, heard.found, heard.points, heard.lengths, seed, plain, heard.level)
     placed = graph.find(store, ids, k, seed).placed
-    yield "graph", fit_model(placed.space, placed.found, placed.points, placed.lengths, seed, plain, placed.agreement)
+    yield "graph", fit_model(placed.space, placed.found, placed.points, placed.lengths, seed, plain, placed.level)
 
 
 def figures(confidence: Float32, right: npt.NDArray[np.bool_]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def photographs(width: int, height: int) -> list[bytes]:
 
 def measure_way(way: Way, files: list[bytes]) -> dict[str, float]:
     """Milliseconds of the thread's CPU time an image, least and median of rounds; the difference in grey levels."""
-    rounds = []
+    rounds: list[float] = []
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or len(rounds) < 5:
         began = time.thread_time()

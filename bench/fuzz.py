@@ -178,7 +178,8 @@ def main() -> None:
     parser.add_argument("--debug", action="store_true", help="tracebacks, and what libraries print")
     asked = parser.parse_args()
     if asked.worker:
-        work(asked.sections[0], asked.seed, *asked.worker, asked.debug)
+        start, stop = asked.worker
+        work(asked.sections[0], asked.seed, start, stop, asked.debug)
         return
     start, count = (0, asked.count) if asked.only is None else (asked.only, 1)
     print(

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def kept_runs(name: str) -> dict[str, Any]:
 
 def peak_memory_bytes() -> int:
     """The most memory this process has held so far (resident set), in bytes."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource  # noqa: PLC0415  (not there on Windows)
 

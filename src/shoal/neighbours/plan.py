@@ -43,7 +43,7 @@ class Plan:
         n = len(ids)
         cells = min(n, 2 * math.isqrt(n))
         sample = ids[np.sort(random.choice(n, min(n, ROWS_A_CELL * cells), replace=False))]
-        projection = _main_directions(store, sample, min(DIMENSIONS, max(1, store.dim // 2)))
+        projection = main_directions(store, sample, min(DIMENSIONS, max(1, store.dim // 2)))
         reduced = np.concatenate([normalise_rows(rows) @ projection for _, rows in store.blocks(sample)])
         asked = random.choice(n, min(n, 2 * ASKED), replace=False)
         return cls(projection, _means(reduced, cells, random), asked, normalise_rows(store.read(ids[asked])))
@@ -90,7 +90,7 @@ def nearest_cell(reduced: Float32, centroids: Float32) -> Cells:
     return cell
 
 
-def _main_directions(store: EmbeddingStore, sample: Ids, dimensions: int) -> Float32:
+def main_directions(store: EmbeddingStore, sample: Ids, dimensions: int) -> Float32:
     """The directions [d, r] in which unit rows have most of their length: products are kept best by them."""
     moment = np.zeros((store.dim, store.dim))
     for _, rows in store.blocks(sample):
