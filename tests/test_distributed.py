@@ -391,6 +391,19 @@ def test_an_assignment_goes_on_from_the_blocks_that_are_there(run: Path, source:
     assert [file.name for file in tmp_path.iterdir()] == ["new.csv"]
 
 
+def test_the_table_of_a_run_is_written_by_many_as_by_one(
+    cluster: Cluster, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, more in (("here", []), ("there", ["--ray", cluster.address])):
+        command = [sys.executable, "-m", "shoal", "export", str(run), str(tmp_path / f"{name}.parquet")]
+        done = subprocess.run([*command, "--to", "parquet", *more], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "there.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["here.parquet", "there.parquet"]
+    words = ("export", str(run), str(tmp_path / "out"), "--to", "csv", "--ray", cluster.address)
+    assert said(*words, capsys=capsys) == (2, "shoal: --ray goes with --to parquet; got --to csv")
+
+
 def test_what_lies_where_blocks_would_is_not_touched(run: Path, source: Path, tmp_path: Path) -> None:
     (tmp_path / "new.csv.parts").mkdir()
     (tmp_path / "new.csv.parts" / "mine").write_text("mine")

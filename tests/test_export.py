@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PureWindowsPath
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -25,6 +26,9 @@ from torchvision.datasets import ImageFolder
 
 from kills import Killed, count_writes, kill
 from shoal import records
+from shoal.corrections import changes
+from shoal.corrections.corrected import read_corrected
+from shoal.corrections.log import append
 from shoal.errors import DecodeError, DiskSpaceError, RequestError, RunError, RunLockedError, WorkError
 from shoal.export import JOURNAL_NAME, export, undo
 from shoal.export.journal import Journal
@@ -784,6 +788,57 @@ def test_paths_come_back_from_csv_and_parquet_as_they_were(tmp_path_factory, pat
     assert not any(line[0].lstrip().startswith(tuple("=+-@")) for line in read_csv(folder / "clusters.csv"))
     export(run_dir, "parquet", folder)
     assert pq.read_table(folder / "clusters.parquet")["path"].to_pylist() == paths
+
+
+class Elsewhere:
+    """Does the work of others in this process; dies after one piece where `dies`."""
+
+    is_here = False
+
+    def __init__(self, dies: bool = False) -> None:
+        self.dies, self.asked = dies, list[int]()
+
+    def run(self, work: Any, pieces: Any) -> Any:
+        self.asked += pieces
+        worker = work.portable("cpu").start()
+        assert set(worker.kind) == {"shoal", "pyarrow"}
+        yield from worker.do(pieces[:1] if self.dies else pieces)
+        if self.dies:
+            raise WorkError("it dies")
+
+
+def test_parquet_by_others_is_what_it_is_here_and_goes_on_after_a_death(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("table_blocks", "tables"):
+        monkeypatch.setattr(f"shoal.export.{module}.PARQUET_ROWS", 4)  # two blocks
+    here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
+    export(run, "parquet", here)
+    assert pq.ParquetFile(here).num_row_groups == 2
+    with pytest.raises(WorkError, match="it dies"):
+        export(run, "parquet", there, executor=Elsewhere(dies=True))
+    assert not there.exists()
+    going_on = Elsewhere()
+    assert export(run, "parquet", there, executor=going_on).written == len(FILES)
+    assert going_on.asked == [1]
+    assert there.read_bytes() == here.read_bytes()
+    assert sorted(file.name for file in tmp_path.glob("*here*")) == ["here.parquet", "there.parquet"]
+    # Of a run that was corrected meanwhile no block is of use.
+    with pytest.raises(WorkError, match="it dies"):
+        export(run, "parquet", tmp_path / "corrected.parquet", executor=Elsewhere(dies=True))
+    append(run, lambda log: changes.rename(read_corrected(run), 0, "squares"))
+    corrected = Elsewhere()
+    export(run, "parquet", tmp_path / "corrected.parquet", executor=corrected)
+    assert corrected.asked == [0, 1]
+    assert "squares" in pq.read_table(tmp_path / "corrected.parquet")["name"].to_pylist()
+
+
+def test_parquet_by_others_leaves_what_is_not_its_own(run: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "out.parquet.parts").mkdir()
+    (tmp_path / "out.parquet.parts" / "mine").write_text("mine")
+    with pytest.raises(RequestError, match="holds no blocks of an export"):
+        export(run, "parquet", tmp_path / "out.parquet", executor=Elsewhere())
+    assert [file.name for file in (tmp_path / "out.parquet.parts").iterdir()] == ["mine"]
 
 
 def test_parquet_has_the_columns_of_the_csv_with_types(run: RunDir, tmp_path: Path) -> None:

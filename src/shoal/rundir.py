@@ -262,16 +262,20 @@ class RunDir:
 
     # -- tables -------------------------------------------------------------------------------------------------
 
-    def read_images(self, columns: list[str] | None = None, *, lasting: bool = False) -> pa.Table:
+    def read_images(
+        self, columns: list[str] | None = None, ids: range | None = None, *, lasting: bool = False
+    ) -> pa.Table:
         """images.parquet; before anything was embedded, the listing. URIs lead to where the source is now.
 
         Args:
+            ids: only the rows of these.
             lasting: of what lies in the run itself, where programs from outside find it; where this generation has it
                 goes with the generation.
         """
         path = self.images if self.images.is_file() else self.listing
-        table = records.read_table(path, columns)
-        if "id" in table.column_names and not np.array_equal(table["id"].to_numpy(), np.arange(table.num_rows)):
+        table = records.read_table(path, columns, ids)
+        first = 0 if ids is None else ids.start
+        if "id" in table.column_names and not np.array_equal(table["id"].to_numpy() - first, np.arange(len(table))):
             raise RunError(f"{path}: column 'id' does not count the images from 0 up")
         return self._where_it_is(table, AtRoot(self.root) if lasting else self.files)
 

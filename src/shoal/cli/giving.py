@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+from shoal.cli.options import MIXED, ON_RAY
+from shoal.errors import ConfigError
+
 
 @click.command()
 @click.argument("run")
@@ -53,7 +56,19 @@ def browse(run: str, host: str, port: int, no_open: bool) -> None:
 )
 @click.option("--numbers", is_flag=True, help="Call clusters by their numbers alone: cluster_007.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-def export(run: Path, dest: Path, kind: str, mode: str, layout: str, numbers: bool, dry_run: bool) -> None:
+@ON_RAY
+@MIXED
+def export(
+    run: Path,
+    dest: Path,
+    kind: str,
+    mode: str,
+    layout: str,
+    numbers: bool,
+    dry_run: bool,
+    ray: str | None,
+    mixed: bool,
+) -> None:
     """Write the clusters of RUN out to DEST, for people or other programs.
 
     Folders are called by the names that people gave, or by number and guess: 07 monarch butterfly, 08 unnamed.
@@ -66,24 +81,31 @@ def export(run: Path, dest: Path, kind: str, mode: str, layout: str, numbers: bo
       shoal export photos.shoal --to folders sorted/ --dry-run
       shoal export photos.shoal --to folders sorted/ --mode link
       shoal export photos.shoal --to csv clusters.csv --layout wide
+      shoal export /shared/photos.shoal --to parquet /shared/clusters.parquet --ray auto
     """
+    from shoal.distributed import executing
     from shoal.export import export as write_out
     from shoal.progress import TerminalProgress
     from shoal.rundir import RunDir
 
+    if ray is not None and kind != "parquet":
+        raise ConfigError(f"--ray goes with --to parquet; got --to {kind}")
     run_dir = RunDir.open(run)
     run_dir.require("cluster")
-    result = write_out(
-        run_dir,
-        kind,
-        dest,
-        mode=mode,
-        dry_run=dry_run,
-        layout=layout,
-        by_number=numbers,
-        say=click.echo,
-        progress=TerminalProgress(),
-    )
+    progress = TerminalProgress()
+    with executing(ray, mixed, "cpu", progress) as executor:
+        result = write_out(
+            run_dir,
+            kind,
+            dest,
+            mode=mode,
+            dry_run=dry_run,
+            layout=layout,
+            by_number=numbers,
+            say=click.echo,
+            progress=progress,
+            executor=executor,
+        )
     click.echo(result.summary())
 
 

@@ -154,18 +154,21 @@ def corrected_as(state: Replay, version: int) -> Corrected:
 def corrected_table(run_dir: RunDir, corrected: Corrected) -> pa.Table:
     """The columns of `records.CLUSTERS` by rising id, null for what an image does not have."""
     paths = records.by_id(run_dir.read_clusters(["id", "path"]))["path"]
-    return pa.table(
-        {
-            "id": corrected.ids,
-            "path": paths,
-            "cluster": corrected.cluster,
-            "confidence": _known(corrected.confidence),
-            "unsure": corrected.unsure,
-            "silhouette": _known(corrected.silhouette),
-            "runner_up": pa.array(corrected.runner_up, mask=corrected.runner_up == NONE),
-        },
-        schema=records.CLUSTERS,
-    )
+    columns = {**corrected_columns(corrected), "path": paths}
+    return pa.table({name: columns[name] for name in records.CLUSTERS.names}, schema=records.CLUSTERS)
+
+
+def corrected_columns(corrected: Corrected, here: slice = slice(None)) -> dict[str, pa.Array]:
+    """The columns of `records.CLUSTERS` but the path, of the images at some places by rising id or of all."""
+    runner_up = corrected.runner_up[here]
+    return {
+        "id": pa.array(corrected.ids[here]),
+        "cluster": pa.array(corrected.cluster[here]),
+        "confidence": _known(corrected.confidence[here]),
+        "unsure": pa.array(corrected.unsure[here]),
+        "silhouette": _known(corrected.silhouette[here]),
+        "runner_up": pa.array(runner_up, mask=runner_up == NONE),
+    }
 
 
 def _known(values: Float32) -> pa.Array:

@@ -15,12 +15,14 @@ import numpy as np
 
 from shoal import lock
 from shoal.errors import RequestError
+from shoal.executor import HERE, Executor
 from shoal.export import fiftyone, labelstudio, tables
 from shoal.export.files import COPY, LINK, MOVE, NO_LONGER_THERE, Checked, Outcome, Read, carry_out, check, describe
 from shoal.export.journal import JOURNAL_NAME
 from shoal.export.placement import Plan, plan_fiftyone, plan_folders
-from shoal.export.rows import Rows, read_rows
+from shoal.export.rows import ClusteredRun, Rows, read_rows
 from shoal.export.seal import key_file, read_key
+from shoal.export.table_blocks import table_blocks
 from shoal.export.transfer import Place, is_plain_file, remove_unfinished, rename_into_place, write_new, writing_errors
 from shoal.images.reading import ImageReader
 from shoal.progress import Progress
@@ -93,6 +95,7 @@ def export(
     progress: Progress | None = None,
     read: Read | None = None,
     place: Place = rename_into_place,
+    executor: Executor = HERE,
 ) -> ExportResult:
     """Write a finished run out. Given again after a kill, it goes on; nothing of others is ever overwritten.
 
@@ -107,6 +110,7 @@ def export(
         progress: shows how far it is.
         read: gives the bytes of an image by its URI, or raises DecodeError.
         place: renames one file; a parameter for tests of faults.
+        executor: of the blocks of a Parquet table.
 
     Raises:
         RequestError: an argument has a value it cannot have, or a file is in the way.
@@ -116,10 +120,20 @@ def export(
         DiskSpaceError, WorkError: see `shoal.export.files.carry_out`.
     """
     _check_arguments(kind, mode, layout, by_number)
+    progress = progress or Progress()
+    if kind == "parquet":
+        run = ClusteredRun.open(run_dir)
+        file = _file_at(Path(dest).absolute(), kind)
+        with table_blocks(run, file, HERE if dry_run else executor, progress) as blocks:
+            return _write_contents(kind, file, {file: tables.parquet(blocks)}, len(run), dry_run, say, place)
     rows = read_rows(run_dir).without_names() if by_number else read_rows(run_dir)
     target = Path(dest).absolute()
     if kind not in KINDS_OF_FILES:
-        return _export_table(rows, kind, target, layout, dry_run, say, place)
+        file = _file_at(target, kind)
+        result = _write_contents(kind, file, _contents(rows, kind, file, layout), len(rows), dry_run, say, place)
+        if kind == "labelstudio" and not dry_run:
+            say(_how_to_serve(file, labelstudio.document_root(rows)))
+        return result
     plan = plan_fiftyone(rows, target) if kind == "fiftyone" else plan_folders(rows, target)
     if kind == "imagefolder":
         _warn_of_extensions(rows, say)
@@ -130,7 +144,7 @@ def export(
         return _result(kind, checked, outcome, len(rows), dry_run)
     with _held(target):
         checked = check(plan, mode, kind)
-        outcome = carry_out(checked, read or ImageReader().read, place, progress or Progress())
+        outcome = carry_out(checked, read or ImageReader().read, place, progress)
         if kind == "fiftyone":
             _write_fiftyone_labels(plan, rows.names_of_clusters(), outcome, checked, place)
     if mode == MOVE and read_key() is None:
@@ -153,12 +167,13 @@ def _check_arguments(kind: str, mode: str, layout: str, by_number: bool) -> None
 # -- one file ----------------------------------------------------------------------------------------------------
 
 
-def _export_table(
-    rows: Rows, kind: str, dest: Path, layout: str, dry_run: bool, say: Say, place: Place
+def _file_at(dest: Path, kind: str) -> Path:
+    return dest / DEFAULT_NAMES[kind] if dest.is_dir() else dest
+
+
+def _write_contents(
+    kind: str, dest: Path, contents: dict[Path, bytes], images: int, dry_run: bool, say: Say, place: Place
 ) -> ExportResult:
-    if dest.is_dir():
-        dest = dest / DEFAULT_NAMES[kind]
-    contents = _contents(rows, kind, dest, layout)
     news = [path for path, data in contents.items() if _is_new(path, data)]
     if dry_run:
         for path in news:
@@ -170,17 +185,13 @@ def _export_table(
                     write_new(path, data, place)
                 else:
                     remove_unfinished(path, data)
-        if kind == "labelstudio":
-            say(_how_to_serve(dest, labelstudio.document_root(rows)))
-    count = len(rows) if dest in news else 0
-    return ExportResult(kind, dest, dry_run, len(rows), written=count, already=len(rows) - count)
+    count = images if dest in news else 0
+    return ExportResult(kind, dest, dry_run, images, written=count, already=images - count)
 
 
 def _contents(rows: Rows, kind: str, dest: Path, layout: str) -> dict[Path, bytes]:
     if kind == "csv":
         return {dest: tables.wide_csv(rows) if layout == "wide" else tables.long_csv(rows)}
-    if kind == "parquet":
-        return {dest: tables.parquet(rows)}
     config = dest.with_suffix(".xml")
     if config == dest:
         raise RequestError(

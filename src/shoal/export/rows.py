@@ -14,8 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal import records
-from shoal.corrections.corrected import corrected_table, read_corrected
+from shoal.corrections.corrected import Corrected, corrected_columns, read_corrected
 from shoal.corrections.shown import ShownName, read_shown
 from shoal.embeddings import Ids
 from shoal.errors import RunError
@@ -126,35 +125,67 @@ class Rows(Sequence[Row]):
         return names
 
 
-def read_rows(run_dir: RunDir) -> Rows:
-    """Every ok image and duplicate of a finished run after its edits, in id order.
+@dataclass(frozen=True, slots=True, eq=False)
+class ClusteredRun:
+    """Every ok image and duplicate of a finished run after its edits, of which some can be read at a time."""
 
-    Raises:
-        RunError: the run has no clusters yet, or its two tables are not of one run.
-    """
-    corrected = read_corrected(run_dir)
-    clusters = corrected_table(run_dir, corrected)
-    wanted = ["path", "uri", "size_bytes", "mtime", "sha256", "duplicate_of"]
-    images = run_dir.read_images(["id", *wanted])
-    positions = pc.index_in(clusters["id"], value_set=images["id"])
-    if positions.null_count:
-        raise RunError(
-            f"{run_dir.root}: clusters.parquet has ids that images.parquet lacks; run the same shoal cluster again"
-        )
-    of_images = images.take(positions)
-    lasting = run_dir.read_images(["uri"], lasting=True)["uri"].take(positions)
-    originals = images["path"].take(of_images["duplicate_of"])
-    columns = {
-        "id": clusters["id"],
-        "path": clusters["path"],
-        "uri": lasting,
-        "read_from": of_images["uri"],
-        "size_bytes": pc.fill_null(of_images["size_bytes"], 0),
-        **{name: of_images[name] for name in ("mtime", "sha256")},
-        **{name: clusters[name] for name in ("cluster", "confidence", "unsure", "runner_up", "silhouette")},
-        "duplicate_of": originals,
-    }
-    return Rows(records.by_id(pa.table(columns)), read_shown(run_dir, corrected))
+    run_dir: RunDir
+    corrected: Corrected
+    shown: Mapping[int, ShownName]
+
+    @classmethod
+    def open(cls, run_dir: RunDir) -> ClusteredRun:
+        """Raises RunError: the run has no clusters yet, or they are not readable."""
+        corrected = read_corrected(run_dir)
+        return cls(run_dir, corrected, read_shown(run_dir, corrected))
+
+    def __len__(self) -> int:
+        return len(self.corrected.ids)
+
+    def rows(self, part: range | None = None) -> Rows:
+        """Those at some places in the order of ids, or all.
+
+        Raises:
+            RunError: the run's two tables are not of one run.
+        """
+        part = range(len(self)) if part is None else part
+        here = slice(part.start, part.stop)
+        own = self.corrected.ids[here]
+        among = range(int(own[0]), int(own[-1]) + 1) if len(own) else range(0)
+        images = self.run_dir.read_images(["id", "path", "uri", "size_bytes", "mtime", "sha256", "duplicate_of"], among)
+        if images.num_rows < len(among):
+            raise RunError(
+                f"{self.run_dir.root}: clusters.parquet has ids that images.parquet lacks; run the same shoal cluster "
+                "again"
+            )
+        places = pa.array(own - among.start)
+        images = images.take(places)
+        lasting = self.run_dir.read_images(["uri"], among, lasting=True)["uri"].take(places)
+        clusters = corrected_columns(self.corrected, here)
+        columns = {
+            "id": images["id"],
+            "path": images["path"],
+            "uri": lasting,
+            "read_from": images["uri"],
+            "size_bytes": pc.fill_null(images["size_bytes"], 0),
+            **{name: images[name] for name in ("mtime", "sha256")},
+            **{name: clusters[name] for name in ("cluster", "confidence", "unsure", "runner_up", "silhouette")},
+            "duplicate_of": self._paths_of(images["duplicate_of"]),
+        }
+        return Rows(pa.table(columns), self.shown)
+
+    def _paths_of(self, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The paths of images, null for null; only those near them are read."""
+        ends = pc.min_max(ids)
+        if ends["min"].as_py() is None:
+            return pa.chunked_array([pa.nulls(len(ids), pa.string())])
+        among = range(ends["min"].as_py(), ends["max"].as_py() + 1)
+        return self.run_dir.read_images(["path"], among)["path"].take(pc.subtract(ids, among.start))
+
+
+def read_rows(run_dir: RunDir) -> Rows:
+    """All of a `ClusteredRun`. Raises RunError as it does."""
+    return ClusteredRun.open(run_dir).rows()
 
 
 def positions_by_cluster(rows: Rows) -> dict[int, npt.NDArray[np.intp]]:

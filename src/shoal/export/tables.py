@@ -33,12 +33,13 @@ SCHEMA = pa.schema(
         ("name_strength", pa.float32()),  # of a name that is a guess, in nats; null for one that a person gave
     ]
 )
+PARQUET_ROWS = 1 << 20  # of a group, which is read and written at once
 Cell = str | float | bool | None
 
 
 def long_csv(rows: Rows) -> bytes:
     """One line an image, the columns of `SCHEMA`; what is null is an empty cell, a truth value is `true` or `false`."""
-    return _csv_bytes([SCHEMA.names], _lines(_table(rows)))
+    return _csv_bytes([SCHEMA.names], _lines(table(rows)))
 
 
 def wide_csv(rows: Rows) -> bytes:
@@ -52,14 +53,17 @@ def wide_csv(rows: Rows) -> bytes:
     return _csv_bytes([[given.get(number) or cluster_name(number) for number in members]], _side_by_side(columns))
 
 
-def parquet(rows: Rows) -> bytes:
-    """The columns of `SCHEMA`, typed."""
+def parquet(blocks: Iterable[pa.Table]) -> bytes:
+    """Blocks of `table`, one after the other."""
     sink = pa.BufferOutputStream()
-    pq.write_table(_table(rows).combine_chunks(), sink, compression="zstd")
+    with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
+        for block in blocks:
+            writer.write_table(block.combine_chunks(), PARQUET_ROWS)
     return bytes(sink.getvalue())
 
 
-def _table(rows: Rows) -> pa.Table:
+def table(rows: Rows) -> pa.Table:
+    """The columns of `SCHEMA`, typed."""
     clusters = pa.array(list(rows.shown), pa.int32())
     names = pa.array([shown.name for shown in rows.shown.values()], pa.string())
     strengths = pa.array([shown.strength for shown in rows.shown.values()], pa.float32())
