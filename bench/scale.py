@@ -194,7 +194,8 @@ class Work:
 
     def keep(self, name: str, found: dict[str, Any]) -> None:
         sizes = read_results()
-        sizes[self._key] = {**self.kept(), name: found}
+        told = {**found, "curve": told_curve(found["curve"])} if "curve" in found else found
+        sizes[self._key] = {**self.kept(), name: told}
         write_result(NAME, {"sizes": sizes, "ratios": ratios(sizes)})
 
     def clustered(self) -> Path:
@@ -287,6 +288,8 @@ def search(work: Work) -> dict[str, Any]:
         "similar": measured((*SHOAL, "similar", run, picture), SEVERAL),
         "assign": measured((*SHOAL, "assign", run, picture), SEVERAL),
     }
+    for one in found.values():
+        del one["curve"]
     most = max(one["anonymous_mb"] for one in found.values())
     return {"seconds": max(one["seconds"] for one in found.values()), "anonymous_mb": most, "commands": found}
 
@@ -320,6 +323,17 @@ def read_results() -> dict[str, Any]:
     """By number of images, as text: by step, what it took."""
     file = RESULTS / f"{NAME}.json"
     return dict(json.loads(file.read_text(encoding="utf-8"))["sizes"]) if file.is_file() else {}
+
+
+def told_curve(curve: Sequence[tuple[float, float]]) -> str:
+    """A memory curve on one line: seconds and MB."""
+    return " ".join(f"{seconds:g}:{size:g}" for seconds, size in curve)
+
+
+def curve_of(told: str) -> list[tuple[float, float]]:
+    """What `told_curve` was told."""
+    pairs = (pair.split(":") for pair in told.split())
+    return [(float(seconds), float(size)) for seconds, size in pairs]
 
 
 def seconds_of(kept: dict[str, Any]) -> dict[str, float]:
