@@ -38,7 +38,7 @@ from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_of, versions
 
 # Raised when a stage writes something else than before from the same inputs, so that old runs are brought up to date.
-STAGE_VERSION = {"index": 1, "embed": 3, "images": 1, "neighbours": 2, "cluster": 11, "map": 1, "report": 3}
+STAGE_VERSION = {"index": 1, "embed": 3, "images": 1, "neighbours": 3, "cluster": 11, "map": 1, "report": 3}
 
 
 def _no_check(config: ClusterConfig, progress: Progress) -> None:
