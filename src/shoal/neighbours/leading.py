@@ -31,7 +31,7 @@ class Leading:
             passing = np.divmod(np.flatnonzero(estimates > self._bar[rows, None]), m)
         self._parts.append((rows[passing[0]], (passing[1] + first).astype(np.int32), estimates[passing]))
         self._waiting += len(passing[0])
-        if self._waiting > 2 * self._keep * len(self._bar):
+        if self._waiting > 3 * self._keep * len(self._bar):
             self._merge()
 
     def finish(self) -> npt.NDArray[np.int32]:
