@@ -330,8 +330,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("embedding", "scaling", "memory", "table", "driver"))
     parser.add_argument("--images", type=int, help="[default: 10,000; for memory 1,000,000]")
-    parser.add_argument("--parts", type=int, default=16, help="for each machine, of 1,024 images  [default: 16]")
-    parser.add_argument("--seconds", type=float, default=0.01, help="that the encoder waits for a batch of 4")
+    parser.add_argument("--parts", type=int, default=8, help="for each machine, of 1,024 images  [default: 8]")
+    parser.add_argument("--seconds", type=float, default=0.04, help="that the encoder waits for a batch of 4")
     parser.add_argument("--work", type=Path, help="a folder for what is made  [default: a temporary one]")
     asked = parser.parse_args()
     if asked.what == "table":
