@@ -54,7 +54,7 @@ class TableWorker:
 
     @property
     def kind(self) -> Mapping[str, str]:
-        return {name: metadata.version(name) for name in ("shoal", "pyarrow")}
+        return {"engine": "pyarrow", **{name: metadata.version(name) for name in ("shoal", "pyarrow")}}
 
     def do(self, pieces: Iterable[int]) -> Iterator[int]:
         """Write the blocks with these numbers, and tell how many rows each has."""
