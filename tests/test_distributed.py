@@ -31,6 +31,7 @@ from shoal.assign import AssignSummary, write_file
 from shoal.assign import assign as assign_images
 from shoal.assign_blocks import assigned
 from shoal.config import ClusterConfig
+from shoal.distributed import cluster as ray_cluster
 from shoal.distributed import executing, task
 from shoal.distributed.cluster import RayCluster
 from shoal.embed.batches import EmbeddedBatch
@@ -209,8 +210,40 @@ def test_a_machine_that_dies_in_the_middle_changes_nothing(
     cluster.wait_for_nodes()
     dies = Told(lambda: cluster.remove_node(third, allow_graceful=False))
     assert embed(source, tmp_path / "run", RayCluster(connection, False, dies), dies) == alone
-    assert dies.said[-1].startswith("Ray: machines: 3")
+    assert dies.said[0].startswith("Ray: machines: 3")
     assert dies.then is None
+
+
+def test_a_machine_that_is_gone_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told()
+    monkeypatch.setattr(ray_cluster, "LOOKED", 0.0)
+    monkeypatch.setattr(ray_cluster, "_alive", lambda: frozenset("ab"))
+    machines = ray_cluster.Machines(told)
+    for here in ({"a", "b", "c"}, {"a", "b", "c", "d"}, {"a", "b", "d"}, {"a", "b", "d"}, {"a"}):
+        monkeypatch.setattr(ray_cluster, "_alive", lambda here=here: frozenset(here))
+        machines.look()
+    assert told.said == [
+        "Ray: a machine has left the cluster; others do that part of the work",
+        "Ray: 2 machines have left the cluster; others do that part of the work",
+    ]
+
+
+TALKING = """
+import sys
+from shoal.distributed import executing
+from shoal.progress import Progress
+
+with executing(sys.argv[1], False, "cpu", Progress()):
+    from ray._private.worker import print_to_stdstream
+
+    print_to_stdstream({"lines": ["[state-dump] of a machine"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+print("the end")
+"""
+
+
+def test_what_ray_says_of_its_own_is_not_in_the_output(cluster: Cluster) -> None:
+    done = subprocess.run([sys.executable, "-c", TALKING, cluster.address], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "the end\n"), done.stderr
 
 
 DRIVER = """

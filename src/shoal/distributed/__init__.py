@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from shoal.distributed import address as addresses
 from shoal.errors import ConfigError
 from shoal.executor import HERE, Executor
 from shoal.progress import Progress
+
+# Lines that Ray leaves out, by its own setting, which is read as it is imported: where a machine dies it would print
+# pages of what that one did into the output of the command.
+SILENT: Final = "RAY_DEDUP_LOGS_SKIP_REGEX"
 
 
 @contextmanager
@@ -28,6 +34,7 @@ def executing(address: str | None, mixed: bool, device: str, progress: Progress)
         yield HERE
         return
     addresses.check(address)
+    os.environ.setdefault(SILENT, ".")
     from shoal.distributed.cluster import connected  # noqa: PLC0415  (an extra)
 
     with connected(address, mixed, device, progress) as cluster:

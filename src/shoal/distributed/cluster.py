@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ MOST_PIECES: Final = 16  # of a task: what is made ready anew for each is little
 UNDER_WAY: Final = 1000  # tasks that Ray knows of at a time
 RETRIES: Final = 5  # of a task whose worker died
 PATIENCE: Final = 60.0  # seconds without a task done, after which is looked who is there
+LOOKED: Final = 5.0  # seconds after which is looked again which machines there are
 LEVEL: Final = "error"  # of what Ray says
 
 
@@ -127,6 +129,7 @@ class RayCluster:
         tasks = iter([pieces[start : start + size] for start in range(0, len(pieces), size)])
         do = _remote(task.do).options(**share.options, max_retries=RETRIES, name="shoal")
         under_way: list[Any] = []
+        machines = Machines(self._progress)
         try:
             while True:
                 for some in tasks:
@@ -136,6 +139,7 @@ class RayCluster:
                 if not under_way:
                     return
                 done, under_way = ray.wait(under_way, timeout=PATIENCE)
+                machines.look()
                 for one in done:
                     yield from _result(one)
                 if not done:
@@ -164,6 +168,28 @@ class RayCluster:
         has = ray.cluster_resources()
         if has.get("CPU", 0) < share.cores or has.get("GPU", 0) < share.gpus:
             self._progress.say("Ray: no machine is left that has room for a worker; waiting for one to join")
+
+
+class Machines:
+    """Those of the cluster; says when some are gone."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._here, self._looked = _alive(), time.monotonic()
+
+    def look(self) -> None:
+        """Look again, if it is some seconds since."""
+        if time.monotonic() - self._looked < LOOKED:
+            return
+        now = _alive()
+        if gone := len(self._here - now):
+            one = "a machine has" if gone == 1 else f"{gone:,} machines have"
+            self._progress.say(f"Ray: {one} left the cluster; others do that part of the work")
+        self._here, self._looked = now, time.monotonic()
+
+
+def _alive() -> frozenset[str]:
+    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
 
 
 def _remote(function: Any) -> Any:
