@@ -481,6 +481,17 @@ def test_a_piece_is_found_in_memory_that_does_not_grow_with_the_images(tmp_path:
     assert peaks[1] < 1.5 * peaks[0]
 
 
+def test_rows_in_any_order_open_each_part_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = unit_rows(5000, 6, seed=0).astype(np.float16)
+    store = EmbeddingStore.open(write_small_run(tmp_path / "run", vectors).embeddings)
+    opened: list[int] = []
+    part = EmbeddingStore.part
+    monkeypatch.setattr(EmbeddingStore, "part", lambda self, number: opened.append(number) or part(self, number))
+    ids = np.random.default_rng(0).integers(0, 5000, 2000)
+    np.testing.assert_array_equal(store.read(ids, slice(1, 4)), vectors[ids, 1:4].astype(np.float32))
+    assert opened == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_seen_wherever_it_lies(kind: Any, wrong: float) -> None:

@@ -88,6 +88,10 @@ class EmbeddingStore:
             RunError: a part is not there, is another array, or holds NaN or infinite values.
         """
         out = np.empty((len(ids), len(range(self.dim)[columns])), dtype=np.float32)
+        if (np.diff(ids) < 0).any():  # else a part would be opened again for each id
+            order = np.argsort(ids, kind="stable")
+            out[order] = self.read(ids[order], columns)
+            return out
         parts = part_of(ids)
         edges = np.flatnonzero(np.diff(parts, prepend=-1)).tolist()
         for first, end in pairwise([*edges, len(ids)]):
