@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from shoal.assign import SCHEMA, AssignSummary, batch_of, require_some
 from shoal.blocks import BlockFolder
 from shoal.corrections.model import CorrectedModel
 from shoal.embed.newcomers import BLOCK
-from shoal.errors import RequestError, RunError
+from shoal.errors import RunError
 from shoal.executor import Executor
 from shoal.export.transfer import writing_errors
 from shoal.hub import is_on_hub
@@ -48,11 +47,7 @@ class Blocks:
     device: str
 
     def start(self) -> BlocksWorker:
-        folder = BlockFolder(Path(self.folder))
-        if not (folder.path / LISTED).is_file():
-            raise RequestError(
-                f"{folder.path} is not there on {socket.gethostname()}; expected --to on a path that all machines see"
-            )
+        folder = BlockFolder.of_others(self.folder, "--to")
         model = Model.open(self.place, self.device)
         if _digest(model.clusters) != self.model:
             raise RunError(f"{self.place} has changed meanwhile; run the same shoal assign again")

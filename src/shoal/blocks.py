@@ -5,6 +5,7 @@ Who is killed goes on from those that are there.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,15 @@ class BlockFolder:
     def beside(cls, target: Path) -> BlockFolder:
         """That of a table that is to be written to `target`."""
         return cls(target.absolute().with_name(f"{target.name}.parts"))
+
+    @classmethod
+    def of_others(cls, path: str, option: str) -> BlockFolder:
+        """One that another process settled. Raises RequestError if it is not seen here; `option` named its place."""
+        if not (Path(path) / PLAN).is_file():
+            raise RequestError(
+                f"{path} is not there on {socket.gethostname()}; expected {option} on a path that all machines see"
+            )
+        return cls(Path(path))
 
     def file(self, number: int) -> Path:
         """Where a block lies, or will."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import pyarrow as pa
 
 from shoal import records
 from shoal.blocks import BlockFolder
-from shoal.errors import RequestError, RunError
+from shoal.errors import RunError
 from shoal.executor import Executor
 from shoal.export.rows import ClusteredRun
 from shoal.export.tables import PARQUET_ROWS, table
@@ -32,14 +31,11 @@ class TableBlocks:
     device: str = "cpu"
 
     def start(self) -> TableWorker:
-        if not Path(self.folder).is_dir():
-            raise RequestError(
-                f"{self.folder} is not there on {socket.gethostname()}; expected DEST on a path that all machines see"
-            )
+        folder = BlockFolder.of_others(self.folder, "DEST")
         run = ClusteredRun.open(RunDir.open(Path(self.root)))
         if digest_of_table(run) != self.of:
             raise RunError(f"{self.root} has changed meanwhile; run the same shoal export again")
-        return TableWorker(run, BlockFolder(Path(self.folder)))
+        return TableWorker(run, folder)
 
     def portable(self, device: str) -> TableBlocks:
         return self
