@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gpu_bench import Bench
 from gpu_subjects import networks, normalised, phase_of, pictures
-from shoal.encoder.engines import TorchEngine
+from shoal.encoder.torch_engine import TorchEngine
 from shoal.train import draws, views
 from shoal.train.config import VIEW_SETS, ViewConfig
 from shoal.train.precision import Precision

@@ -20,8 +20,8 @@ from gpu_bench import Bench, Way
 from gpu_subjects import config_of, networks, phase_of, step_of
 from gpu_time import LEARN, forward_flops
 from shoal.encoder import backbones
-from shoal.encoder.engines import GPU_BATCH, TorchEngine
 from shoal.encoder.spec import EncoderSpec
+from shoal.encoder.torch_engine import GPU_BATCH, TorchEngine
 from shoal.progress import Progress
 from shoal.train import draws, log, loop, recipe
 from shoal.train.precision import Precision

@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 
 from photos import WORK
 from shoal.encoder import backbones, embedded, reference
-from shoal.encoder.engines import TorchEngine
 from shoal.encoder.probes import probe_images
+from shoal.encoder.torch_engine import TorchEngine
 
 
 def main() -> None:

@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 
 from shoal.encoder import architectures, backbones, weights
 from shoal.encoder.convert import TorchMakeable
-from shoal.encoder.engines import CPU_BATCH, OpenVinoEngine, TorchEngine, cpu_precision, resolve_device
+from shoal.encoder.engines import CPU_BATCH, OpenVinoEngine, cpu_precision, resolve_device
 from shoal.encoder.names import WHITENED
 from shoal.encoder.prepared import prepare, prepare_saved
 from shoal.encoder.probes import probe_images
+from shoal.encoder.torch_engine import TorchEngine
 from shoal.encoder.torch_weights import read_state_dict
 from shoal.encoder.weights import embedded_file
 from shoal.errors import ConfigError, WeightsError

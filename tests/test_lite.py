@@ -18,11 +18,12 @@ import timm
 from shoal.encoder import backbones, lite, reference
 from shoal.encoder.bindings import load_openvino
 from shoal.encoder.convert import TorchMakeable
-from shoal.encoder.engines import CPU_BATCH, OpenVinoEngine, TorchEngine, cpu_precision
+from shoal.encoder.engines import CPU_BATCH, OpenVinoEngine, cpu_precision
 from shoal.encoder.pixels import taking_pixels
 from shoal.encoder.probes import probe_images
 from shoal.encoder.pth import read_pth
 from shoal.encoder.spec import EncoderSpec
+from shoal.encoder.torch_engine import TorchEngine
 from shoal.encoder.weights import EMBEDDED, SIBLINGS, Embedded
 from shoal.errors import WeightsError
 from torch_twin import torch_twin

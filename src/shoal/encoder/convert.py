@@ -14,12 +14,13 @@ from safetensors.torch import save_file
 from shoal.encoder.backbones import Encoder
 from shoal.encoder.beside import Beside
 from shoal.encoder.bindings import load_openvino
-from shoal.encoder.engines import CPU_BATCH, OpenVinoEngine, TorchEngine
+from shoal.encoder.engines import CPU_BATCH, OpenVinoEngine
 from shoal.encoder.logs import log_as_it_was
 from shoal.encoder.pixels import taking_pixels
 from shoal.encoder.probes import probe_images
 from shoal.encoder.reference import similarity
 from shoal.encoder.spec import EncoderSpec
+from shoal.encoder.torch_engine import TorchEngine
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""What runs an encoder: OpenVINO on CPUs, torch on CUDA, MPS, and wherever OpenVINO cannot.
+"""What runs an encoder: OpenVINO on CPUs; torch (`torch_engine`) on CUDA, MPS, and wherever OpenVINO cannot.
 
 An engine is chosen by rule, never by timing, so that the same machine always gives the same bytes:
 CUDA or MPS if asked for or found; else OpenVINO, in bf16 where the CPU computes bf16 natively and in fp32
@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import queue
 import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +21,9 @@ from shoal.encoder import needs
 from shoal.encoder.bindings import load_openvino
 from shoal.errors import ConfigError
 
-if TYPE_CHECKING:
-    from shoal.encoder.backbones import Encoder
-    from shoal.encoder.spec import EncoderSpec
-
 # Images in one inference; short batches are padded, so every image meets the same arithmetic. On a CPU four images'
 # activations stay in the cache of a core: 217 images/s of the embedded backbone on 2 cores, against 150 with sixteen.
 CPU_BATCH = 4
-GPU_BATCH = 64
 
 Pixels = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -75,35 +69,6 @@ class OpenVinoEngine:
             return np.array(request.get_output_tensor().data, dtype=np.float32)
         finally:
             self._requests.put(request)
-
-
-class TorchEngine:
-    """The torch module itself, with autocast where the device has a native half precision."""
-
-    def __init__(self, encoder: Encoder, spec: EncoderSpec, device: str) -> None:
-        import torch  # noqa: PLC0415  (a warm start on a CPU does not need it)
-
-        self._torch = torch
-        self._device = torch.device(device)
-        self._half = {"cuda": torch.float16, "mps": torch.float16}.get(device)
-        self.name = f"torch {device} {'fp16' if self._half else 'fp32'}"
-        self.batch_size = CPU_BATCH if device == "cpu" else GPU_BATCH
-        self._encoder = encoder.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # Pixels come as 0..255; the model wants (pixel / 255 - mean) / std.
-        self._mean = torch.tensor(spec.mean, device=self._device).mul(255.0).view(1, 3, 1, 1)
-        self._std = torch.tensor(spec.std, device=self._device).mul(255.0).view(1, 3, 1, 1)
-        self._one_at_a_time = threading.Lock()
-
-    def infer(self, pixels: Pixels) -> Float32:
-        torch = self._torch
-        with self._one_at_a_time, torch.inference_mode():
-            # [n, h, w, c] -> [n, c, h, w]: a view whose memory is channels_last already
-            images = torch.from_numpy(pixels).to(self._device, non_blocking=True).permute(0, 3, 1, 2).float()
-            images = (images - self._mean) / self._std
-            with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
-                features = self._encoder(images)
-            out: Float32 = features.float().cpu().numpy()
-        return out
 
 
 def resolve_device(device: str) -> str:

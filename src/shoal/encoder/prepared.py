@@ -12,7 +12,7 @@ from shoal import atomic, cache
 from shoal.config import DEFAULT_BACKBONE, check_onnx_device, is_clip
 from shoal.encoder import making, needs
 from shoal.encoder import weights as weight_files
-from shoal.encoder.engines import Engine, OpenVinoEngine, TorchEngine, resolve_device
+from shoal.encoder.engines import Engine, OpenVinoEngine, resolve_device
 from shoal.encoder.making import Wanted
 from shoal.encoder.onnx import shown_name
 from shoal.encoder.onnx_input import Said
@@ -56,6 +56,7 @@ class PreparedEncoder:
         if place == "cpu" and self.cpu_engine == "openvino":
             return OpenVinoEngine(self.folder / "model.xml", self.precision)
         from shoal.encoder import backbones  # noqa: PLC0415  (imports torch)
+        from shoal.encoder.torch_engine import TorchEngine  # noqa: PLC0415  (imports torch)
 
         encoder, spec = backbones.rebuild(self.spec, self.weights)
         return TorchEngine(encoder, spec, place)
