@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from PIL import Image
 import shoal
 from pictures import paint
 from shoal import ImageClusterer, pipeline, records
+from shoal.api import OPTIONS
 from shoal.config import ClusterConfig
 from shoal.errors import ConfigError, RunError, ShoalError, SourceError
 from shoal.images.sources import open_source
@@ -215,3 +218,62 @@ def _files(run: Path) -> dict[str, bytes]:
     return {
         name: path.read_bytes() for name, path in files.items() if name.split("/")[0] not in ("report", "generations")
     }
+
+
+def test_numbers_of_numpy_and_paths_are_options(pictures: Path) -> None:
+    """A seed out of `np.arange`, say: the run says what was asked in JSON."""
+    three = np.full(3, 0.5, np.float32)
+    config = ClusterConfig.of(
+        ["photos"],
+        clusters=np.int64(3),
+        backbone=Path("net.onnx"),
+        seed=np.uint8(7),
+        limit=np.int32(20),
+        input_size=np.int64(64),
+        input_mean=three,
+        input_std=three,
+    )
+    assert config == ClusterConfig(
+        ("photos",), "3", "net.onnx", seed=7, limit=20, input_size=64, input_mean=(0.5,) * 3, input_std=(0.5,) * 3
+    )
+    found = ImageClusterer(clusters=np.int64(3), seed=np.int64(1), limit=np.int16(20)).fit(pictures)  # type: ignore[arg-type]
+    assert found.run_dir_.read_state()["seed"] == 1
+    assert len(found.labels_) == 20
+
+
+@pytest.mark.parametrize("option", sorted(OPTIONS))
+@pytest.mark.parametrize("value", [1.5, True, b"x", [1, "2"], object()])
+def test_an_option_of_another_type_is_refused_before_any_work(option: str, value: Any, pictures: Path) -> None:
+    clusterer = ImageClusterer(**{option: value})
+    with pytest.raises(ConfigError, match=rf"{option}.* has value "):
+        clusterer.fit(pictures)
+    with pytest.raises(RunError, match="has no run"):
+        _ = clusterer.run_dir_
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, None, True])
+def test_how_many_are_wanted_is_a_whole_number(fitted: ImageClusterer, pictures: Path, n: Any) -> None:
+    some = next(pictures.rglob("*.png"))
+    for ask in (lambda: fitted.similar(some, n=n), lambda: fitted.find("dog", n=n)):
+        with pytest.raises(ConfigError, match=r"^n has value .*; expected a whole number from 1 up"):
+            ask()
+    assert len(fitted.similar(some, n=np.int64(2))) == 2  # type: ignore[arg-type]
+
+
+def test_a_temporary_run_lasts_as_long_as_somebody_has_it(pictures: Path) -> None:
+    clusterer = ImageClusterer(clusters=3).fit(pictures)
+    first = clusterer.run_dir_.root
+    copies = [copy.copy(clusterer), copy.deepcopy(clusterer)]
+    clusterer.fit(pictures)
+    second = clusterer.run_dir_.root
+    assert second != first
+    assert [len(one.labels_) for one in copies] == [24, 24]
+    del copies
+    gc.collect()
+    assert not first.parent.exists()
+    with pytest.raises(SourceError):
+        clusterer.fit(pictures / "nothing here")
+    assert len(clusterer.labels_) == 24
+    del clusterer
+    gc.collect()
+    assert not second.parent.exists()

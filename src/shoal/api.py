@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import operator
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,34 +14,31 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-from PIL import Image
 
 from shoal import pipeline, plain
 from shoal.assign import AssignSummary, cluster_called, of_cluster
 from shoal.assign import assign as assign_images
-from shoal.config import DEFAULT_BACKBONE, ClusterConfig, three_numbers
+from shoal.config import DEFAULT_BACKBONE, ClusterConfig, whole_number
 from shoal.corrections.corrected import corrected_table, read_corrected
 from shoal.corrections.shown import read_shown
 from shoal.embed.given import open_given
 from shoal.errors import RunError, SourceError
 from shoal.find import find
 from shoal.hub import model_place
-from shoal.images.in_memory import CHANNELS, EXPECTED, InMemorySource, is_picture
-from shoal.images.manifest import PATH_COLUMNS, path_column
-from shoal.images.sources import Source as OpenedSource
-from shoal.images.sources import open_source
+from shoal.images.from_python import Picture, Source, opened_source
+from shoal.images.in_memory import EXPECTED, InMemorySource, is_picture
 from shoal.model import Model, is_model_folder
 from shoal.progress import Progress, TerminalProgress
 from shoal.rundir import RunDir
-from shoal.runfiles import IN_RUN, PICTURES
 from shoal.similar import similar
 
 if TYPE_CHECKING:
     from typing import Self
 
-Picture = Image.Image | npt.NDArray[np.uint8]
-Source = str | Path | Iterable[str | Path] | pd.DataFrame | Iterable[Picture] | npt.NDArray[np.uint8]
 Embeddings = str | Path | npt.NDArray[np.floating]
+
+# What `fit` asks for besides its images: the parameters of an ImageClusterer that have these names.
+OPTIONS = tuple(field.name for field in dataclasses.fields(ClusterConfig) if field.name not in ("source", "embeddings"))
 
 
 class ImageClusterer:
@@ -126,6 +121,7 @@ class ImageClusterer:
         self.out = out
         self.verbose = verbose
         self._folder: Path | None = None
+        self._temporary: _TemporaryFolder | None = None  # that the run lies in
         self._models: dict[bool, Model] = {}  # by whether their encoder is started
 
     def fit(self, source: Source, *, embeddings: Embeddings | None = None) -> Self:
@@ -144,30 +140,18 @@ class ImageClusterer:
             NoImagesError, TooFewImagesError, DiskSpaceError, RunLockedError: the work failed.
         """
         given = None if embeddings is None else open_given(embeddings)
-        spec, opened = _opened_source(source, self._progress())
+        spec, opened = opened_source(source, self._progress())
         given = given and given.of_source(spec)
-        config = ClusterConfig(
-            source=spec,
-            clusters=str(self.clusters),
-            backbone=str(self.backbone),
-            weights=None if self.weights is None else str(self.weights),
-            features=self.features,
-            method=self.method,
-            metric=self.metric,
-            device=self.device,
-            seed=self.seed,
-            resize=self.resize,
-            limit=self.limit,
-            embeddings=None if given is None else given.asked,
-            input_size=self.input_size,
-            input_mean=None if self.input_mean is None else three_numbers(self.input_mean, "input_mean"),
-            input_std=None if self.input_std is None else three_numbers(self.input_std, "input_std"),
-            output=self.output,
-            vocabulary=None if self.vocabulary is None else str(self.vocabulary),
-            tokenizer=None if self.tokenizer is None else str(self.tokenizer),
-        )
-        folder = Path(self.out) if self.out is not None else self._temporary_folder()
+        asked = {name: getattr(self, name) for name in OPTIONS}
+        config = ClusterConfig.of(spec, **asked, embeddings=None if given is None else given.asked)
+        temporary = None
+        if self.out is None:
+            temporary = _TemporaryFolder()
+            folder = temporary.path / "run"
+        else:
+            folder = Path(self.out)
         pipeline.run(config, RunDir(folder), pipeline.clustering_stages(opened, given), self._progress())
+        self._temporary = temporary
         return self._opened(folder)
 
     def fit_predict(self, source: Source, *, embeddings: Embeddings | None = None) -> npt.NDArray[np.int32]:
@@ -202,7 +186,7 @@ class ImageClusterer:
     def transform(self, source: Source) -> npt.NDArray[np.float32]:
         """Raw features of new images, float32 [n, dim], in the source's order without those that cannot be read."""
         model = self._opened_model()
-        _, opened = _opened_source(source, self._progress())
+        _, opened = opened_source(source, self._progress())
         found = [newcomers.features for newcomers in model.embed(opened.listed().items(), opened.spool)]
         return np.concatenate(found) if found else np.empty((0, model.dim), np.float32)
 
@@ -211,13 +195,18 @@ class ImageClusterer:
 
         Args:
             image: a path or URI, the `path` of an image of the run, or a picture.
+
+        Raises:
+            ConfigError: `n` is no whole number from 1 up. SourceError, NoImagesError: there is no such image, or it
+                cannot be read.
         """
+        count = whole_number(n, "n", 1)
         if not isinstance(image, str | Path) and not is_picture(image):
             raise SourceError(
                 f"image is of type {type(image).__name__}; expected the path or URI of an image, or {EXPECTED}"
             )
         query = str(image) if isinstance(image, str | Path) else InMemorySource([image])
-        found = similar(self.run_dir_, query, n, self.device, self._progress())
+        found = similar(self.run_dir_, query, count, self.device, self._progress())
         return pd.DataFrame([dataclasses.asdict(one) for one in found], columns=["id", "path", "similarity", "cluster"])
 
     def find(self, words: str, n: int = 20) -> pd.DataFrame:
@@ -229,9 +218,9 @@ class ImageClusterer:
 
         Raises:
             RequestError: a word is not known. RunError: the run has no classifier to search with.
-            ConfigError: free text needs a package that is not installed.
+            ConfigError: `n` is no whole number from 1 up; or free text needs a package that is not installed.
         """
-        found = find(self.run_dir_, words, n).images
+        found = find(self.run_dir_, words, whole_number(n, "n", 1)).images
         return pd.DataFrame([dataclasses.asdict(one) for one in found], columns=["id", "path", "score", "cluster"])
 
     @property
@@ -322,12 +311,6 @@ class ImageClusterer:
         del asked["source"], asked["embeddings"]
         return cls(**{**asked, "device": device}, verbose=verbose)._opened(place)
 
-    def _temporary_folder(self) -> Path:
-        """A folder for the run that goes when this object does."""
-        folder = Path(tempfile.mkdtemp(prefix="shoal-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return folder / "run"
-
     def _opened(self, folder: Path) -> Self:
         self._folder = folder
         self._models = {}
@@ -345,7 +328,7 @@ class ImageClusterer:
     def _assigned(self, source: Source, embeddings: Embeddings | None) -> Iterator[pa.RecordBatch]:
         model = self._opened_model(with_encoder=embeddings is None)
         given = None if embeddings is None else open_given(embeddings)
-        spec, opened = _opened_source(source, self._progress())
+        spec, opened = opened_source(source, self._progress())
         given = given and given.of_source(spec)
         return assign_images(model, opened, AssignSummary(), self._progress(), given)
 
@@ -358,68 +341,12 @@ class ImageClusterer:
         return TerminalProgress() if self.verbose else Progress()
 
 
-def _opened_source(source: Source, progress: Progress) -> tuple[tuple[str, ...], OpenedSource]:
-    """What a source is called in a run, and the source itself.
+class _TemporaryFolder:
+    """A folder that goes when nobody has this object any more; copies of an ImageClusterer share it."""
 
-    Raises:
-        SourceError: it holds neither paths nor pictures, or is not there.
-    """
-    if isinstance(source, str | Path):
-        return _at_paths((str(source),))
-    if isinstance(source, pd.DataFrame):
-        return _at_paths(_paths_in(source))
-    if isinstance(source, np.ndarray) and source.dtype.kind not in "OUS":
-        return _of_array(source, progress)
-    kind = type(source).__name__
-    if isinstance(source, Mapping | bytes) or not isinstance(source, Iterable):  # a mapping yields its keys
-        raise _no_source(kind)
-    try:
-        given = iter(source)
-    except TypeError as error:  # an array without dimensions
-        raise _no_source(kind) from error
-    first = next(given, None)
-    if is_picture(first):
-        return _in_memory(itertools.chain([first], given), operator.length_hint(source), progress)
-    paths = [] if first is None else [first, *given]
-    for one in paths:
-        if not isinstance(one, str | Path):
-            raise _no_source(f"{kind} of {type(one).__name__}")
-    return _at_paths(tuple(map(str, paths)))
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="shoal-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
-
-def _at_paths(paths: tuple[str, ...]) -> tuple[tuple[str, ...], OpenedSource]:
-    return paths, open_source(paths)
-
-
-def _in_memory(pictures: Iterable[Any], count: int, progress: Progress) -> tuple[tuple[str, ...], OpenedSource]:
-    return (f"{IN_RUN}{PICTURES}",), InMemorySource(pictures, count, progress)
-
-
-def _of_array(pictures: npt.NDArray[Any], progress: Progress) -> tuple[tuple[str, ...], OpenedSource]:
-    """Pictures one after the other along the first axis."""
-    told = f"array of {pictures.dtype} {list(pictures.shape)}"
-    if pictures.ndim == 3 and pictures.shape[2] in CHANNELS:
-        raise SourceError(f"source is one {told}, a single picture; expected several of them, or a list with it")
-    if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4):
-        raise _no_source(told)
-    return _in_memory(pictures, len(pictures), progress)
-
-
-def _paths_in(table: pd.DataFrame) -> tuple[str, ...]:
-    names = list(map(str, table.columns))
-    place = path_column(names)
-    if place is None:
-        raise SourceError(
-            f"source is a DataFrame with the columns {', '.join(names[:20]) or '(none)'}; expected one of paths or "
-            f"URIs, called {', '.join(PATH_COLUMNS)}"
-        )
-    return tuple(map(str, table.iloc[:, place].dropna()))
-
-
-def _no_source(kind: str) -> SourceError:
-    return SourceError(
-        f"source is of type {kind}; expected a path or URI, or a list of them (a folder, files, a glob, a manifest, a "
-        "table, a zip or a tar), a DataFrame with a column of them, or pictures (PIL images, or uint8 arrays [height, "
-        "width], [height, width, 3] or [height, width, 4]); features go into embeddings=, beside their images, or, "
-        "without images, into shoal.cluster.SphericalKMeans"
-    )
+    def __deepcopy__(self, _: dict[int, Any]) -> _TemporaryFolder:
+        return self

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -96,6 +98,14 @@ def three_numbers(value: str | Iterable[Any], name: str) -> tuple[float, float, 
             f"{name} has value {shown(value)}; expected three numbers such as 0.485,0.456,0.406"
         ) from error
     return red, green, blue
+
+
+def whole_number(value: Any, name: str, least: int) -> int:
+    """A whole number of any type, numpy's too. Raises ConfigError if it is none, or below `least`."""
+    found = _plain(value)
+    if type(found) is not int or found < least:
+        raise ConfigError(f"{name} has value {shown(value)}; expected a whole number from {least} up")
+    return found
 
 
 def _clusters_error(spec: str) -> ConfigError:
@@ -198,7 +208,7 @@ class ClusterConfig:
     @property
     def onnx_options(self) -> dict[str, Any]:
         """What is said of an ONNX file, by name; None: nothing."""
-        return {name: getattr(self, name) for name in ("input_size", "input_mean", "input_std", "output")}
+        return {name: getattr(self, name) for name in ("input_size", *_THREE_NUMBERS, "output")}
 
     @property
     def counts(self) -> ClusterCounts:
@@ -210,6 +220,21 @@ class ClusterConfig:
         }
 
     @classmethod
+    def of(cls, source: Iterable[str], **options: Any) -> ClusterConfig:
+        """Of options as a Python program has them: paths as `Path`, whole numbers of numpy, three numbers in an array.
+
+        Raises:
+            ConfigError: as the class does, or a value is of another type than its option.
+        """
+        values = {name: _plain(value) for name, value in options.items()}
+        for name in _THREE_NUMBERS:
+            if values.get(name) is not None:
+                values[name] = three_numbers(values[name], name)
+        if type(values.get("clusters")) is int:
+            values["clusters"] = str(values["clusters"])
+        return cls.from_json({**values, "source": tuple(source)})
+
+    @classmethod
     def from_json(cls, values: Any) -> ClusterConfig:
         """Rebuild from `to_json`. Raises ConfigError on a key or a value that this version does not know."""
         try:
@@ -218,8 +243,21 @@ class ClusterConfig:
             raise ConfigError(str(error)) from error
 
 
+_THREE_NUMBERS = ("input_mean", "input_std")
 _OF_CLIP = ("vocabulary", "tokenizer")
 _TEXTS = ("clusters", "backbone", "weights", "output", *_OF_CLIP)
+
+
+def _plain(value: Any) -> Any:
+    """A path as text, and a whole number of any type as Python's own; what else there is as it is."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, bool):
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        return value
 
 
 def _is_text(value: str) -> bool:
