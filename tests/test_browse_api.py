@@ -33,7 +33,8 @@ from drafted import run_stage
 from page_client import HOST, clusters, edit, members, open_page
 from patience import PATIENCE
 from pictures import paint
-from shoal import pipeline, records
+from shoal import ImageClusterer, pipeline, records
+from shoal import draft as drafts
 from shoal.assign import AssignSummary, assign
 from shoal.browse import changing, overview
 from shoal.browse.app import create_app
@@ -50,7 +51,9 @@ from shoal.export.record import RECORD_NAME
 from shoal.images.sources import open_source
 from shoal.model import Model
 from shoal.progress import Progress
+from shoal.report.findings import Findings
 from shoal.rundir import RunDir, StageResult
+from shoal.summary import cluster_summary
 
 TOKEN = "x-shoal-token"
 KINDS = 3
@@ -857,7 +860,7 @@ def test_edits_survive_another_clustering(corrected: TestClient, root: Path, fin
     for number, name in before.names.items():
         (same,) = (other for other, given in after.names.items() if given == name)
         assert after.members(same).tolist() == before.members(number).tolist()
-    assert corrected.get("/api/run").json()["clusters"] == 4  # the open page sees the new clusters
+    assert corrected.get("/api/run").json()["clusters"] == 3  # the open page sees the new clusters; noise is none
     is_same = read_base(run).digest == before.base  # then the numbers of the edits are those of the clusters
     assert {line["earlier"] for line in corrected.get("/api/edits").json()["edits"]} == {not is_same}
 
@@ -884,6 +887,39 @@ def test_a_refit_keeps_what_people_did_and_can_be_undone(corrected: TestClient, 
     assert clusters(corrected) == before
     assert edit(corrected, "redo").status_code == 200
     assert clusters(corrected) == after
+
+
+def test_after_an_undone_refit_everything_speaks_of_the_clusters_that_there_are(
+    corrected: TestClient, root: Path
+) -> None:
+    """Writers of the run, as the report's stage, see what readers see; texts do not tell of what was undone."""
+
+    def told() -> dict[str, Any]:
+        run = RunDir.open(root)
+        with drafts.writing(root) as draft:
+            for one in (draft.run_dir, draft.before):
+                assert read_corrected(one).digest == read_corrected(run).digest
+        facts, evidence = corrected.get("/api/run").json(), corrected.get("/api/evidence").json()
+        findings = Findings.read(run)
+        assert facts["sentence"] == evidence["sentence"] == findings.sentence == ImageClusterer.load(root).why_
+        assert facts["clusters"] == evidence["quality"]["clusters"]
+        return {
+            "summary": [line for line in cluster_summary(run).splitlines() if "cluster" in line],
+            "sentence": facts["sentence"],
+            "unsure": facts["unsure"],
+            "refitted": findings.is_refitted,
+        }
+
+    before = told()
+    assert "by hand; made as 3 clusters" in before["sentence"]
+    assert not before["refitted"]
+    assert refit(corrected)["state"] == "done"
+    assert told()["refitted"]
+    assert edit(corrected, "undo").status_code == 200
+    assert told() == before
+    while corrected.get("/api/run").json()["can_undo"]:
+        assert edit(corrected, "undo").status_code == 200
+    assert told()["sentence"].startswith("3 clusters, as asked")
 
 
 def test_edits_after_a_refit_and_a_second_one(corrected: TestClient) -> None:

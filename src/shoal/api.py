@@ -21,6 +21,7 @@ from shoal.assign import assign as assign_images
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig, whole_number
 from shoal.corrections.corrected import corrected_table, read_corrected
 from shoal.corrections.shown import read_shown
+from shoal.corrections.why import why
 from shoal.embed.given import open_given
 from shoal.errors import RunError, SourceError
 from shoal.find import find
@@ -246,12 +247,15 @@ class ImageClusterer:
 
     @property
     def n_clusters_(self) -> int:
-        self._cluster_facts()  # raises RunError if there are none yet
-        return len(read_corrected(self.run_dir_).numbers)
+        run_dir = self.run_dir_
+        run_dir.require("cluster")
+        return len(read_corrected(run_dir).numbers)
 
     @property
     def why_(self) -> str:
-        return str(self._cluster_facts()["sentence"])
+        run_dir = self.run_dir_
+        run_dir.require("cluster")
+        return why(run_dir, read_corrected(run_dir))
 
     def save(self, folder: str | Path) -> Path:
         """Copy the run (embeddings, clusters, model) to `folder`, which must not exist yet, and return its path."""
@@ -331,11 +335,6 @@ class ImageClusterer:
         spec, opened = opened_source(source, self._progress())
         given = given and given.of_source(spec)
         return assign_images(model, opened, AssignSummary(), self._progress(), given)
-
-    def _cluster_facts(self) -> dict[str, Any]:
-        self.run_dir_.require("cluster")
-        facts: dict[str, Any] = self.run_dir_.read_state()["stages"]["cluster"]["facts"]
-        return facts
 
     def _progress(self) -> Progress:
         return TerminalProgress() if self.verbose else Progress()

@@ -24,6 +24,8 @@ from shoal.runfiles import (
     RUN_JSON,
     UNFINISHED_RUN_JSON,
     Files,
+    Folder,
+    kept_in,
     read_run_json,
     write_run_json,
 )
@@ -47,7 +49,7 @@ class Draft:
         folder: number of the folder for new files.
         state: run.json as it will be, but for the stages.
         records: of the stages that are done, and the places of the `files` that they made.
-        kept, log_lines, refit_line: see `Generation`.
+        log_lines, refit_line: see `Generation`.
         spool: what this command has fetched.
     """
 
@@ -58,7 +60,7 @@ class Draft:
     state: dict[str, Any]
     records: dict[str, Record] = field(default_factory=dict)
     files: dict[str, dict[str, int]] = field(default_factory=dict)
-    kept: dict[str, dict[str, int]] = field(default_factory=dict)
+    before_refits: dict[str, dict[str, int]] = field(default_factory=dict)  # of before refits, by digest
     log_lines: int = 0
     refit_line: str | None = None
     spool: Spool = field(default_factory=Spool)
@@ -96,6 +98,9 @@ class Draft:
 
     def log(self) -> tuple[int | None, str | None]:
         return self.log_lines, self.refit_line
+
+    def kept(self, digest: str) -> Folder | None:
+        return kept_in(self.root, self.before_refits, digest)
 
     # -- stages --------------------------------------------------------------------------------------------------------
 
@@ -180,7 +185,7 @@ class Draft:
         while stale := [name for name in self.records if not is_current(name, self.records)]:
             for name in stale:
                 self.forget(name)
-        made = Generation(0, self.files, self.kept, self.log_lines, self.refit_line)
+        made = Generation(0, self.files, self.before_refits, self.log_lines, self.refit_line)
         is_same = {**made.to_json(), "number": current.number} == current.to_json()
         state = {"format_version": FORMAT_VERSION, **self.state, "stages": self.records}
         if is_same and self.before.generation is not None:
@@ -190,7 +195,9 @@ class Draft:
         else:
             number = self.folder if self.folder > current.number else generations.next_number(self.root)
             generations.write(
-                self.root, Generation(number, self.files, self.kept, self.log_lines, self.refit_line), self.folder
+                self.root,
+                Generation(number, self.files, self.before_refits, self.log_lines, self.refit_line),
+                self.folder,
             )
             state["generation"] = number
             write_run_json(self.root, state)  # from here on it is current
@@ -291,7 +298,7 @@ def _open(root: Path, from_start: bool, spool: Spool) -> Draft:
         root, before, left.get("folder") or generations.next_number(root), from_start, state, spool=spool, _left=left
     )
     if generation is not None:
-        draft.kept = {digest: dict(places) for digest, places in generation.kept.items()}
+        draft.before_refits = {digest: dict(places) for digest, places in generation.kept.items()}
         draft.log_lines, draft.refit_line = generation.log_lines, generation.refit_line
         if not from_start:
             draft.records = dict(before.read_state()["stages"])
@@ -334,6 +341,9 @@ class _Unfinished:
 
     def log(self) -> tuple[int | None, str | None]:
         return None, None
+
+    def kept(self, digest: str) -> Folder | None:
+        return RunDir.open(self.root).kept(digest)
 
 
 def _unfinished_folder(root: Path) -> int | None:

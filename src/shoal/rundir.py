@@ -40,7 +40,6 @@ from shoal.runfiles import (
     Folder,
     Held,
     Inside,
-    Stored,
     read_run_json,
 )
 from shoal.spool import Spool
@@ -189,11 +188,7 @@ class RunDir:
 
     def kept(self, digest: str) -> Folder | None:
         """The files of a clustering as it was before a refit; None if they are not kept."""
-        places = self.generation.kept.get(digest) if self.generation else None
-        if places is not None:
-            return Stored(self.root, dict(places))
-        folder = self.root / "refits" / digest  # of runs of before generations
-        return folder if folder.is_dir() else None
+        return self.files.kept(digest)
 
     # -- opening ------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -141,6 +142,9 @@ class Files(Protocol):
     def log(self) -> tuple[int | None, str | None]:
         """How many lines of edits.jsonl belong to these files at least (None: all), and the refit that made them."""
 
+    def kept(self, digest: str) -> Folder | None:
+        """The files of a clustering as it was before a refit; None if they are not kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class AtRoot:
@@ -164,6 +168,9 @@ class AtRoot:
 
     def log(self) -> tuple[int | None, str | None]:
         return None, None
+
+    def kept(self, digest: str) -> Folder | None:
+        return kept_at_root(self.root, digest)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -206,6 +213,9 @@ class Held:
     def log(self) -> tuple[int | None, str | None]:
         return self.generation.log_lines, self.generation.refit_line
 
+    def kept(self, digest: str) -> Folder | None:
+        return kept_in(self.root, self.generation.kept, digest)
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -240,6 +250,17 @@ class Inside:
     def __truediv__(self, name: str) -> Path:
         whole = f"{self.name}/{name}"
         return self.files.new(whole) if self.for_writing else self.files.path(whole)
+
+
+def kept_in(root: Path, kept: Mapping[str, Mapping[str, int]], digest: str) -> Folder | None:
+    """The files that were kept of a clustering, by the generations in whose folders they lie. See `Files.kept`."""
+    return Stored(root, dict(kept[digest])) if digest in kept else kept_at_root(root, digest)
+
+
+def kept_at_root(root: Path, digest: str) -> Folder | None:
+    """As copies of runs, and runs of before generations, have them."""
+    folder = root / "refits" / digest
+    return folder if folder.is_dir() else None
 
 
 def read_run_json(root: Path) -> dict[str, Any]:

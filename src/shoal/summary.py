@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal.corrections.corrected import read_corrected
+from shoal.corrections.corrected import Corrected, read_corrected
 from shoal.corrections.log import in_force, read_log
 from shoal.corrections.shown import read_shown
+from shoal.corrections.why import why
 from shoal.images import left_out
 from shoal.rundir import RunDir
 
@@ -19,16 +20,17 @@ from shoal.rundir import RunDir
 def cluster_summary(run_dir: RunDir) -> str:
     """A few lines: how many clusters and why, what was skipped or left out and why, where everything lies."""
     stages = run_dir.read_state()["stages"]
-    embed, found, mined = (stages.get(name, {}).get("facts", {}) for name in ("embed", "cluster", "neighbours"))
-    k = found.get("k", 0)
+    embed, mined = (stages.get(name, {}).get("facts", {}) for name in ("embed", "neighbours"))
+    corrected = read_corrected(run_dir)
+    unsure = corrected.unsure[np.unique(corrected.original)].sum()  # copies are not counted again
     lines = [
-        f"{embed.get('images', 0):,} images in {k:,} cluster{'s' * (k != 1)}, "
-        f"{found.get('n_unsure', 0):,} images unsure.",
-        found.get("sentence", ""),
+        f"{embed.get('images', 0):,} images in {corrected.k:,} cluster{'s' * (corrected.k != 1)}, "
+        f"{unsure:,} images unsure.",
+        why(run_dir, corrected),
         *_recall(mined.get("recall", 1.0)),
         *_given(embed.get("given")),
-        *_edits(run_dir),
-        *_names(run_dir),
+        *_edits(run_dir, corrected),
+        *_names(run_dir, corrected),
         *_skipped(run_dir.read_images(["status", "reason"])),
         *_left_out(stages),
         f"Run:    {run_dir.root}   (shoal browse {run_dir.root})",
@@ -64,9 +66,8 @@ def _given(told: dict[str, Any] | None) -> list[str]:
     return [f"{told['rows']:,} embeddings given in {told['name']}{': ' if rows else ''}{', '.join(rows)}{unused}"]
 
 
-def _names(run_dir: RunDir) -> list[str]:
+def _names(run_dir: RunDir, corrected: Corrected) -> list[str]:
     """A line with the names of the largest clusters that have one."""
-    corrected = read_corrected(run_dir)
     shown = read_shown(run_dir, corrected)
     sizes = np.bincount(corrected.cluster)
     named = sorted((number for number in corrected.numbers if number in shown), key=lambda number: -sizes[number])
@@ -79,15 +80,12 @@ def _names(run_dir: RunDir) -> list[str]:
     return [f"{head}: {', '.join(told)}"]
 
 
-def _edits(run_dir: RunDir) -> list[str]:
+def _edits(run_dir: RunDir, corrected: Corrected) -> list[str]:
     """A line on people's edits if there are any, and one on each that could not be carried over."""
-    if not run_dir.edits.is_file():
-        return []
-    corrected = read_corrected(run_dir)
     kept, _ = in_force(read_log(run_dir))
     if not kept:
         return []
-    line = f"{len(kept) - len(corrected.conflicts):,} edits kept: {len(corrected.numbers):,} clusters with them"
+    line = f"{len(kept) - len(corrected.conflicts):,} edits kept: {corrected.k:,} clusters with them"
     if corrected.conflicts:
         line += f"; {len(corrected.conflicts):,} could not be carried over (shoal browse {run_dir.root} shows why)"
     return [line]

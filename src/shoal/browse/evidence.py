@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from shoal import parquet, records
 from shoal.browse.site import OpenedRun
 from shoal.browse.snapshot import Snapshot
+from shoal.corrections.why import why
 from shoal.errors import RequestError
 
 MOST_SKIPPED: Final = 1000
@@ -31,7 +32,7 @@ def evidence(opened: OpenedRun) -> dict[str, Any]:
     copies, groups = _copies(snapshot)
     return {
         "choose_k": _choose_k(snapshot),
-        "sentence": stages["cluster"].get("facts", {}).get("sentence", ""),
+        "sentence": why(snapshot.run_dir, snapshot.corrected, snapshot.log),
         "quality": _quality(snapshot),
         "metrics": _metrics(opened, snapshot),
         "skipped": skipped,
@@ -58,7 +59,7 @@ def _quality(snapshot: Snapshot) -> dict[str, Any]:
     corrected = snapshot.corrected
     known = corrected.silhouette[~np.isnan(corrected.silhouette)]
     return {
-        "clusters": len(corrected.numbers),
+        "clusters": corrected.k,
         "images": len(corrected.ids),
         "unsure": int(corrected.unsure.sum()),
         "moved": int(corrected.pinned.sum()),

@@ -15,6 +15,7 @@ from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, COARSE, FINE, Snapshot
 from shoal.cluster.model import ClusterFacts
 from shoal.corrections.log import in_force
+from shoal.corrections.why import why
 from shoal.encoder.spec import ModelConfig
 from shoal.find import why_not
 from shoal.publication import read_whole
@@ -40,13 +41,13 @@ def run_facts(site: Site) -> dict[str, Any]:
         "name": state.get("source", {}).get("name") or run_dir.root.absolute().name,
         "kind": "run",
         "images": len(corrected.ids),
-        "clusters": len(corrected.numbers),
+        "clusters": corrected.k,
         "unsure": int(corrected.unsure.sum()),
         "skipped": counts.get(records.SKIPPED, 0) + counts.get(records.VANISHED, 0),
         "duplicates": counts.get(records.DUPLICATE, 0),
         "has_labels": run_dir.labels.is_file(),
         "map": site.run.maps.digest(snapshot),
-        "sentence": stages["cluster"].get("facts", {}).get("sentence", ""),
+        "sentence": why(run_dir, corrected, snapshot.log),
         "created": _when(run_dir.clusters.stat().st_mtime),
         "backbone": stages["embed"].get("facts", {}).get("backbone", ""),
         "method": stages["cluster"].get("facts", {}).get("method", ""),

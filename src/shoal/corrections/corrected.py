@@ -77,6 +77,11 @@ class Corrected:
         """Clusters that hold an image, rising."""
         return np.flatnonzero(np.bincount(self.cluster)).tolist()
 
+    @property
+    def k(self) -> int:
+        """How many clusters there are; what is marked as noise is none."""
+        return len(self.numbers) - (self.noise in self.numbers)
+
     @cached_property
     def changed(self) -> frozenset[int]:
         """Clusters whose images are not those that the clustering put there."""

@@ -22,8 +22,9 @@ from shoal.corrections.changes import StaleError
 from shoal.corrections.corrected import NONE, Corrected, corrected_by
 from shoal.corrections.edit import REFIT, Edit, Refitted, now
 from shoal.corrections.fit import refit as fit_anew
-from shoal.corrections.log import Log, appending, in_force, read_log
+from shoal.corrections.log import Log, appending, read_log
 from shoal.corrections.model import CorrectedModel, corrected_model
+from shoal.corrections.why import corrected_sentence, corrections, sentence_made_as
 from shoal.draft import Draft
 from shoal.embeddings import EmbeddingStore, Float32
 from shoal.errors import RequestError
@@ -51,6 +52,11 @@ class _Found:
     model: CorrectedModel
     numbers: dict[int, int]  # new by old
     noise: int | None
+
+    @property
+    def k(self) -> int:
+        """How many clusters there are; the noise is none."""
+        return len(self.numbers) - (self.noise is not None)
 
     def names(self, corrected: Corrected) -> dict[int, str]:
         """Names under the new numbers, the noise's too."""
@@ -94,7 +100,7 @@ def refit(run_dir: RunDir, version: int, progress: Progress) -> str:
             draft.commit()
             edits.write(edit)
         moved = int((cluster != _renumbered(corrected, found.numbers)).sum())
-        return f"{len(found.numbers):,} clusters; {moved:,} other images changed their cluster"
+        return f"{found.k:,} clusters; {moved:,} other images changed their cluster"
 
 
 def _require_seen(log: Sequence[Edit], version: int) -> None:
@@ -175,7 +181,7 @@ def _write(draft: Draft, corrected: Corrected, found: _Found, rows: npt.NDArray[
     if draft.before.kept(corrected.base) is None:
         places = draft.files["cluster"]
         guesses = draft.files.get(NAMES, {})
-        draft.kept[corrected.base] = {
+        draft.before_refits[corrected.base] = {
             name: number for name, number in (places | guesses).items() if name not in EVIDENCE
         }
     paths = records.by_id(run.read_clusters(["id", "path"]))["path"]
@@ -218,14 +224,11 @@ def _levels(run: RunDir, found: _Found) -> Levels:
 
 
 def _facts(facts: dict[str, Any], corrected: Corrected, found: _Found, log: Sequence[Edit]) -> dict[str, Any]:
-    k = len(found.numbers)
-    corrections = sum(edit.op != REFIT and edit.n not in corrected.conflicts for edit in in_force(log)[0])
-    made_as = facts.get("made_as") or {"k": facts.get("k"), "sentence": facts.get("sentence", "")}
+    made, labels = sentence_made_as(facts), len(found.numbers)
     return {
         **facts,
-        "k": k,
-        "sentence": f"{k} cluster{'s' * (k != 1)} after {corrections} correction{'s' * (corrections != 1)} by hand; "
-        f"made as {made_as['sentence']}",
-        "sizes": np.bincount(found.labels, minlength=k).tolist(),
-        "made_as": made_as,
+        "k": labels,
+        "sentence": corrected_sentence(found.k, corrections(log, corrected.conflicts), made),
+        "sizes": np.bincount(found.labels, minlength=labels).tolist(),
+        "made_as": facts.get("made_as") or {"k": facts.get("k"), "sentence": made},
     }

@@ -117,7 +117,7 @@ def write(run_dir: RunDir, wanted: Wanted, folder: Path, progress: Progress) -> 
             files={name: what for name, what in FILES.items() if name in written},
         )
         parts = parts_of(spec, folder / spec.file)
-        is_head = findings.facts.get("method") in HEADS and "made_as" not in findings.facts
+        is_head = findings.facts.get("method") in HEADS and not findings.is_refitted
         (folder / ARCHITECTURE).write_bytes(architecture.draw(spec, parts, card.model, card.origin, is_head))
         (folder / CARD).write_text(card.render(), encoding="utf-8")
         task.advance()

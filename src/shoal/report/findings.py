@@ -16,8 +16,11 @@ import pyarrow.compute as pc
 from shoal import parquet, records
 from shoal.cluster import silhouette
 from shoal.cluster.model import ClusterModel
-from shoal.corrections.corrected import corrected_digest, read_corrected
+from shoal.corrections.base import read_base
+from shoal.corrections.corrected import corrected_by, corrected_digest
+from shoal.corrections.log import read_log
 from shoal.corrections.shown import ShownName, read_shown
+from shoal.corrections.why import is_refitted, why
 from shoal.embeddings import Float32, Ids
 from shoal.images import left_out
 from shoal.images.location import valid_text
@@ -44,7 +47,9 @@ class Findings:
         places: [n, 2] on the map.
         evidence: rows of choose_k.parquet, by k.
         evaluation: report/evaluation.json, or None.
-        names: of clusters that a person named; is_corrected: whether a person changed anything.
+        names: of clusters that a person named; is_corrected: whether a person changed anything;
+            is_refitted: whether the clusters were then fitted to that.
+        sentence: why this number of clusters.
         shown: what the clusters are called, by a person or as a guess.
     """
 
@@ -62,6 +67,8 @@ class Findings:
     evaluation: dict[str, Any] | None
     names: dict[int, str]
     is_corrected: bool
+    is_refitted: bool
+    sentence: str
     shown: dict[int, ShownName]
 
     @classmethod
@@ -70,7 +77,8 @@ class Findings:
         run_dir.require("cluster")
         columns = ["id", "path", "uri", "sha256", "width", "height", "status", "reason", "duplicate_of"]
         images = records.by_id(run_dir.read_images(columns))
-        corrected = read_corrected(run_dir)
+        log = read_log(run_dir)
+        corrected = corrected_by(run_dir, read_base(run_dir), log)
         is_ok = pc.equal(images["status"].take(pa.array(corrected.ids)), records.OK).to_numpy()
         fields = ("ids", "cluster", "confidence", "unsure", "silhouette", "runner_up")
         ok: dict[str, Any] = {name: getattr(corrected, name)[is_ok] for name in fields}
@@ -89,6 +97,8 @@ class Findings:
             evaluation=_read_evaluation(run_dir),
             names=corrected.names,
             is_corrected=corrected.is_changed,
+            is_refitted=is_refitted(log),
+            sentence=why(run_dir, corrected, log),
             shown=read_shown(run_dir, corrected),
         )
 
@@ -130,14 +140,6 @@ class Findings:
         """Share of the true nearest neighbours that were found: 1 where all pairs were compared."""
         stage = self.state["stages"].get("neighbours", {})
         return float(stage.get("facts", {}).get("recall", 1.0))
-
-    @property
-    def sentence(self) -> str:
-        """Why this number of clusters."""
-        sentence: str = self.facts.get("sentence", "")
-        if not self.is_corrected:
-            return sentence
-        return f"{sentence.rstrip('.')}. Corrected by hand since: {len(self.by_size):,} clusters"
 
     @property
     def metric(self) -> str:
