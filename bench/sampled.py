@@ -18,7 +18,8 @@ import numpy as np
 
 from machine import write_result
 from shoal.cluster import graph, kmeans, learned
-from shoal.cluster.kmeans import COSINE, Labels
+from shoal.cluster.arrays import Labels
+from shoal.cluster.kmeans import COSINE
 from shoal.cluster.sample import extended, sample_of
 from shoal.cluster.space import Rows, cluster_points, fit_space
 from shoal.embeddings import EmbeddingStore, Ids

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, pairwise_distances, silhouette_samples
 
-from shoal.cluster import kmeans, levels, silhouette, stability
+from shoal.cluster import kmeans, levels, silhouette
 from shoal.cluster.choose_k import choose, most_kinds
 from shoal.cluster.coding_length import PRECISION, coding_length
+from shoal.cluster.contingency import adjusted_rand, contingency
 from shoal.cluster.model import ClusterModel, fit_model, scores_without_itself
 from shoal.cluster.space import ClusterSpace
 from shoal.cluster.stage import _unequal
@@ -147,7 +148,7 @@ def test_more_clusters_than_points_is_an_error() -> None:
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=60))
 def test_the_adjusted_rand_index_equals_scikit_learns(pairs: list[tuple[int, int]]) -> None:
     first, second = (np.array(side, np.int32) for side in zip(*pairs, strict=True))
-    ours = stability.adjusted_rand(stability.contingency(first, second, 5))
+    ours = adjusted_rand(contingency(first, second, 5))
     assert ours == pytest.approx(adjusted_rand_score(first, second), abs=1e-9)
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from shoal.cluster import kmeans
 from shoal.cluster.confidence import Landmarks, trusted
+from shoal.cluster.contingency import contingency, matched
 from shoal.cluster.linkage import linked
 from shoal.cluster.model import ClusterModel, fit_model
 from shoal.cluster.space import ClusterSpace
-from shoal.cluster.stability import contingency, matched
 from shoal.corrections.model import CorrectedModel
 from shoal.embeddings import Float32, normalise_rows
 from shoal.evaluate.metrics import confusion, matching

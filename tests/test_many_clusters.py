@@ -14,7 +14,8 @@ from scipy import sparse
 from scipy.cluster import hierarchy
 from sklearn.metrics import silhouette_samples
 
-from shoal.cluster import graph, kmeans, levels, silhouette, stability
+from shoal.cluster import graph, kmeans, levels, silhouette
+from shoal.cluster.contingency import adjusted_rand, contingency
 from shoal.cluster.model import ClusterModel, fit_model
 from shoal.cluster.sample import extended, sample_of
 from shoal.cluster.space import ClusterSpace
@@ -141,7 +142,7 @@ def test_no_table_of_all_points_and_clusters_is_held(crowd: Points) -> None:
     kmeans.assign(points, centroids)
     silhouette.cosine(points, labels, 1_500)
     silhouette.root_mean_square(points, labels, 1_500)
-    stability.adjusted_rand(stability.contingency(labels, labels, 1_500))
+    adjusted_rand(contingency(labels, labels, 1_500))
     levels.merged(centroids, np.bincount(labels, minlength=1_500), 40)
     model.assign_points(points, lengths)
     peak = tracemalloc.get_traced_memory()[1]
@@ -167,7 +168,7 @@ def test_pairs_of_labels_are_counted(pairs: list[tuple[int, int]]) -> None:
     first, second = (np.array(side, np.int32) for side in zip(*pairs, strict=True))
     expected = np.zeros((5, 5), np.int64)
     np.add.at(expected, (first, second), 1)
-    assert np.array_equal(stability.contingency(first, second, 5).dense(), expected)
+    assert np.array_equal(contingency(first, second, 5).dense(), expected)
 
 
 def test_euclidean_silhouettes_of_very_many_points_are_near_those_of_all_pairs(

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from shoal.bench.embedded import Embedded, run_stages, unit_features, usable_ids
 from shoal.bench.references import REFERENCES
+from shoal.cluster.arrays import Labels
 from shoal.cluster.density import NOISE, nearest_cluster
-from shoal.cluster.kmeans import Labels
 from shoal.config import ClusterConfig
 from shoal.corrections.model import CorrectedModel, load_model
 from shoal.embeddings import EmbeddingStore, Float32, Ids

@@ -13,8 +13,8 @@ from typing import Final
 
 import numpy as np
 
+from shoal.cluster.arrays import Labels
 from shoal.cluster.density import nearest_cluster
-from shoal.cluster.kmeans import Labels
 from shoal.embeddings import Float32
 
 STARTS: Final = 10

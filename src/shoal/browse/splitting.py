@@ -13,6 +13,7 @@ import numpy as np
 from shoal.browse.errors import MissingError
 from shoal.browse.snapshot import Rows, Snapshot
 from shoal.cluster import kmeans, threads
+from shoal.cluster.arrays import Labels
 from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import points_of
 from shoal.corrections.base import Int64
@@ -65,7 +66,7 @@ class Previews:
                 raise MissingError("the preview of this split is no longer kept; preview it again")
             return self._kept[token]
 
-    def _cluster(self, snapshot: Snapshot, originals: Rows, parts: int) -> kmeans.Labels:
+    def _cluster(self, snapshot: Snapshot, originals: Rows, parts: int) -> Labels:
         if len(originals) < parts:
             raise RequestError(f"parts has value {parts}; the cluster has only {len(originals)} different images")
         run_dir = snapshot.run_dir
@@ -73,7 +74,7 @@ class Previews:
         store = snapshot.store
         points, _ = points_of(space, store, snapshot.corrected.ids[originals])
 
-        def fit(k: int) -> kmeans.Labels:
+        def fit(k: int) -> Labels:
             return kmeans.fit(
                 points, k, np.random.default_rng([k, len(points)]), metric=space.metric, starts=STARTS
             ).labels

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster import kmeans
-from shoal.cluster.kmeans import Float64, Labels
+from shoal.cluster.arrays import Float64, Labels
 from shoal.embeddings import Float32
 
 GROUPS_PER_CLUSTER = 8

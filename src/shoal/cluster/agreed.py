@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from shoal.cluster import accumulation, kmeans, stability, threads
+from shoal.cluster import accumulation, kmeans, threads
+from shoal.cluster.arrays import Labels
 from shoal.cluster.consensus import consensus_of
+from shoal.cluster.contingency import adjusted_rand, contingency
 from shoal.cluster.ground import Ground
 from shoal.cluster.heads import Heads
 from shoal.cluster.information import worst_cluster
-from shoal.cluster.kmeans import Labels
 
 STARTS = 32  # of k-means, each on all votes
 SOUND = 0.75
@@ -58,5 +59,5 @@ def _random(seed: int, k: int, number: int) -> np.random.Generator:
 def _agreements(labellings: list[Labels], k: int) -> npt.NDArray[np.float64]:
     """Mean adjusted Rand index of each labelling with all of them."""
     some = slice(None, None, max(1, len(labellings[0]) // COMPARED_IMAGES))
-    tables = [[stability.contingency(one[some], other[some], k) for other in labellings] for one in labellings]
-    return np.array([np.mean([stability.adjusted_rand(table) for table in row]) for row in tables])
+    tables = [[contingency(one[some], other[some], k) for other in labellings] for one in labellings]
+    return np.array([np.mean([adjusted_rand(table) for table in row]) for row in tables])

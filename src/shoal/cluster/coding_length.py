@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shoal.cluster.kmeans import Labels
+from shoal.cluster.arrays import Labels
 from shoal.embeddings import Float32
 
 PRECISION = 0.1  # ε, how far a told point may lie from the true one, squared, as in CPP

@@ -19,8 +19,9 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from shoal.cluster import kmeans, stability, threads
-from shoal.cluster.kmeans import Float64, Labels
+from shoal.cluster import kmeans, threads
+from shoal.cluster.arrays import Float64, Labels
+from shoal.cluster.contingency import contingency, matched
 from shoal.cluster.linkage import MOST_LEAVES, linked, nearest, small_groups
 from shoal.embeddings import Float32
 
@@ -182,7 +183,7 @@ def _linkage_agreement(points: Float32, labels: Labels, k: int, rng: np.random.G
 
     def share(seed: int) -> float:
         other = linked(points, k, np.random.default_rng(seed), metric)
-        return stability.matched(stability.contingency(labels, other, k))
+        return matched(contingency(labels, other, k))
 
     return float(np.mean(list(threads.each(share, seeds))))
 

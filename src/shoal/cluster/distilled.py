@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster.adam import Adam
+from shoal.cluster.arrays import Labels, Neighbours
 from shoal.cluster.consensus import Consensus
-from shoal.cluster.heads import Neighbours
 from shoal.cluster.information import own_shares
-from shoal.cluster.kmeans import Labels
 from shoal.cluster.objectives import LinearHeads
 from shoal.embeddings import Float32
 

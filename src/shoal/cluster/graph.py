@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shoal.cluster.arrays import Labels, Neighbours
 from shoal.cluster.ground import prepare
-from shoal.cluster.heads import Neighbours
-from shoal.cluster.kmeans import Labels
 from shoal.cluster.placed import MOST_IMAGES, Placed, place, teach
 from shoal.cluster.sample import sample_of
 from shoal.cluster.space import Rows

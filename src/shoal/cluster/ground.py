@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shoal.cluster.heads import Neighbours
+from shoal.cluster.arrays import Neighbours
 from shoal.cluster.sample import LOOKED_AT, sample_of
 from shoal.cluster.smoothing import principal, smoothed
 from shoal.cluster.space import ClusterSpace, Rows, fit_space, points_of

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster.adam import Adam
-from shoal.cluster.kmeans import Labels
+from shoal.cluster.arrays import Labels, Neighbours
 from shoal.cluster.objectives import OBJECTIVES, LinearHeads
 from shoal.embeddings import Float32
 
@@ -24,7 +24,6 @@ HELD_OUT = 10  # one image in ten is no anchor of training
 HELD_OUT_PAIRS = 50_000
 SEED_SCALE = 0.3
 
-Neighbours = npt.NDArray[np.int32]
 Places = npt.NDArray[np.integer]
 
 

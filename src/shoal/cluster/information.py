@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from shoal.cluster import stability
-from shoal.cluster.heads import HELD_OUT, Neighbours
-from shoal.cluster.kmeans import Labels
+from shoal.cluster.arrays import Labels, Neighbours
+from shoal.cluster.contingency import contingency
+from shoal.cluster.heads import HELD_OUT
 
 
 def information(labels: Labels, neighbours: Neighbours, k: int) -> float:
@@ -21,7 +21,7 @@ def information(labels: Labels, neighbours: Neighbours, k: int) -> float:
     held_out = np.arange(0, len(labels), HELD_OUT)
     first = np.repeat(labels[held_out], neighbours.shape[1])
     other = labels[neighbours[held_out]].ravel()
-    table = stability.contingency(np.concatenate([first, other]), np.concatenate([other, first]), k)  # symmetric
+    table = contingency(np.concatenate([first, other]), np.concatenate([other, first]), k)  # symmetric
     joint = table.count / table.count.sum()
     share = np.bincount(table.first, joint, minlength=k)
     return float(np.sum(joint * np.log(joint / (share[table.first] * share[table.second]))))

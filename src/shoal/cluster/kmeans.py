@@ -21,11 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster import threads
+from shoal.cluster.arrays import Float64, Labels
 from shoal.embeddings import Float32, normalise_rows, products
 from shoal.neighbours.search import likely_error
-
-Float64 = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int32]
 
 COSINE: Final = "cosine"
 EUCLIDEAN: Final = "euclidean"

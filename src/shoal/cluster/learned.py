@@ -19,12 +19,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from shoal.cluster import sizes as cluster_sizes
-from shoal.cluster import stability, threads
+from shoal.cluster import threads
 from shoal.cluster.agreed import agreed
+from shoal.cluster.arrays import Labels, Neighbours
+from shoal.cluster.contingency import adjusted_rand, contingency, matched
 from shoal.cluster.ground import Ground, prepare
-from shoal.cluster.heads import LARGEST_BATCH, Heads, Neighbours, plan, train_heads
+from shoal.cluster.heads import LARGEST_BATCH, Heads, plan, train_heads
 from shoal.cluster.information import entropy, information
-from shoal.cluster.kmeans import Labels
 from shoal.cluster.placed import MOST_IMAGES, Placed, Taught, place, teach
 from shoal.cluster.sample import sample_of
 from shoal.cluster.sizes import Sizes
@@ -214,11 +215,11 @@ def _beside(even: Labels, free: Labels, sizes: Sizes, k: int) -> float | None:
 
     Not the other way round: clusters of one size must part what is frequent, and say little of ones that need not.
     """
-    return None if sizes.differ else stability.matched(stability.contingency(even, free, k))
+    return None if sizes.differ else matched(contingency(even, free, k))
 
 
 def _agreement(heads: Heads, white: Float32, labels: Labels, k: int) -> float:
     """Mean adjusted Rand index of the heads with `labels` [n], on some of the images."""
     some = slice(None, None, max(1, len(white) // ASKED_IMAGES))
     said = heads.logits(white[some]).argmax(axis=2).astype(np.int32)  # [some, heads]
-    return float(np.mean([stability.adjusted_rand(stability.contingency(one, labels[some], k)) for one in said.T]))
+    return float(np.mean([adjusted_rand(contingency(one, labels[some], k)) for one in said.T]))

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster import kmeans, threads
-from shoal.cluster.kmeans import COSINE, Float64, Labels
+from shoal.cluster.arrays import Float64, Labels
+from shoal.cluster.kmeans import COSINE
 from shoal.embeddings import Float32
 
 PARTS = 3  # a cluster is split into at most this many

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster import kmeans
-from shoal.cluster.kmeans import COSINE, Labels
+from shoal.cluster.arrays import Labels
+from shoal.cluster.kmeans import COSINE
 from shoal.embeddings import Float32, normalise_rows
 
 LEAVES: Final = 1_000  # small groups that are joined; more points than this are grouped first

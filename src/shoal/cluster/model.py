@@ -13,9 +13,10 @@ from safetensors.numpy import save_file
 
 from shoal import atomic, foreign
 from shoal.cluster import kmeans
+from shoal.cluster.arrays import Float64, Labels
 from shoal.cluster.confidence import Landmarks, Values, calibrate, trusted
 from shoal.cluster.consensus import Consensus
-from shoal.cluster.kmeans import COSINE, Clustering, Float64, Labels
+from shoal.cluster.kmeans import COSINE, Clustering
 from shoal.cluster.space import ClusterSpace
 from shoal.config import METRICS, MOST_NUMBERS
 from shoal.embeddings import Float32

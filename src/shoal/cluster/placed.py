@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from shoal.cluster import kmeans
+from shoal.cluster.arrays import Labels
 from shoal.cluster.consensus import Consensus
 from shoal.cluster.distilled import distil
 from shoal.cluster.ground import Ground
-from shoal.cluster.kmeans import Clustering, Labels
+from shoal.cluster.kmeans import Clustering
 from shoal.cluster.space import ClusterSpace, Rows, points_of
 from shoal.embeddings import Float32, Ids, normalise_rows
 

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster import threads
-from shoal.cluster.kmeans import EUCLIDEAN, Float64, Labels
+from shoal.cluster.arrays import Float64, Labels
+from shoal.cluster.kmeans import EUCLIDEAN
 from shoal.embeddings import Float32
 
 PAIRED_POINTS = 10_000  # Euclidean distances of up to this many points are taken pair by pair

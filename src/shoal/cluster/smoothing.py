@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shoal.cluster import threads
-from shoal.cluster.heads import Neighbours
+from shoal.cluster.arrays import Neighbours
 from shoal.embeddings import Float32, normalise_rows
 
 NEIGHBOURS = 15

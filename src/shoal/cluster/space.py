@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster import threads
+from shoal.cluster.arrays import Float64, Labels
 from shoal.cluster.consensus import Consensus
-from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Float64, Labels, cluster_sums
+from shoal.cluster.kmeans import COSINE, EUCLIDEAN, cluster_sums
 from shoal.embeddings import Float32, Ids, normalise_rows
 
 DIMS: Final = 64

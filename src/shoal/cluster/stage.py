@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from shoal import records
 from shoal.cluster import density, graph, kmeans, learned, levels, silhouette
+from shoal.cluster.arrays import Float64, Labels
 from shoal.cluster.choose_k import Choice, automatic_counts, choose
-from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Clustering, Float64, Labels
+from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Clustering
 from shoal.cluster.model import Assignment, ClusterModel, fit_model
 from shoal.cluster.placed import Placed
 from shoal.cluster.rows import ImageRows

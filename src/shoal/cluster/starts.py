@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from shoal.cluster import kmeans, threads
+from shoal.cluster.arrays import Labels
 from shoal.cluster.graph import communities, shared_neighbours
 from shoal.cluster.ground import NEIGHBOURS, Ground
 from shoal.cluster.information import information
-from shoal.cluster.kmeans import Labels
 from shoal.embeddings import normalise_rows
 from shoal.neighbours.exact import exact_neighbours
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shoal import records
-from shoal.cluster.kmeans import Labels
+from shoal.cluster.arrays import Labels
 from shoal.cluster.levels import Levels
 from shoal.cluster.model import Assignment, ClusterModel
 from shoal.cluster.rows import ImageRows

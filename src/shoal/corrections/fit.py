@@ -20,7 +20,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from shoal.cluster.kmeans import COSINE, Float64, Labels
+from shoal.cluster.arrays import Float64, Labels
+from shoal.cluster.kmeans import COSINE
 from shoal.cluster.model import least_closeness
 from shoal.corrections.model import CorrectedModel
 from shoal.embeddings import Float32

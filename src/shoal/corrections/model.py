@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from shoal import foreign
 from shoal.cluster import kmeans
-from shoal.cluster.kmeans import COSINE, Labels
+from shoal.cluster.arrays import Labels
+from shoal.cluster.kmeans import COSINE
 from shoal.cluster.model import KNOWN_SHARE, NAMES, UNSURE_BELOW, Assignment, ClusterModel, closeness_of, read_clusters
 from shoal.cluster.space import points_of
 from shoal.corrections.corrected import NONE, Corrected

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from shoal import draft as drafts
 from shoal import records
 from shoal.cluster import kmeans, levels, silhouette, threads
-from shoal.cluster.kmeans import Labels
+from shoal.cluster.arrays import Labels
 from shoal.cluster.levels import Levels
 from shoal.cluster.rows import ImageRows
 from shoal.cluster.space import points_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shoal.cluster import kmeans
-from shoal.cluster.kmeans import Labels
+from shoal.cluster.arrays import Labels
 from shoal.corrections.corrected import NONE
 from shoal.corrections.model import CorrectedModel
 from shoal.embeddings import Float32
