@@ -16,6 +16,8 @@ from sklearn.metrics import silhouette_samples
 
 from shoal.cluster import graph, kmeans, levels, silhouette
 from shoal.cluster.contingency import adjusted_rand, contingency
+from shoal.cluster.kmeans import scores
+from shoal.cluster.kmeans.starts import plus_plus
 from shoal.cluster.model import ClusterModel, fit_model
 from shoal.cluster.sample import extended, sample_of
 from shoal.cluster.space import ClusterSpace
@@ -95,7 +97,7 @@ def crowd() -> Points:
 
 def test_many_clusters_are_as_tight_as_those_that_k_means_plus_plus_starts(crowd: Points) -> None:
     found = kmeans.fit(crowd, 700, np.random.default_rng(0), starts=1)
-    start = kmeans.plus_plus(crowd, 700, np.random.default_rng(0))
+    start = plus_plus(crowd, 700, np.random.default_rng(0))
     assert np.bincount(found.labels, minlength=700).min() > 0
     assert found.inertia < 1.03 * kmeans.lloyd(crowd, start, metric="cosine").inertia
 
@@ -124,7 +126,7 @@ def test_passes_that_cores_share_out_change_nothing(
 ) -> None:
     whole = kmeans.fit(crowd, 40, np.random.default_rng(1), metric=metric, starts=2)
     silhouettes = silhouette.of(crowd, whole.labels, metric)
-    monkeypatch.setattr(kmeans, "PASS_SCORES", 40 * 512)
+    monkeypatch.setattr(scores, "PASS_SCORES", 40 * 512)
     monkeypatch.setattr(silhouette, "PASS_VALUES", 40 * 512)
     shared = kmeans.fit(crowd, 40, np.random.default_rng(1), metric=metric, starts=2)
     assert np.array_equal(shared.labels, whole.labels)
