@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from machine import write_result
-from shoal.cluster.choose_k import choose
+from shoal.cluster.number.choose_k import choose
 from shoal.cluster.space import fit_space, points_of
 from shoal.config import ClusterCounts
 from shoal.embeddings import EmbeddingStore

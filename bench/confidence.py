@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from machine import RESULTS, write_result
-from shoal.cluster import graph, kmeans, learned
+from shoal.cluster import graph, kmeans
+from shoal.cluster.learned import learning
 from shoal.cluster.model import ClusterModel, fit_model
 from shoal.cluster.space import fit_space, points_of
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
@@ -83,7 +84,7 @@ def models(store: EmbeddingStore, ids: Ids, truth: Truth, seed: int, heads: int)
     plain, lengths = points_of(space, store, ids)
     found = kmeans.fit(plain, k, np.random.default_rng([seed, k]), starts=4)
     yield "k-means", fit_model(space, found, plain, lengths, seed)
-    heard = learned.learn(store, ids, k, seed, heads=heads).placed
+    heard = learning.learn(store, ids, k, seed, heads=heads).placed
     yield "learned", fit_model(heard.space, heard.found, heard.points, heard.lengths, seed, plain, heard.level)
     placed = graph.find(store, ids, k, seed).placed
     yield "graph", fit_model(placed.space, placed.found, placed.points, placed.lengths, seed, plain, placed.level)

@@ -19,15 +19,16 @@ import numpy.typing as npt
 
 from machine import write_result
 from shoal.bench.embedded import unit_features, usable_ids
-from shoal.cluster import kmeans, learned
-from shoal.cluster.adam import Adam
-from shoal.cluster.agreed import agreed
-from shoal.cluster.distilled import distil
-from shoal.cluster.ground import Ground, prepare
-from shoal.cluster.heads import Heads
-from shoal.cluster.objectives import OBJECTIVES, LinearHeads
+from shoal.cluster import kmeans
+from shoal.cluster.ground.ground import Ground, prepare
+from shoal.cluster.heads.adam import Adam
+from shoal.cluster.heads.distilled import distil
+from shoal.cluster.heads.objectives import OBJECTIVES, LinearHeads
+from shoal.cluster.heads.training import Heads
+from shoal.cluster.learned import learning
+from shoal.cluster.learned.agreed import agreed
+from shoal.cluster.learned.starts import by_communities, by_k_means
 from shoal.cluster.space import cluster_points, fit_space
-from shoal.cluster.starts import by_communities, by_k_means
 from shoal.embeddings import EmbeddingStore, Float32, Ids
 from shoal.evaluate import metrics
 from shoal.rundir import RunDir
@@ -94,7 +95,7 @@ def parts(run: RunDir, ids: Ids, k: int, seed: int) -> Iterator[tuple[str, list[
         for objective in OBJECTIVES if not keep_sizes else ("mutual_information", "temi"):
             yield from _of_heads(ground, k, seed, starts, objective, keep_sizes, what)
     yield from _of_both(ground, k, seed, even, free)
-    both, took = timed(lambda: learned.learn(store, ids, k, seed))
+    both, took = timed(lambda: learning.learn(store, ids, k, seed))
     taken = "sizes kept" if both.sizes.differ else "equal sizes"
     yield (
         f"learned clusters, as they are made ({taken}, gain {both.sizes.gain:.3f}, largest {both.sizes.largest:.1f})",
@@ -108,8 +109,8 @@ def _of_both(
 ) -> Iterator[tuple[str, list[Labels], float]]:
     """The votes of heads of both kinds together, joined in both ways."""
     began = time.perf_counter()
-    one_size = learned.sound(learned.heads_on(ground, k, seed, even), ground, per_entropy=False)
-    own_sizes = learned.sound(learned.heads_on(ground, k, seed, free, keep_sizes=True), ground, per_entropy=True)
+    one_size = learning.sound(learning.heads_on(ground, k, seed, even), ground, per_entropy=False)
+    own_sizes = learning.sound(learning.heads_on(ground, k, seed, free, keep_sizes=True), ground, per_entropy=True)
     heads, took = Heads.together([own_sizes, one_size]), time.perf_counter() - began
     for way, linked in (("k-means", False), ("linkage", True)):
         joined, more = timed(lambda linked=linked: agreed(heads, ground, k, seed, keep_sizes=linked))
@@ -120,11 +121,11 @@ def _of_heads(
     ground: Ground, k: int, seed: int, starts: list[Labels], objective: str, keep_sizes: bool, what: str
 ) -> Iterator[tuple[str, list[Labels], float]]:
     """The heads, the one of least loss, the votes joined in both ways, and the last head."""
-    heads, took = timed(lambda: learned.heads_on(ground, k, seed, starts, objective=objective, keep_sizes=keep_sizes))
+    heads, took = timed(lambda: learning.heads_on(ground, k, seed, starts, objective=objective, keep_sizes=keep_sizes))
     said = heads.logits(ground.white).argmax(axis=2)
     yield f"a head, {what}, {objective} (mean of {HEADS})", list(said.T), took
     yield f"the head of least held-out loss, {what}, {objective}", [said[:, heads.losses.argmin()]], took
-    kept = learned.sound(heads, ground, per_entropy=keep_sizes)
+    kept = learning.sound(heads, ground, per_entropy=keep_sizes)
     for way, linked in (("k-means", False), ("linkage", True)):
         joined, took = timed(lambda linked=linked: agreed(kept, ground, k, seed, keep_sizes=linked))
         yield f"votes by {way}, {what}, {objective}", [joined], took

@@ -17,9 +17,10 @@ from typing import Any, Final
 import numpy as np
 
 from machine import write_result
-from shoal.cluster import graph, kmeans, learned
+from shoal.cluster import graph, kmeans
 from shoal.cluster.arrays import Labels
 from shoal.cluster.kmeans import COSINE
+from shoal.cluster.learned import learning
 from shoal.cluster.sample import extended, sample_of
 from shoal.cluster.space import Rows, cluster_points, fit_space
 from shoal.embeddings import EmbeddingStore, Ids
@@ -38,7 +39,7 @@ def by_k_means(store: Rows, ids: Ids, k: int, most: int, seed: int) -> Labels:
 
 
 def by_heads(store: Rows, ids: Ids, k: int, most: int, seed: int) -> Labels:
-    return learned.learn(store, ids, k, seed, most=most).placed.found.labels
+    return learning.learn(store, ids, k, seed, most=most).placed.found.labels
 
 
 def by_communities(store: Rows, ids: Ids, k: int, most: int, seed: int) -> Labels:

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import silhouette_samples
 
 from machine import measure, ratio_table, write_result
-from shoal.cluster import silhouette
+from shoal.cluster.number import silhouette
 from shoal.embeddings import normalise_rows
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from machine import Timing, describe, machine_line, peak_memory_bytes, write_result
 from shoal import atomic
-from shoal.cluster.choose_k import choose
+from shoal.cluster.number.choose_k import choose
 from shoal.cluster.space import fit_space, points_of
 from shoal.config import ClusterCounts
 from shoal.embeddings import EmbeddingStore, part_count, part_range

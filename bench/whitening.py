@@ -16,7 +16,7 @@ import numpy.typing as npt
 from from_scratch import weighted_knn
 from machine import write_result
 from shoal.bench.embedded import label_places, usable_ids
-from shoal.cluster import learned
+from shoal.cluster.learned import learning
 from shoal.cluster.space import ArrayRows
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows
 from shoal.encoder.architectures import RIDGE
@@ -46,7 +46,7 @@ def main() -> None:
         told = {"knn": weighted_knn(rows[bank], labels[bank], rows[queries], labels[queries])}
         told |= purity(rows, labels, queries, bank)
         for k in COUNTS:
-            clusters = learned.learn(ArrayRows(rows), np.arange(len(rows)), k, asked.seed).placed.found.labels
+            clusters = learning.learn(ArrayRows(rows), np.arange(len(rows)), k, asked.seed).placed.found.labels
             told |= {
                 f"acc_{k}": metrics.clustering_accuracy(labels, clusters),
                 f"nmi_{k}": metrics.nmi(labels, clusters),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.cluster.adam import Adam
+from shoal.cluster.heads.adam import Adam
 
 STEPS = 40
 

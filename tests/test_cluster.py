@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, pairwise_distances, silhouette_samples
 
-from shoal.cluster import kmeans, levels, silhouette
-from shoal.cluster.choose_k import choose, most_kinds
-from shoal.cluster.coding_length import PRECISION, coding_length
+from shoal.cluster import kmeans, levels
 from shoal.cluster.contingency import adjusted_rand, contingency
 from shoal.cluster.model import ClusterModel, fit_model, scores_without_itself
+from shoal.cluster.number import silhouette
+from shoal.cluster.number.choose_k import choose, most_kinds
+from shoal.cluster.number.coding_length import PRECISION, coding_length
 from shoal.cluster.space import ClusterSpace
 from shoal.cluster.stage import _unequal
 from shoal.config import ClusterCounts

@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from shoal import records
-from shoal.cluster import density, learned, placed, stage
+from shoal.cluster import density, stage
 from shoal.cluster import space as space_module
+from shoal.cluster.heads import placed
+from shoal.cluster.learned import learning
 from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import ClusterSpace, centroids_of, cluster_points, fit_space, points_of
 from shoal.config import ClusterConfig
@@ -227,7 +229,7 @@ def test_more_clusters_are_looked_for_among_more_images(tmp_path: Path, monkeypa
 def test_learned_clusters_beyond_what_heads_can_tell_are_those_of_k_means_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learned, "MOST_CLUSTERS", 3)
+    monkeypatch.setattr(learning, "MOST_CLUSTERS", 3)
     facts = cluster(write_small_run(tmp_path, vectors()), clusters="4", method="learned").facts
     assert facts["method"] == "kmeans"
     assert facts["why_method"] == "k-means stands: heads do not learn more than 3 clusters; 4 were asked for"

@@ -8,7 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from shoal.cluster import LearnedClustering, SphericalKMeans
-from shoal.cluster.objectives import OBJECTIVES
+from shoal.cluster.heads.objectives import OBJECTIVES
 
 
 @parametrize_with_checks([SphericalKMeans(n_clusters=3, n_init=2), LearnedClustering(n_clusters=3, n_heads=2)])

@@ -11,16 +11,13 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics import adjusted_rand_score, mutual_info_score
 
-from shoal.cluster import LearnedClustering, SphericalKMeans, learned, objectives, stage
-from shoal.cluster.accumulation import average, joined
-from shoal.cluster.agreed import agreed
-from shoal.cluster.consensus import consensus_of
-from shoal.cluster.distilled import distil
-from shoal.cluster.ground import Ground, prepare
-from shoal.cluster.heads import Heads, train_heads
-from shoal.cluster.information import entropy, information, own_shares, worst_cluster
-from shoal.cluster.model import ClusterModel
-from shoal.cluster.objectives import (
+from shoal.cluster import LearnedClustering, SphericalKMeans, stage
+from shoal.cluster.ground.ground import Ground, prepare
+from shoal.cluster.ground.information import entropy, information, own_shares, worst_cluster
+from shoal.cluster.ground.smoothing import principal, smoothed
+from shoal.cluster.heads import objectives
+from shoal.cluster.heads.distilled import distil
+from shoal.cluster.heads.objectives import (
     BALANCE_WEIGHT,
     ENTROPY_WEIGHT,
     MIXED,
@@ -29,10 +26,14 @@ from shoal.cluster.objectives import (
     SIZES_WEIGHT,
     LinearHeads,
 )
-from shoal.cluster.sizes import Sizes
-from shoal.cluster.smoothing import principal, smoothed
+from shoal.cluster.heads.training import Heads, train_heads
+from shoal.cluster.learned import learning
+from shoal.cluster.learned.accumulation import average, joined
+from shoal.cluster.learned.agreed import agreed, consensus_of
+from shoal.cluster.learned.sizes import Sizes
+from shoal.cluster.learned.starts import by_communities, by_k_means
+from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import ArrayRows, fit_space
-from shoal.cluster.starts import by_communities, by_k_means
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, normalise_rows
 from shoal.neighbours.exact import exact_neighbours
@@ -228,7 +229,7 @@ def test_turtles_probe_learns_the_labelling() -> None:
     assert errors[-1] < errors[0] - 0.05
 
 
-@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - learned.UNWHITENED))
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - learning.UNWHITENED))
 def test_every_objective_keeps_what_its_heads_began_with_where_it_is_right(name: str) -> None:
     points, truth = kinds(3, 150, noise=0.3)
     white = principal(points, 8)[0]
@@ -306,7 +307,7 @@ def test_heads_that_tell_far_less_than_the_best_are_left_out() -> None:
         [own, np.random.default_rng(0).standard_normal(own.shape).astype(np.float32), own[:, [1, 2, 0]]], 1
     )
     bias = np.stack([-(row**2).sum(axis=0) / 2 for row in weights.transpose(1, 0, 2)]).astype(np.float32)
-    kept = learned.sound(Heads(weights, bias, np.array([1.0, 2.0, 3.0])), ground, per_entropy=False)
+    kept = learning.sound(Heads(weights, bias, np.array([1.0, 2.0, 3.0])), ground, per_entropy=False)
     np.testing.assert_array_equal(kept.losses, [1, 3])
 
 
@@ -406,7 +407,7 @@ def tail(each: tuple[int, ...], dims: int = 24, seed: int = 0) -> tuple[Points, 
 
 def sizes_of(points: Points, truth: npt.NDArray[np.int64], seed: int = 0) -> Sizes:
     k, ids = int(truth.max()) + 1, np.arange(len(truth))
-    return learned.learn(ArrayRows(points), ids, k, seed, heads=16).sizes
+    return learning.learn(ArrayRows(points), ids, k, seed, heads=16).sizes
 
 
 def test_communities_are_the_same_however_many_are_asked_for() -> None:
@@ -515,19 +516,19 @@ def test_learned_clusters_that_tell_less_are_not_taken_even_where_they_were_aske
 def test_clusters_that_tell_nothing_of_neighbours_are_not_taken(tmp_path: Path) -> None:
     points, truth = kinds(3, 100)
     store = EmbeddingStore.open(write_small_run(tmp_path, points).embeddings)
-    fitted = learned.learn(store, np.arange(300), 3, seed=0, heads=4)
+    fitted = learning.learn(store, np.arange(300), 3, seed=0, heads=4)
     chance = np.random.default_rng(0).integers(0, 3, 300).astype(np.int32)
-    assert learned.judge(fitted, chance, 3).taken
-    assert "tell less" in learned.judge(relabelled(fitted, chance), truth.astype(np.int32), 3).sentence
-    same = learned.judge(fitted, fitted.placed.found.labels, 3)
+    assert learning.judge(fitted, chance, 3).taken
+    assert "tell less" in learning.judge(relabelled(fitted, chance), truth.astype(np.int32), 3).sentence
+    same = learning.judge(fitted, fitted.placed.found.labels, 3)
     assert same.taken
     assert "nearly as much" in same.sentence
     one = np.zeros(300, np.int32)
     one[:2] = 1, 2
     five = np.arange(300, dtype=np.int32) % 5
-    assert "collapsed" in learned.judge(relabelled(fitted, one), five, 5).sentence
-    assert "do not agree" in learned.judge(replace(fitted, agreement=0.1), chance, 3).sentence
+    assert "collapsed" in learning.judge(relabelled(fitted, one), five, 5).sentence
+    assert "do not agree" in learning.judge(replace(fitted, agreement=0.1), chance, 3).sentence
 
 
-def relabelled(fitted: learned.Learned, labels: npt.NDArray[np.int32]) -> learned.Learned:
+def relabelled(fitted: learning.Learned, labels: npt.NDArray[np.int32]) -> learning.Learned:
     return replace(fitted, placed=replace(fitted.placed, found=replace(fitted.placed.found, labels=labels)))

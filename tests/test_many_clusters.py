@@ -14,11 +14,12 @@ from scipy import sparse
 from scipy.cluster import hierarchy
 from sklearn.metrics import silhouette_samples
 
-from shoal.cluster import graph, kmeans, levels, silhouette
+from shoal.cluster import graph, kmeans, levels
 from shoal.cluster.contingency import adjusted_rand, contingency
 from shoal.cluster.kmeans import scores
 from shoal.cluster.kmeans.starts import plus_plus
 from shoal.cluster.model import ClusterModel, fit_model
+from shoal.cluster.number import silhouette
 from shoal.cluster.sample import extended, sample_of
 from shoal.cluster.space import ClusterSpace
 from shoal.corrections import model as corrected_model

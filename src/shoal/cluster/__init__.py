@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shoal.cluster.estimators import SphericalKMeans
-    from shoal.cluster.graph_estimator import GraphClustering
-    from shoal.cluster.learned_estimator import LearnedClustering
+    from shoal.cluster.estimators.graph_clustering import GraphClustering
+    from shoal.cluster.estimators.learned_clustering import LearnedClustering
+    from shoal.cluster.estimators.spherical_kmeans import SphericalKMeans
 
 __all__ = ["GraphClustering", "LearnedClustering", "SphericalKMeans"]
 
@@ -15,15 +15,15 @@ __all__ = ["GraphClustering", "LearnedClustering", "SphericalKMeans"]
 def __getattr__(name: str) -> object:
     # Loaded on use: the estimators need scikit-learn, which takes longer to import than most runs take to cluster.
     if name == "SphericalKMeans":
-        from shoal.cluster.estimators import SphericalKMeans  # noqa: PLC0415
+        from shoal.cluster.estimators.spherical_kmeans import SphericalKMeans  # noqa: PLC0415
 
         return SphericalKMeans
     if name == "GraphClustering":
-        from shoal.cluster.graph_estimator import GraphClustering  # noqa: PLC0415
+        from shoal.cluster.estimators.graph_clustering import GraphClustering  # noqa: PLC0415
 
         return GraphClustering
     if name == "LearnedClustering":
-        from shoal.cluster.learned_estimator import LearnedClustering  # noqa: PLC0415
+        from shoal.cluster.estimators.learned_clustering import LearnedClustering  # noqa: PLC0415
 
         return LearnedClustering
     raise AttributeError(f"module 'shoal.cluster' has no attribute {name!r}")

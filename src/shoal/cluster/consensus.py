@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shoal.cluster import threads
-from shoal.cluster.heads import Heads
 from shoal.embeddings import Float32, normalise_rows
 
 ROWS = 4096  # points worked on at once
@@ -75,29 +73,6 @@ class Consensus:
         if cls.names()[0] not in tensors:
             return None
         return cls(*(tensors[name] for name in cls.names()))
-
-
-def consensus_of(heads: Heads, points: Float32) -> Consensus:
-    """The consensus of `heads` on whitened points [n, d], in as many dimensions as a head has clusters."""
-    columns = heads.bias.size
-    total, second = np.zeros(columns), np.zeros((columns, columns))
-    for start in range(0, len(points), ROWS):
-        block = _assignments(heads.weights, heads.bias, points[start : start + ROWS])
-        total += block.sum(axis=0, dtype=np.float64)
-        second += block.T @ block
-    mean = total / len(points)
-    scale = 1 / np.sqrt(np.maximum(mean, 1 / len(points)))
-    covariance = (second / len(points) - np.outer(mean, mean)) * np.outer(scale, scale)
-    variances, directions = threads.eigh(covariance)
-    kept = np.argsort(-variances)[: heads.bias.shape[1]]
-    signs = np.sign(directions[np.abs(directions[:, kept]).argmax(axis=0), kept])
-    return Consensus(
-        heads.weights,
-        heads.bias,
-        scale.astype(np.float32),
-        (mean * scale).astype(np.float32),
-        (directions[:, kept] * signs).astype(np.float32),
-    )
 
 
 def _assignments(weights: Float32, bias: Float32, points: Float32) -> Float32:

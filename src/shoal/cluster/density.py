@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster.arrays import Labels
-from shoal.cluster.ground import prepare
+from shoal.cluster.ground.ground import prepare
 from shoal.cluster.sample import sample_of
 from shoal.cluster.space import Rows
 from shoal.embeddings import Float32, Ids

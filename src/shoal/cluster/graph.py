@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster.arrays import Labels, Neighbours
-from shoal.cluster.ground import prepare
-from shoal.cluster.placed import MOST_IMAGES, Placed, place, teach
+from shoal.cluster.ground.ground import prepare
+from shoal.cluster.heads.placed import MOST_IMAGES, Placed, place, teach
 from shoal.cluster.sample import sample_of
 from shoal.cluster.space import Rows
 from shoal.embeddings import Ids

@@ -12,12 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import records
-from shoal.cluster import density, graph, kmeans, learned, levels, silhouette
+from shoal.cluster import density, graph, kmeans, levels
 from shoal.cluster.arrays import Float64, Labels
-from shoal.cluster.choose_k import Choice, automatic_counts, choose
+from shoal.cluster.heads.placed import Placed
 from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Clustering
+from shoal.cluster.learned import learning
 from shoal.cluster.model import Assignment, ClusterModel, fit_model
-from shoal.cluster.placed import Placed
+from shoal.cluster.number import silhouette
+from shoal.cluster.number.choose_k import Choice, automatic_counts, choose
 from shoal.cluster.rows import ImageRows
 from shoal.cluster.sample import LOOKED_AT, PER_CLUSTER, extended, sample_of
 from shoal.cluster.space import ClusterSpace, Rows, centroids_of, cluster_points, fit_space
@@ -184,14 +186,14 @@ def _better(plain: _Outcome, config: ClusterConfig, store: EmbeddingStore, ids: 
     if config.method == GRAPH:
         found = graph.find(store, ids, k, config.seed)
         return _by_head(plain, GRAPH, f"asked for; modularity {found.modularity:.2f}", found.placed)
-    if config.method == "learned" and k > learned.MOST_CLUSTERS:
-        why = f"k-means stands: heads do not learn more than {learned.MOST_CLUSTERS} clusters; {k:,} were asked for"
+    if config.method == "learned" and k > learning.MOST_CLUSTERS:
+        why = f"k-means stands: heads do not learn more than {learning.MOST_CLUSTERS} clusters; {k:,} were asked for"
         progress.say(f"--method learned: {why}")
         return replace(plain, why=why)
-    if config.method != "learned" and not (config.method == "auto" and learned.worth_a_look(len(ids), k)):
+    if config.method != "learned" and not (config.method == "auto" and learning.worth_a_look(len(ids), k)):
         return plain
-    fitted = learned.learn(store, ids, k, config.seed, progress=progress)
-    verdict = learned.judge(fitted, plain.found.labels, k)
+    fitted = learning.learn(store, ids, k, config.seed, progress=progress)
+    verdict = learning.judge(fitted, plain.found.labels, k)
     if not verdict.taken:
         progress.say(f"--method {config.method}: {verdict.sentence}")
         return replace(plain, why=verdict.sentence)

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from shoal import draft as drafts
 from shoal import records
-from shoal.cluster import kmeans, levels, silhouette, threads
+from shoal.cluster import kmeans, levels, threads
 from shoal.cluster.arrays import Labels
 from shoal.cluster.levels import Levels
+from shoal.cluster.number import silhouette
 from shoal.cluster.rows import ImageRows
 from shoal.cluster.space import points_of
 from shoal.cluster.write import Clusters, write

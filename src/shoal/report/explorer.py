@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal import records
-from shoal.cluster import silhouette, threads
+from shoal.cluster import threads
 from shoal.cluster.kmeans import EUCLIDEAN
+from shoal.cluster.number import silhouette
 from shoal.cluster.sample import LOOKED_AT, sample_of
 from shoal.embeddings import Float32
 from shoal.report.findings import Findings, Int32

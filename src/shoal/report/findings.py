@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import parquet, records
-from shoal.cluster import silhouette
 from shoal.cluster.model import ClusterModel
+from shoal.cluster.number import silhouette
 from shoal.corrections.base import read_base
 from shoal.corrections.corrected import corrected_by, corrected_digest
 from shoal.corrections.log import read_log

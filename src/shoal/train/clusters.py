@@ -15,11 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shoal import records
-from shoal.cluster import kmeans, levels, silhouette
+from shoal.cluster import kmeans, levels
 from shoal.cluster import write as clusters
 from shoal.cluster.arrays import Float64, Labels
 from shoal.cluster.kmeans import EUCLIDEAN
 from shoal.cluster.model import KNOWN_SHARE, NO_LIMIT, ClusterModel, closeness_of
+from shoal.cluster.number import silhouette
 from shoal.cluster.rows import ImageRows
 from shoal.cluster.space import ClusterSpace, points_of
 from shoal.cluster.write import Clusters, Evidence

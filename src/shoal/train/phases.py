@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shoal.cluster.choose_k import choose
+from shoal.cluster.number.choose_k import choose
 from shoal.config import ClusterCounts
 from shoal.encoder.architectures import Whitened
 from shoal.errors import ConfigError, TooFewImagesError

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from shoal.cluster.adam import Adam
+from shoal.cluster.heads.adam import Adam
 from shoal.embeddings import Float32
 
 TINY: Final = np.float32(1e-9)

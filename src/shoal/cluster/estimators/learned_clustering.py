@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils import check_random_state
 
-from shoal.cluster.learned import learn
-from shoal.cluster.objectives import OBJECTIVES
-from shoal.cluster.placed_estimator import PlacedEstimator
+from shoal.cluster.estimators.placed import PlacedEstimator
+from shoal.cluster.heads.objectives import OBJECTIVES
+from shoal.cluster.learned.learning import learn
 from shoal.cluster.space import ArrayRows
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class LearnedClustering(PlacedEstimator):
         n_clusters: how many clusters; from 1 to the number of rows.
         objective: what the heads are trained for: `mutual_information` (Ji et al., 2019), `scan` (Van Gansbeke et al.,
             2020), `temi` (Adaloglou et al., 2023), `icon` (Alshammari et al., 2025) or `turtle` (Gadetsky et al.,
-            2024). `shoal.cluster.objectives` has the formulas.
+            2024). `shoal.cluster.heads.objectives` has the formulas.
         n_heads: how many heads are trained, side by side, at the most; None takes 48, fewer for many clusters.
         random_state: seed, numpy RandomState or None.
 

@@ -9,8 +9,8 @@ import numpy as np
 from shoal.cluster import kmeans
 from shoal.cluster.arrays import Labels
 from shoal.cluster.consensus import Consensus
-from shoal.cluster.distilled import distil
-from shoal.cluster.ground import Ground
+from shoal.cluster.ground.ground import Ground
+from shoal.cluster.heads.distilled import distil
 from shoal.cluster.kmeans import Clustering
 from shoal.cluster.space import ClusterSpace, Rows, points_of
 from shoal.embeddings import Float32, Ids, normalise_rows

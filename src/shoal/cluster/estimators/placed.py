@@ -9,9 +9,9 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from shoal.cluster.estimators import single_precision
+from shoal.cluster.estimators.precision import single_precision
+from shoal.cluster.heads.placed import Placed
 from shoal.cluster.model import fit_model
-from shoal.cluster.placed import Placed
 from shoal.cluster.space import Rows, points_of
 from shoal.embeddings import Float32
 

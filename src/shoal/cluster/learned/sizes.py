@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from shoal.cluster.arrays import Labels, Neighbours
-from shoal.cluster.information import entropy, information
+from shoal.cluster.ground.information import entropy, information
 
 LARGE: Final = 2.8  # times a mean cluster, that the largest holds where sizes differ, and they tell more; or ...
 MUCH_MORE: Final = 0.2  # ... they tell so much more that no other evidence is needed: few clusters can hold no such one

@@ -7,8 +7,8 @@ import numpy as np
 from shoal.cluster import kmeans, threads
 from shoal.cluster.arrays import Labels
 from shoal.cluster.graph import communities, shared_neighbours
-from shoal.cluster.ground import NEIGHBOURS, Ground
-from shoal.cluster.information import information
+from shoal.cluster.ground.ground import NEIGHBOURS, Ground
+from shoal.cluster.ground.information import information
 from shoal.embeddings import normalise_rows
 from shoal.neighbours.exact import exact_neighbours
 

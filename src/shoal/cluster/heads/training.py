@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shoal.cluster.adam import Adam
 from shoal.cluster.arrays import Labels, Neighbours
-from shoal.cluster.objectives import OBJECTIVES, LinearHeads
+from shoal.cluster.ground.information import HELD_OUT
+from shoal.cluster.heads.adam import Adam
+from shoal.cluster.heads.objectives import OBJECTIVES, LinearHeads
 from shoal.embeddings import Float32
 
 LEAST_EPOCHS, LEAST_STEPS = 15, 300  # few images make few steps an epoch, so they take more epochs
@@ -20,7 +21,6 @@ LEARNING_RATE = 1e-2
 MOST_STEPS_OF_WALK = 2  # a neighbour of a neighbour of a neighbour, at most
 LARGEST_BATCH, SMALLEST_BATCH = 2048, 256
 BATCHES = 20  # at least so many steps an epoch, where batches can be small enough
-HELD_OUT = 10  # one image in ten is no anchor of training
 HELD_OUT_PAIRS = 50_000
 SEED_SCALE = 0.3
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster.arrays import Labels, Neighbours
 from shoal.cluster.contingency import contingency
-from shoal.cluster.heads import HELD_OUT
+
+HELD_OUT: Final = 10  # one image in ten is no anchor of training
 
 
 def information(labels: Labels, neighbours: Neighbours, k: int) -> float:

@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from shoal.cluster import kmeans, silhouette, stability, threads
+from shoal.cluster import kmeans, threads
 from shoal.cluster.arrays import Float64
-from shoal.cluster.coding_length import coding_length
 from shoal.cluster.kmeans import COSINE, Clustering
-from shoal.cluster.stability import Stability
+from shoal.cluster.number import silhouette, stability
+from shoal.cluster.number.coding_length import coding_length
+from shoal.cluster.number.stability import Stability
 from shoal.config import ClusterCounts
 from shoal.embeddings import Float32
 from shoal.errors import TooFewImagesError

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils import check_random_state
 
+from shoal.cluster.estimators.placed import PlacedEstimator
 from shoal.cluster.graph import find
-from shoal.cluster.placed_estimator import PlacedEstimator
 from shoal.cluster.space import ArrayRows
 
 if TYPE_CHECKING:

@@ -18,19 +18,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from shoal.cluster import sizes as cluster_sizes
 from shoal.cluster import threads
-from shoal.cluster.agreed import agreed
 from shoal.cluster.arrays import Labels, Neighbours
 from shoal.cluster.contingency import adjusted_rand, contingency, matched
-from shoal.cluster.ground import Ground, prepare
-from shoal.cluster.heads import LARGEST_BATCH, Heads, plan, train_heads
-from shoal.cluster.information import entropy, information
-from shoal.cluster.placed import MOST_IMAGES, Placed, Taught, place, teach
+from shoal.cluster.ground.ground import Ground, prepare
+from shoal.cluster.ground.information import entropy, information
+from shoal.cluster.heads.placed import MOST_IMAGES, Placed, Taught, place, teach
+from shoal.cluster.heads.training import LARGEST_BATCH, Heads, plan, train_heads
+from shoal.cluster.learned import sizes as cluster_sizes
+from shoal.cluster.learned.agreed import agreed
+from shoal.cluster.learned.sizes import Sizes
+from shoal.cluster.learned.starts import by_communities, by_k_means
 from shoal.cluster.sample import sample_of
-from shoal.cluster.sizes import Sizes
 from shoal.cluster.space import ClusterSpace, Rows
-from shoal.cluster.starts import by_communities, by_k_means
 from shoal.embeddings import Float32, Ids
 from shoal.progress import Progress
 

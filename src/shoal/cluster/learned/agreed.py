@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from shoal.cluster import accumulation, kmeans, threads
+from shoal.cluster import kmeans, threads
 from shoal.cluster.arrays import Labels
-from shoal.cluster.consensus import consensus_of
+from shoal.cluster.consensus import ROWS, Consensus
 from shoal.cluster.contingency import adjusted_rand, contingency
-from shoal.cluster.ground import Ground
-from shoal.cluster.heads import Heads
-from shoal.cluster.information import worst_cluster
+from shoal.cluster.ground.ground import Ground
+from shoal.cluster.ground.information import worst_cluster
+from shoal.cluster.heads.training import Heads
+from shoal.cluster.learned import accumulation
+from shoal.embeddings import Float32
 
 STARTS = 32  # of k-means, each on all votes
 SOUND = 0.75
@@ -22,6 +24,29 @@ COMPARED_IMAGES = 20_000
 def agreed(heads: Heads, ground: Ground, k: int, seed: int, *, keep_sizes: bool) -> Labels:
     """Clusters of what the heads say together, int32 [n]: by k-means, of about one size, or by linkage, as they are."""
     return _linked(heads, ground, k, seed) if keep_sizes else _of_about_one_size(heads, ground, k, seed)
+
+
+def consensus_of(heads: Heads, points: Float32) -> Consensus:
+    """The consensus of `heads` on whitened points [n, d], in as many dimensions as a head has clusters."""
+    columns = heads.bias.size
+    total, second = np.zeros(columns), np.zeros((columns, columns))
+    for start in range(0, len(points), ROWS):
+        block = heads.probabilities(points[start : start + ROWS]).reshape(-1, columns)  # [rows, heads · k]
+        total += block.sum(axis=0, dtype=np.float64)
+        second += block.T @ block
+    mean = total / len(points)
+    scale = 1 / np.sqrt(np.maximum(mean, 1 / len(points)))
+    covariance = (second / len(points) - np.outer(mean, mean)) * np.outer(scale, scale)
+    variances, directions = threads.eigh(covariance)
+    kept = np.argsort(-variances)[: heads.bias.shape[1]]
+    signs = np.sign(directions[np.abs(directions[:, kept]).argmax(axis=0), kept])
+    return Consensus(
+        heads.weights,
+        heads.bias,
+        scale.astype(np.float32),
+        (mean * scale).astype(np.float32),
+        (directions[:, kept] * signs).astype(np.float32),
+    )
 
 
 def _of_about_one_size(heads: Heads, ground: Ground, k: int, seed: int) -> Labels:

@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from shoal.cluster import kmeans
+from shoal.cluster.estimators.precision import single_precision
 from shoal.embeddings import Float32, normalise_rows
 
 if TYPE_CHECKING:
@@ -103,10 +104,3 @@ class SphericalKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     def _unit_rows(self, X: npt.ArrayLike, *, reset: bool) -> Float32:
         checked: Any = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
         return normalise_rows(single_precision(checked))
-
-
-def single_precision(rows: npt.NDArray[np.floating]) -> Float32:
-    """Rows [n, d] as float32 of the same directions; lengths beyond float32 would overflow when squared."""
-    scale = np.abs(rows).max(axis=1, keepdims=True)
-    scaled: Float32 = np.divide(rows, scale, out=np.zeros_like(rows), where=scale > 0).astype(np.float32)
-    return scaled

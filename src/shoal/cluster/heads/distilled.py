@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from shoal.cluster.adam import Adam
 from shoal.cluster.arrays import Labels, Neighbours
 from shoal.cluster.consensus import Consensus
-from shoal.cluster.information import own_shares
-from shoal.cluster.objectives import LinearHeads
+from shoal.cluster.ground.information import own_shares
+from shoal.cluster.heads.adam import Adam
+from shoal.cluster.heads.objectives import LinearHeads
 from shoal.embeddings import Float32
 
 STEPS, BATCH, RATE = 600, 512, 1e-2

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from shoal.cluster.arrays import Neighbours
+from shoal.cluster.ground.smoothing import principal, smoothed
 from shoal.cluster.sample import LOOKED_AT, sample_of
-from shoal.cluster.smoothing import principal, smoothed
 from shoal.cluster.space import ClusterSpace, Rows, fit_space, points_of
 from shoal.embeddings import Float32, Ids, normalise_rows
 from shoal.neighbours.exact import exact_neighbours

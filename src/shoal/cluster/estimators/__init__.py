@@ -1,0 +1,1 @@
+"""Clusterings of arrays as scikit-learn estimators."""

@@ -1,0 +1,1 @@
+"""Linear heads on whitened points: what they are trained for, how, and the one that places all images."""

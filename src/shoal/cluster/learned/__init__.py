@@ -1,0 +1,1 @@
+"""Learned clusters: what many heads begin with, what they agree on, and whether to trust it."""

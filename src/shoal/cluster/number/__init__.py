@@ -1,0 +1,1 @@
+"""How many clusters: the evidence for a number, and the choice of one."""
