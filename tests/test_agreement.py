@@ -14,7 +14,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import top_k_accuracy_score
 
 from shoal.cluster.kmeans import COSINE, EUCLIDEAN
-from shoal.cluster.model import NO_LIMIT, ClusterModel
+from shoal.cluster.known import NO_LIMIT
+from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import ClusterSpace
 from shoal.corrections.model import CorrectedModel
 from shoal.embeddings import normalise_rows

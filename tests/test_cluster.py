@@ -13,7 +13,8 @@ from sklearn.metrics import adjusted_rand_score, pairwise_distances, silhouette_
 
 from shoal.cluster import kmeans, levels
 from shoal.cluster.contingency import adjusted_rand, contingency
-from shoal.cluster.model import ClusterModel, fit_model, scores_without_itself
+from shoal.cluster.known import scores_without_itself
+from shoal.cluster.model import ClusterModel, fit_model
 from shoal.cluster.number import silhouette
 from shoal.cluster.number.choose_k import choose, most_kinds
 from shoal.cluster.number.coding_length import PRECISION, coding_length

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from shoal.cluster import kmeans
-from shoal.cluster.model import NO_LIMIT, ClusterModel, least_closeness
+from shoal.cluster.known import NO_LIMIT, least_closeness
+from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import ClusterSpace
 from shoal.corrections.fit import objective, refit
 from shoal.corrections.model import CorrectedModel, load_model

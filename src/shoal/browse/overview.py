@@ -13,7 +13,7 @@ from shoal.browse.guesses import Guessed
 from shoal.browse.labels import Labels
 from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, COARSE, FINE, Snapshot
-from shoal.cluster.model import ClusterFacts
+from shoal.cluster.model_file import ClusterFacts
 from shoal.corrections.log import in_force
 from shoal.corrections.why import why
 from shoal.encoder.spec import ModelConfig

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from shoal.cluster.arrays import Float64, Labels
 from shoal.cluster.kmeans import COSINE
-from shoal.cluster.model import least_closeness
+from shoal.cluster.known import least_closeness
 from shoal.corrections.model import CorrectedModel
 from shoal.embeddings import Float32
 

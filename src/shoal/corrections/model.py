@@ -16,7 +16,9 @@ from shoal import foreign
 from shoal.cluster import kmeans
 from shoal.cluster.arrays import Labels
 from shoal.cluster.kmeans import COSINE
-from shoal.cluster.model import KNOWN_SHARE, NAMES, UNSURE_BELOW, Assignment, ClusterModel, closeness_of, read_clusters
+from shoal.cluster.known import KNOWN_SHARE, closeness_of
+from shoal.cluster.model import Assignment, ClusterModel
+from shoal.cluster.model_file import NAMES
 from shoal.cluster.space import points_of
 from shoal.corrections.corrected import NONE, Corrected
 from shoal.corrections.edit import Names
@@ -71,7 +73,7 @@ class CorrectedModel:
         runner_up = clusters[shares.argmax(axis=1)] if len(clusters) > 1 else np.full(len(points), NONE, np.int32)
         closeness, least = self._closeness(points, lengths, cluster)
         unknown = (closeness < least) | (lengths[:, 1] > self.model.most_outside)
-        return Assignment(cluster, confidence, confidence < UNSURE_BELOW, runner_up, unknown)
+        return Assignment.of(cluster, confidence, runner_up, unknown)
 
     def probabilities(self, features: Float32) -> tuple[Labels, Float32]:
         """Clusters [n, K] and the confidence in each [n, K], most likely first."""
@@ -115,7 +117,7 @@ def load_model(folder: Folder) -> CorrectedModel:
 
 
 def _load(folder: Folder) -> CorrectedModel:
-    model, numbers = read_clusters(folder)
+    model, numbers = ClusterModel.load_numbered(folder)
     return CorrectedModel(model, numbers, _read_names(folder))
 
 

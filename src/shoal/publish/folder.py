@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from shoal import atomic
-from shoal.cluster.model import NAMES
+from shoal.cluster.model_file import NAMES
 from shoal.corrections.corrected import Corrected, corrected_digest, read_corrected
 from shoal.corrections.model import corrected_model
 from shoal.encoder import onnx_texts

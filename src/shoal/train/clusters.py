@@ -19,7 +19,8 @@ from shoal.cluster import kmeans, levels
 from shoal.cluster import write as clusters
 from shoal.cluster.arrays import Float64, Labels
 from shoal.cluster.kmeans import EUCLIDEAN
-from shoal.cluster.model import KNOWN_SHARE, NO_LIMIT, ClusterModel, closeness_of
+from shoal.cluster.known import KNOWN_SHARE, NO_LIMIT, closeness_of
+from shoal.cluster.model import ClusterModel
 from shoal.cluster.number import silhouette
 from shoal.cluster.rows import ImageRows
 from shoal.cluster.space import ClusterSpace, points_of
