@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from shoal.cluster import kmeans
-from shoal.cluster.known import NO_LIMIT, least_closeness
+from shoal.cluster.known import NO_LIMIT, closeness_of, least_closeness
 from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import ClusterSpace
 from shoal.corrections.fit import objective, refit
@@ -40,7 +40,8 @@ def model_of(points: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], met
     scores = np.einsum("nd,nd->n", points, centroids[labels])
     if metric == "euclidean":
         scores -= np.einsum("kd,kd->k", centroids, centroids)[labels] / 2
-    least = least_closeness(points, scores, wholly_inside(len(points)), labels, len(centroids), metric)
+    closeness = closeness_of(points, scores, wholly_inside(len(points)), metric)
+    least = least_closeness(closeness, labels, len(centroids))
     return ClusterModel(space, centroids, 8.0, least, NO_LIMIT)
 
 

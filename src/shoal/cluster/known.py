@@ -12,29 +12,36 @@ from shoal.embeddings import Float32
 
 KNOWN_SHARE = 0.995  # share of the images that clusters were made of which each of two tests counts as known
 NO_LIMIT = float(np.finfo(np.float32).max)
+MARGIN = np.float32(1e-4)
 ROWS = 8192  # points worked on at once
 
 
 def least_closeness(
-    points: Float32, scores: Float32, lengths: Float32, labels: npt.NDArray[np.integer], k: int, metric: str
+    closeness: Float32, labels: npt.NDArray[np.integer], k: int, margin: np.float32 = MARGIN
 ) -> Float32:
-    """How close an image must lie to the centroid of each cluster to count as known, [k].
+    """How close an image must lie to the centroid of each cluster to count as known, float32 [k].
+
+    Of a cluster of few images that is what would do for all images.
 
     Args:
-        points, lengths: [n, dims] and [n, 2] as `ClusterSpace.project` gives them.
-        scores: [n], of each point to the centroid of its label.
+        closeness: [n], of images to the centroid of their label [n], as `closeness_of` gives it.
+        margin: for rounding, so much less will do.
     """
-    closeness = closeness_of(points, scores, lengths, metric)
     least = np.full(k, np.quantile(closeness, 1 - KNOWN_SHARE), np.float32)
     members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=k))[:-1])
     for cluster, own in enumerate(members):
         if len(own) >= 2 / (1 - KNOWN_SHARE):  # enough images for a quantile of their own
             least[cluster] = np.quantile(closeness[own], 1 - KNOWN_SHARE)
-    return least - np.float32(1e-4)
+    return least - margin
 
 
 def closeness_of(points: Float32, scores: Float32, lengths: Float32, metric: str) -> Float32:
-    """How close images lie to their centroid, given their score to it; greater is closer."""
+    """How close images lie to their centroid, [n]; greater is closer.
+
+    Args:
+        points, lengths: [n, dims] and [n, 2] as `ClusterSpace.project` gives them.
+        scores: [n], of each point to its centroid.
+    """
     inside, outside = lengths[:, 0], lengths[:, 1]
     if metric == COSINE:
         whole = np.hypot(inside, outside)

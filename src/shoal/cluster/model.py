@@ -173,7 +173,8 @@ def fit_model(
     dims = points.shape[1] if space.basis is None else space.basis.shape[1]
     lengths = as_if_new(lengths, dims)
     scores = scores_without_itself(points, found, metric)
-    least = least_closeness(points, scores, lengths, found.labels, len(found.centroids), metric)
+    closeness = closeness_of(points, scores, lengths, metric)
+    least = least_closeness(closeness, found.labels, len(found.centroids))
     spared = metric == COSINE and len(points) >= IMAGES_PER_DIM * dims
     most_outside = float(np.quantile(lengths[:, 1], KNOWN_SHARE)) if spared else NO_LIMIT
     return ClusterModel(space, found.centroids, concentration, least, most_outside, landmarks)

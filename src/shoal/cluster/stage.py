@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from shoal.cluster.number.choose_k import Choice, automatic_counts, choose
 from shoal.cluster.rows import ImageRows
 from shoal.cluster.sample import LOOKED_AT, PER_CLUSTER, extended, sample_of
 from shoal.cluster.space import ClusterSpace, Rows, centroids_of, cluster_points, fit_space
-from shoal.cluster.write import Clusters, Evidence, runner_up, write
+from shoal.cluster.write import Clusters, Evidence, EvidenceRow, runner_up, write
 from shoal.config import DENSITY, GRAPH, ClusterConfig, ClusterCounts
 from shoal.embeddings import EmbeddingStore, Float32, Ids
 from shoal.errors import ConfigError, TooFewImagesError
@@ -98,7 +99,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
             runner_up=runner_up(found.labels, assignment),
             levels=levels.nested(points, found.labels, means, config.seed, config.metric),
             model=model,
-            evidence=Evidence(_evidence(choice), sweep),
+            evidence=_evidence(choice, sweep),
             facts={"metric": config.metric, **_facts(choice, outcome)},
         ),
     )
@@ -240,21 +241,22 @@ def _unsure(outcome: _Outcome, assignment: Assignment) -> npt.NDArray[np.bool_]:
     return assignment.unsure | ((outcome.silhouettes < 0) & (outcome.method == "kmeans"))
 
 
-def _evidence(choice: Choice) -> pa.Table:
+def _evidence(choice: Choice, sweep: Mapping[str, Labels]) -> Evidence:
     """One row for each number of clusters looked at."""
-    rows = choice.candidates
-    return pa.table(
-        {
-            "k": pa.array([row.k for row in rows], pa.int32()),
-            "silhouette": pa.array([row.silhouette for row in rows], pa.float64()),
-            "stability": pa.array([row.stability.rand for row in rows], pa.float64()),
-            "coding_length": pa.array([row.coding_length for row in rows], pa.float64()),
-            "inertia": pa.array([row.clustering.inertia for row in rows], pa.float64()),
-            "smallest": pa.array([row.smallest for row in rows], pa.int32()),
-            "images": pa.array([len(row.clustering.labels) for row in rows], pa.int32()),
-            "chosen": pa.array([row is choice.chosen for row in rows], pa.bool_()),
-        }
-    )
+    rows = [
+        EvidenceRow(
+            k=row.k,
+            silhouette=row.silhouette,
+            inertia=row.clustering.inertia,
+            smallest=row.smallest,
+            images=len(row.clustering.labels),
+            chosen=row is choice.chosen,
+            stability=row.stability.rand,
+            coding_length=row.coding_length,
+        )
+        for row in choice.candidates
+    ]
+    return Evidence.of(rows, sweep)
 
 
 def _facts(choice: Choice, outcome: _Outcome) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,42 @@ from shoal.cluster.space import ClusterSpace
 from shoal.embeddings import Float32
 from shoal.rundir import RunDir, StageResult, digest_file, digest_of
 
+CHOOSE_K: Final = pa.schema(
+    [
+        ("k", pa.int32()),
+        ("silhouette", pa.float64()),
+        ("stability", pa.float64()),
+        ("coding_length", pa.float64()),
+        ("inertia", pa.float64()),
+        ("smallest", pa.int32()),
+        ("images", pa.int32()),
+        ("chosen", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRow:
+    """What was seen at one number of clusters, `k`: a row of choose_k.parquet.
+
+    Attributes:
+        silhouette: mean over the images, from -1 to 1.
+        inertia: as `Clustering` has it.
+        smallest: images in the smallest cluster.
+        images: how many were looked at.
+        chosen: whether this is the number.
+        stability: adjusted Rand index of resamples; coding_length: bits an image. None: not measured.
+    """
+
+    k: int
+    silhouette: float
+    inertia: float
+    smallest: int
+    images: int
+    chosen: bool
+    stability: float | None = None
+    coding_length: float | None = None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
@@ -32,6 +68,11 @@ class Evidence:
 
     table: pa.Table
     sweep: Mapping[str, Labels]
+
+    @classmethod
+    def of(cls, rows: Sequence[EvidenceRow], sweep: Mapping[str, Labels]) -> Evidence:
+        """Evidence from a row for each number."""
+        return cls(pa.Table.from_pylist([asdict(row) for row in rows], schema=CHOOSE_K), sweep)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from shoal.cluster.arrays import Float64, Labels
 from shoal.cluster.kmeans import COSINE
-from shoal.cluster.known import least_closeness
+from shoal.cluster.known import closeness_of, least_closeness
 from shoal.corrections.model import CorrectedModel
 from shoal.embeddings import Float32
 
@@ -69,7 +69,8 @@ def refit(
     found[pinned] = places[pinned]
     found = _none_empty(found, places, len(clusters))
     scores = np.where(owner == found[:, None], _scores(points, centroids, metric), np.float32(-np.inf))
-    least = least_closeness(points, scores.max(axis=1), lengths, scores.argmax(axis=1), len(centroids), metric)
+    closeness = closeness_of(points, scores.max(axis=1), lengths, metric)
+    least = least_closeness(closeness, scores.argmax(axis=1), len(centroids))
     model = replace(draft.model, least_closeness=least)
     numbers = {int(old): new for new, old in enumerate(clusters)}
     names = {numbers[old]: name for old, name in corrected.names.items() if old in numbers}

@@ -12,19 +12,18 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from shoal import records
 from shoal.cluster import kmeans, levels
 from shoal.cluster import write as clusters
 from shoal.cluster.arrays import Float64, Labels
 from shoal.cluster.kmeans import EUCLIDEAN
-from shoal.cluster.known import KNOWN_SHARE, NO_LIMIT, closeness_of
+from shoal.cluster.known import MARGIN, NO_LIMIT, closeness_of, least_closeness
 from shoal.cluster.model import ClusterModel
 from shoal.cluster.number import silhouette
 from shoal.cluster.rows import ImageRows
 from shoal.cluster.space import ClusterSpace, points_of
-from shoal.cluster.write import Clusters, Evidence
+from shoal.cluster.write import Clusters, Evidence, EvidenceRow
 from shoal.embeddings import EmbeddingStore, Float32, Ids
 from shoal.errors import ConfigError
 from shoal.rundir import RunDir, StageResult
@@ -60,7 +59,6 @@ def write(run_dir: RunDir, head: Head, seed: int, method: str, words: str) -> St
         words = f"{words}; {weight.shape[1] - k} of them got no image"
     silhouettes = silhouette.of(points, found.cluster, EUCLIDEAN).astype(np.float32)
     means = kmeans.means_of(points, found.cluster, EUCLIDEAN)
-    evidence = Evidence(_evidence(points, found.cluster, means, silhouettes, sizes), {f"k{k}": found.cluster})
     return clusters.write(
         run_dir,
         Clusters(
@@ -72,7 +70,7 @@ def write(run_dir: RunDir, head: Head, seed: int, method: str, words: str) -> St
             runner_up=found.runner_up,
             levels=levels.nested(points, found.cluster, means, seed, EUCLIDEAN),
             model=model,
-            evidence=evidence,
+            evidence=_evidence(points, found.cluster, means, silhouettes, sizes),
             facts={
                 "k": k,
                 "sentence": words,
@@ -148,29 +146,20 @@ def _least_closeness(model: ClusterModel, store: EmbeddingStore, ids: Ids) -> Fl
     scores = np.einsum("nd,nd->n", points, model.centroids[labels])
     scores -= np.float32(0.5) * np.einsum("kd,kd->k", model.centroids, model.centroids)[labels]
     closeness = closeness_of(points, scores, lengths, EUCLIDEAN)
-    margin = np.float32(1e-4) * np.abs(closeness).max()
-    least = np.full(len(model.centroids), np.quantile(closeness, 1 - KNOWN_SHARE), np.float32)
-    for cluster in range(len(least)):
-        members = closeness[labels == cluster]
-        if len(members) >= 2 / (1 - KNOWN_SHARE):
-            least[cluster] = np.quantile(members, 1 - KNOWN_SHARE)
-    return np.asarray(least - margin, np.float32)
+    margin = MARGIN * np.abs(closeness).max()
+    return least_closeness(closeness, labels, len(model.centroids), margin)
 
 
 def _evidence(
     points: Float32, labels: Labels, means: Float32, silhouettes: Float32, sizes: npt.NDArray[np.int64]
-) -> pa.Table:
-    """choose_k.parquet with its one row: the number was asked for."""
-    inertia = float(np.square(points - means[labels], dtype=np.float64).sum())
-    return pa.table(
-        {
-            "k": pa.array([len(means)], pa.int32()),
-            "silhouette": pa.array([float(silhouettes.mean(dtype=np.float64))], pa.float64()),
-            "stability": pa.array([None], pa.float64()),
-            "coding_length": pa.array([None], pa.float64()),
-            "inertia": pa.array([inertia], pa.float64()),
-            "smallest": pa.array([int(sizes.min())], pa.int32()),
-            "images": pa.array([len(points)], pa.int32()),
-            "chosen": pa.array([True], pa.bool_()),
-        }
+) -> Evidence:
+    """The number was asked for: there is no other."""
+    row = EvidenceRow(
+        k=len(means),
+        silhouette=float(silhouettes.mean(dtype=np.float64)),
+        inertia=float(np.square(points - means[labels], dtype=np.float64).sum()),
+        smallest=int(sizes.min()),
+        images=len(points),
+        chosen=True,
     )
+    return Evidence.of([row], {f"k{len(means)}": labels})
