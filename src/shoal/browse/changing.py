@@ -10,7 +10,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from shoal.browse import answers
+from shoal.browse import answers, requests
 from shoal.browse.errors import MissingError
 from shoal.browse.guesses import guess_of
 from shoal.browse.looking import site_of
@@ -51,7 +51,7 @@ def edits(request: Request) -> dict[str, Any]:
 
 
 @router.post("/edits", response_model=answers.Changed)
-def edit(request: Request, wanted: answers.EditRequest) -> dict[str, Any]:
+def edit(request: Request, wanted: requests.EditRequest) -> dict[str, Any]:
     """Make an edit on what the person saw; 409 if somebody changed the same thing since."""
     opened = site_of(request).opened_run()
     before = opened.view.snapshot().corrected
@@ -80,7 +80,7 @@ def edit(request: Request, wanted: answers.EditRequest) -> dict[str, Any]:
 
 
 @router.post("/split/preview", response_model=answers.SplitPreview)
-def preview_split(request: Request, wanted: answers.PreviewRequest) -> dict[str, Any]:
+def preview_split(request: Request, wanted: requests.PreviewRequest) -> dict[str, Any]:
     """What a split would give; the edit then carries the token."""
     opened = site_of(request).opened_run()
     snapshot = opened.view.snapshot()
@@ -125,18 +125,18 @@ def _guesses(snapshot: Snapshot, preview: Preview) -> list[answers.Guess | None]
 
 def _made(opened: OpenedRun, current: Corrected, log: Sequence[Edit], wanted: Any) -> Edit:
     match wanted:
-        case answers.Rename():
+        case requests.Rename():
             return changes.rename(current, wanted.cluster, wanted.name)
-        case answers.Merge():
+        case requests.Merge():
             return changes.merge(current, wanted.clusters)
-        case answers.Split():
+        case requests.Split():
             preview = opened.previews.find(wanted.token)
             if preview.cluster != wanted.cluster:
                 raise StaleError(f"this preview is of cluster {preview.cluster}, not of {wanted.cluster}")
             return changes.split(current, wanted.cluster, preview.parts)
-        case answers.Move():
+        case requests.Move():
             return changes.move(current, wanted.ids, wanted.cluster, wanted.name)
-        case answers.Noise():
+        case requests.Noise():
             return changes.mark_noise(current, wanted.ids)
         case _:
             return changes.undo(current, log) if wanted.op == UNDO else changes.redo(current, log)

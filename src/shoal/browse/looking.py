@@ -6,14 +6,15 @@ import math
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from shoal.browse import answers
+from shoal.browse import answers, requests
 from shoal.browse.details import image_details
 from shoal.browse.errors import MissingError
 from shoal.browse.evidence import evidence
 from shoal.browse.map import Box, inside_bytes, map_bytes
 from shoal.browse.overview import cluster_list, guess_list, prototype_list, run_facts
+from shoal.browse.requests import ImageId, Number
 from shoal.browse.site import OpenedRun, Site
 from shoal.browse.snapshot import CHOSEN, Rows, Snapshot
 from shoal.corrections.changes import StaleError
@@ -28,8 +29,6 @@ MOST_PICTURED = 100  # clusters whose prototypes are asked for at once
 KEPT_SECONDS = 3600
 OCTETS: Final = "application/octet-stream"
 _BYTES: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {OCTETS: {}}}}
-ImageId = Annotated[int, Path(ge=0, lt=1 << 62)]
-ClusterId = Annotated[int, Path(ge=0, lt=1 << 31)]
 
 
 def site_of(request: Request) -> Site:
@@ -90,7 +89,7 @@ def guesses(request: Request, level: str = CHOSEN) -> dict[str, object]:
 @router.get("/clusters/{cluster}/images", response_model=answers.ClusterImages)
 def cluster_images(
     request: Request,
-    cluster: ClusterId,
+    cluster: Number,
     level: str = CHOSEN,
     order: Literal["surest", "doubtful"] = "surest",
     only: Literal["all", "sure", "unsure"] = "all",
@@ -155,7 +154,7 @@ def map_(
     south: float = -math.inf,
     east: float = math.inf,
     north: float = math.inf,
-    cluster: Annotated[int | None, Query(ge=0, lt=1 << 31)] = None,
+    cluster: Number | None = None,
 ) -> Response:
     """What of the map is in a window, at most 50,000 images; in a smaller one there are the same, and more.
 
@@ -186,7 +185,7 @@ def map_changes(request: Request, base: Annotated[str, Query()], since: Annotate
 
 
 @router.post("/map/inside", responses=_BYTES, response_class=Response)
-def map_inside(request: Request, wanted: answers.InsideRequest) -> Response:
+def map_inside(request: Request, wanted: requests.InsideRequest) -> Response:
     """All images inside a polygon, or of a cluster, or both: uint32 n, int32 ids[n], little-endian."""
     opened = site_of(request).opened_run()
     snapshot = opened.view.snapshot()

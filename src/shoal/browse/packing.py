@@ -12,7 +12,8 @@ from typing import Final
 from shoal.browse.jobs import Job, JobProgress
 from shoal.browse.site import OpenedRun
 from shoal.disk import require_free
-from shoal.export.export import KINDS_OF_FILES, export
+from shoal.export.export import export
+from shoal.export.kinds import KINDS_OF_FILES
 from shoal.export.placement import own_file
 from shoal.export.record import RECORD_NAME
 from shoal.export.rows import read_rows

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 
-from shoal.browse import answers
+from shoal.browse import answers, requests
 from shoal.browse.errors import MissingError
 from shoal.browse.jobs import DONE, Job, JobProgress
 from shoal.browse.looking import site_of
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/api")
 
 
 @router.post("/refit", response_model=answers.JobStarted, status_code=202)
-def refit(request: Request, wanted: answers.RefitRequest) -> dict[str, str]:
+def refit(request: Request, wanted: requests.RefitRequest) -> dict[str, str]:
     """Learn from the corrections: clusters are fitted anew, with what people did as constraints."""
     site = site_of(request)
     opened = site.opened_run()
@@ -35,7 +35,7 @@ def refit(request: Request, wanted: answers.RefitRequest) -> dict[str, str]:
 
 
 @router.post("/export", response_model=answers.JobStarted, status_code=202)
-def export(request: Request, wanted: answers.ExportRequest) -> dict[str, str]:
+def export(request: Request, wanted: requests.ExportRequest) -> dict[str, str]:
     """Make a file to take away, as `shoal export` would."""
     site = site_of(request)
     opened = site.opened_run()

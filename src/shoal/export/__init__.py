@@ -1,7 +1,8 @@
 """Writing a finished run out as something other programs and people use."""
 
-from shoal.export.export import KINDS, LAYOUTS, MODES, ExportResult, export
+from shoal.export.export import ExportResult, export
 from shoal.export.journal import JOURNAL_NAME
+from shoal.export.kinds import KINDS, LAYOUTS, MODES
 from shoal.export.undo import UndoResult, undo
 
 __all__ = ["JOURNAL_NAME", "KINDS", "LAYOUTS", "MODES", "ExportResult", "UndoResult", "export", "undo"]

@@ -17,8 +17,9 @@ from shoal import lock
 from shoal.errors import RequestError
 from shoal.executor import HERE, Executor
 from shoal.export import fiftyone, labelstudio, tables
-from shoal.export.files import COPY, LINK, MOVE, NO_LONGER_THERE, Checked, Outcome, Read, carry_out, check, describe
+from shoal.export.files import COPY, MOVE, NO_LONGER_THERE, Checked, Outcome, Read, carry_out, check, describe
 from shoal.export.journal import JOURNAL_NAME
+from shoal.export.kinds import DEFAULT_NAMES, KINDS, KINDS_OF_FILES, LAYOUTS, MODES, TABLES
 from shoal.export.placement import Plan, plan_fiftyone, plan_folders
 from shoal.export.rows import ClusteredRun, Rows, read_rows
 from shoal.export.seal import key_file, read_key
@@ -28,12 +29,6 @@ from shoal.images.reading import ImageReader
 from shoal.progress import Progress
 from shoal.rundir import RunDir, digest_file
 
-KINDS: Final = ("folders", "csv", "parquet", "imagefolder", "fiftyone", "labelstudio")
-TABLES: Final = ("csv", "parquet")
-KINDS_OF_FILES: Final = ("folders", "imagefolder", "fiftyone")
-MODES: Final = (COPY, LINK, MOVE)
-LAYOUTS: Final = ("long", "wide")
-DEFAULT_NAMES: Final = {"csv": "clusters.csv", "parquet": "clusters.parquet", "labelstudio": "labelstudio.json"}
 SHOWN_LEFT_OUT = 10
 
 # What torchvision.datasets.ImageFolder takes for an image.
