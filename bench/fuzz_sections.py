@@ -466,7 +466,7 @@ class Models(Section):
             import numpy as np
 
             from shoal.corrections.model import load_model
-            from shoal.encoder import backbones
+            from shoal.encoder import rebuilt
             from shoal.encoder.spec import ModelConfig
             from shoal.model import is_model_folder
             from shoal.publication import read_whole
@@ -474,7 +474,7 @@ class Models(Section):
             is_model_folder(self.work)
             clusters = read_whole(self.work, load_model)
             spec = read_whole(self.work, lambda files: ModelConfig.read(files / "config.json")).encoder
-            backbones.rebuild(spec, self.work / "encoder.safetensors")
+            rebuilt.rebuild(spec, self.work / "encoder.safetensors")
             if clusters.model.space.dim == spec.dim:
                 clusters.assign(np.random.default_rng(0).standard_normal((5, spec.dim)).astype(np.float32))
 

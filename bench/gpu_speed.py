@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gpu_bench import Bench, Way
 from gpu_subjects import config_of, networks, phase_of, step_of
 from gpu_time import LEARN, forward_flops
-from shoal.encoder import backbones
+from shoal.encoder.networks import Encoder
 from shoal.encoder.spec import EncoderSpec
 from shoal.encoder.torch_engine import GPU_BATCH, TorchEngine
 from shoal.progress import Progress
@@ -49,7 +49,7 @@ def embedding(bench: Bench) -> dict[str, Any]:
     known = networks(bench)["embedded"]
     resnet = timm.create_model("resnet50", pretrained=False, num_classes=0).eval()
     resnet50 = (
-        backbones.Encoder(resnet, "default"),
+        Encoder(resnet, "default"),
         dataclasses.replace(known[1], backbone="resnet50", architecture="resnet50", dim=2048),
     )
     for name, (encoder, spec) in {"embedded": known, "resnet50": resnet50}.items():

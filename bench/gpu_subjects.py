@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 import gpu_recipe
 from gpu_bench import Bench
-from shoal.encoder import backbones, embedded
+from shoal.encoder import embedded, rebuilt
+from shoal.encoder.networks import Encoder
 from shoal.encoder.spec import EncoderSpec
 from shoal.encoder.weights import EMBEDDED
 from shoal.train import draws, encoders, evidence, pretext, recipe, scan, schedule, selflabel, teacher
@@ -32,7 +33,7 @@ def networks(bench: Bench) -> dict[str, tuple[Any, EncoderSpec]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "encoder.safetensors"
         made.save(file)
-        encoder, spec = backbones.rebuild(made.spec, file)
+        encoder, spec = rebuilt.rebuild(made.spec, file)
     with draws.seeded(torch.device("cpu"), 0, "weights"):
         small = encoders.architectures.build("resnet18-cifar")
     small_spec = dataclasses.replace(
@@ -43,7 +44,7 @@ def networks(bench: Bench) -> dict[str, tuple[Any, EncoderSpec]]:
         for _ in range(20 if bench.on_gpu else 3):
             small.train()(images)
     small.eval()
-    return {"embedded": (encoder, spec), "resnet18-cifar": (backbones.Encoder(small, "default"), small_spec)}
+    return {"embedded": (encoder, spec), "resnet18-cifar": (Encoder(small, "default"), small_spec)}
 
 
 def normalised(pixels: Tensor, spec: EncoderSpec) -> Tensor:

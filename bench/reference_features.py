@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from photos import WORK
-from shoal.encoder import backbones, embedded, reference
+from shoal.encoder import embedded, rebuilt, reference
 from shoal.encoder.probes import probe_images
 from shoal.encoder.torch_engine import TorchEngine
 
@@ -22,7 +22,7 @@ def main() -> None:
     for features in ("default", "map", "logits", "best"):
         found = embedded.find(features, "crop", None)
         found.save(WORK / "encoder.safetensors")
-        encoder, spec = backbones.rebuild(found.spec, WORK / "encoder.safetensors")
+        encoder, spec = rebuilt.rebuild(found.spec, WORK / "encoder.safetensors")
         state = {name: tensor.numpy() for name, tensor in encoder.model.state_dict().items()}
         rows = TorchEngine(encoder, spec, "cpu").infer(probe_images(spec.size)[: reference.IMAGES])
         if features == "map":

@@ -15,7 +15,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from shoal.encoder import architectures, backbones, weights
+from shoal.encoder import architectures, backbones, rebuilt, weights
 from shoal.encoder.convert import TorchMakeable
 from shoal.encoder.engines import CPU_BATCH, OpenVinoEngine, cpu_precision, resolve_device
 from shoal.encoder.names import WHITENED
@@ -152,7 +152,7 @@ def test_the_best_features_are_of_three_networks_side_by_side(tmp_path: Path) ->
     both = torch.nn.functional.normalize(alone(small) + alone(small.flip(-1)))
     torch.testing.assert_close(rows[:, :1280], both)
     save_file(encoder.model.state_dict(), tmp_path / "encoder.safetensors")
-    again, _ = backbones.rebuild(spec, tmp_path / "encoder.safetensors")
+    again, _ = rebuilt.rebuild(spec, tmp_path / "encoder.safetensors")
     torch.testing.assert_close(again(images), rows)
 
 

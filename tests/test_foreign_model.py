@@ -22,7 +22,7 @@ from shoal import atomic
 from shoal.cluster.confidence import Landmarks
 from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import ClusterSpace
-from shoal.encoder import backbones, hub_models
+from shoal.encoder import backbones, hub_models, rebuilt
 from shoal.errors import RunError, ShoalError, WeightsError
 from shoal.model import Model
 from shoal.rundir import RunDir
@@ -269,7 +269,7 @@ def test_a_backbone_of_the_hub_s_is_told_by_its_architecture(
     assert (spec.size, spec.crop_fraction, spec.mean) == (160, 0.95, (0.5,) * 3)
     save_tensors(encoder.model.state_dict(), tmp_path / "encoder.safetensors")
     (tmp_path / "hub" / "config.json").unlink()  # nothing of it is needed again
-    again, _ = backbones.rebuild(spec, tmp_path / "encoder.safetensors")
+    again, _ = rebuilt.rebuild(spec, tmp_path / "encoder.safetensors")
     images = torch.rand(2, 3, 160, 160)
     with torch.inference_mode():
         assert torch.equal(again(images), encoder(images))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shoal.encoder.backbones import Encoder
+from shoal.encoder.networks import Encoder
 from shoal.encoder.probes import probe_images
 from shoal.encoder.spec import EncoderSpec
 from shoal.encoder.torch_engine import TorchEngine, native_halves

@@ -136,6 +136,6 @@ def test_training_needs_none_of_what_reads_images_and_shows_clusters() -> None:
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({WITHOUT!r}))
-import shoal.encoder.backbones, shoal.encoder.embedded, shoal.train.phases
+import shoal.encoder.backbones, shoal.encoder.embedded, shoal.encoder.rebuilt, shoal.train.phases
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from shoal.encoder import backbones, embedded
-from shoal.encoder.backbones import Encoder
+from shoal.encoder import embedded, rebuilt
+from shoal.encoder.networks import Encoder
 from shoal.encoder.spec import EncoderSpec
 
 
@@ -15,4 +15,4 @@ def torch_twin(features: str, weights: Path | None = None) -> tuple[Encoder, Enc
     found = embedded.find(features, "crop", weights)
     with tempfile.TemporaryDirectory() as folder:
         found.save(Path(folder) / "encoder.safetensors")
-        return backbones.rebuild(found.spec, Path(folder) / "encoder.safetensors")
+        return rebuilt.rebuild(found.spec, Path(folder) / "encoder.safetensors")

@@ -20,9 +20,9 @@ from torch import nn
 from shoal import hub
 from shoal.config import CLIP
 from shoal.encoder import clip_towers, needs
-from shoal.encoder.backbones import WITHOUT_TOP, Encoder
 from shoal.encoder.clip_towers import Asked
 from shoal.encoder.logs import log_as_it_was
+from shoal.encoder.networks import WITHOUT_TOP, Encoder
 from shoal.encoder.spec import EncoderSpec
 from shoal.encoder.text_tower import TextTower
 from shoal.encoder.tokenizer import fetched_files, files_in, repository

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from shoal.encoder.backbones import Encoder
 from shoal.encoder.beside import Beside
 from shoal.encoder.bindings import load_openvino
 from shoal.encoder.engines import CPU_BATCH, OpenVinoEngine
 from shoal.encoder.logs import log_as_it_was
+from shoal.encoder.networks import Encoder
 from shoal.encoder.pixels import taking_pixels
 from shoal.encoder.probes import probe_images
 from shoal.encoder.reference import similarity

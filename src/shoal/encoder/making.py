@@ -115,18 +115,18 @@ class Wanted:
         return self._in_torch(spec, weights)
 
     def _in_torch(self, spec: EncoderSpec | None, weights: Path | None) -> Makeable:
-        from shoal.encoder import backbones  # noqa: PLC0415  (imports torch; cold start only)
+        from shoal.encoder import backbones, rebuilt, timm_models  # noqa: PLC0415  (imports torch; cold start only)
         from shoal.encoder.convert import TorchMakeable  # noqa: PLC0415
 
         if spec is not None and weights is not None:
-            return TorchMakeable(*backbones.rebuild(spec, weights))
+            return TorchMakeable(*rebuilt.rebuild(spec, weights))
         if is_clip(self.backbone):
             from shoal.encoder import clip  # noqa: PLC0415  (an extra of its own)
 
             towers = clip.build(self.backbone, self.features, self.resize, weights, self.tokenizer)
             return TorchMakeable(towers.encoder, towers.spec, (towers.text,))
         encoder, spec = backbones.build(self.backbone, self.features, self.resize, weights)
-        layer = backbones.classifier(encoder, spec, weights)
+        layer = timm_models.classifier(encoder, spec, weights)
         return TorchMakeable(encoder, spec, () if layer is None else (layer,))
 
 

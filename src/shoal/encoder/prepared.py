@@ -55,10 +55,10 @@ class PreparedEncoder:
         place = self.place(device)
         if place == "cpu" and self.cpu_engine == "openvino":
             return OpenVinoEngine(self.folder / "model.xml", self.precision)
-        from shoal.encoder import backbones  # noqa: PLC0415  (imports torch)
+        from shoal.encoder import rebuilt  # noqa: PLC0415  (imports torch)
         from shoal.encoder.torch_engine import TorchEngine  # noqa: PLC0415  (imports torch)
 
-        encoder, spec = backbones.rebuild(self.spec, self.weights)
+        encoder, spec = rebuilt.rebuild(self.spec, self.weights)
         return TorchEngine(encoder, spec, place)
 
 

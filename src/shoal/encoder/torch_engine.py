@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from shoal.encoder.backbones import Encoder
 from shoal.encoder.engines import CPU_BATCH, Float32, Pixels
+from shoal.encoder.networks import Encoder
 from shoal.encoder.probes import is_faithful, probe_images
 from shoal.encoder.reference import similarity
 from shoal.encoder.spec import EncoderSpec

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from shoal.encoder.architectures import Whitened
-from shoal.encoder.backbones import rebuild
 from shoal.encoder.parts import Part
+from shoal.encoder.rebuilt import rebuild
 from shoal.encoder.spec import EncoderSpec
 
 
