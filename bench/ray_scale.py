@@ -49,6 +49,7 @@ from shoal.executor import Executor
 from shoal.images.sources import open_source
 from shoal.progress import Progress
 from shoal.rundir import RunDir
+from shoal.unfinished import unfinished_run
 
 FILE = RESULTS / "ray_scale.json"
 SIDE = (320, 240)  # pixels of the images that are embedded
@@ -117,7 +118,7 @@ class Waiting:
     device: str = "cpu"
 
     def start(self) -> PartsWorker:
-        run_dir = drafts.unfinished(Path(self.inner.root))
+        run_dir = unfinished_run(Path(self.inner.root))
         spec = ModelConfig.read(run_dir.unfinished(f"model/{CONFIG}")).encoder
         assert spec is not None
         return PartsWorker(run_dir, spec, WaitingEngine(spec.dim, self.seconds))
@@ -212,7 +213,7 @@ class Nothing:
     device: str = "cpu"
 
     def start(self) -> NothingWorker:
-        run_dir = drafts.unfinished(Path(self.inner.root))
+        run_dir = unfinished_run(Path(self.inner.root))
         spec = ModelConfig.read(run_dir.unfinished(f"model/{CONFIG}")).encoder
         assert spec is not None
         return NothingWorker(run_dir, spec)

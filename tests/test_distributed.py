@@ -44,6 +44,7 @@ from shoal.model import Model
 from shoal.neighbours import stage as neighbours_stage
 from shoal.progress import Progress, Task
 from shoal.rundir import RunDir, StageResult
+from shoal.unfinished import unfinished_run
 from toy_work import Toy
 
 PARTS = 6
@@ -307,7 +308,7 @@ def test_what_outlives_its_driver_writes_no_more(source: Path, tmp_path: Path) -
         list(worker.do(pieces))
     with lock.writing(tmp_path / "lock"):  # the same process again
         assert sum(done.images for done in worker.do(pieces)) == COUNT - 1  # a copy is of no use
-    assert drafts.unfinished(tmp_path).unfinished("embeddings/part-00000.npy").is_file()
+    assert unfinished_run(tmp_path).unfinished("embeddings/part-00000.npy").is_file()
 
 
 def test_workers_read_a_bucket_by_themselves(connection: str, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from shoal import atomic, disk, foreign, generations, lock, plain
+from shoal import disk, generations, lock, plain, unfinished
 from shoal.errors import RunError, WorkError
-from shoal.generations import FOLDER, FilePlaces, Generation, Number
+from shoal.generations import FOLDER, Generation
 from shoal.rundir import RunDir, StageResult
 from shoal.runfiles import (
     CACHE,
@@ -30,13 +30,11 @@ from shoal.runfiles import (
     write_run_json,
 )
 from shoal.spool import Spool
+from shoal.unfinished import Left, Record
 
-DRAFT_JSON: Final = "draft.json"
 FIRST_MOMENTS: Final = frozenset(  # what there is before run.json
     {LOCK, f"{LOCK}.guard", f"{LOCK}{lock.UNFINISHED}", UNFINISHED_RUN_JSON, FOLDER}
 )
-
-Record = dict[str, Any]  # of a finished stage, as run.json has it
 
 
 @dataclass(slots=True)
@@ -65,7 +63,7 @@ class Draft:
     refit_line: str | None = None
     spool: Spool = field(default_factory=Spool)
     _made: dict[str, int] = field(default_factory=dict)  # by the stage under way
-    _left: dict[str, Any] = field(default_factory=dict)  # records and files of a draft that was killed
+    _left: Left | None = None  # by a draft that was killed
 
     @property
     def run_dir(self) -> RunDir:
@@ -75,10 +73,7 @@ class Draft:
     # -- what stages see -----------------------------------------------------------------------------------------------
 
     def path(self, name: str) -> Path:
-        for places in (self._made, *reversed(self.files.values())):
-            if name in places:
-                return generations.stored(self.root, name, places[name])
-        return generations.place(self.root, name, {})
+        return unfinished.latest(self.root, name, (self._made, *reversed(self.files.values())))
 
     def new(self, name: str) -> Path:
         self._made[name] = self.folder
@@ -132,10 +127,10 @@ class Draft:
 
     def take_over(self, name: str, key: str) -> Record | None:
         """Take a stage over, files and all, from the killed draft or from before, if it was done for the same `key`."""
-        state = self.before.read_state()["stages"]
+        left = self._left or Left(self.folder, {}, {})
         for records, files in (
-            (self._left.get("records", {}), self._left.get("files", {})),
-            (state, self._current.files),
+            (left.records, left.files),
+            (self.before.read_state()["stages"], self._current.files),
         ):
             record: Record | None = records.get(name)
             if record is None or record.get("state") != "done" or record["key"] != key:
@@ -155,12 +150,9 @@ class Draft:
         self.forget(name)  # the latest comes last
         self.records[name], self.files[name] = record, places
         if self.from_start:
-            self._left = {
-                "folder": self.folder,
-                "records": {**self._left.get("records", {}), **self.records},
-                "files": {**self._left.get("files", {}), **self.files},
-            }
-            atomic.write_json(_draft_json(self.root), self._left, _draft_json(self.root).with_suffix(".part"))
+            left = self._left or Left(self.folder, {}, {})
+            self._left = Left(self.folder, {**left.records, **self.records}, {**left.files, **self.files})
+            self._left.write(self.root)
 
     def _is_the_same(self, file: str, earlier: int) -> bool:
         one, other = self.unfinished(file), generations.stored(self.root, file, earlier)
@@ -203,8 +195,8 @@ class Draft:
             write_run_json(self.root, state)  # from here on it is current
             generations.replaced(self.root, current.number)
         if self.from_start:
-            _draft_json(self.root).unlink(missing_ok=True)
-            self._left = {}
+            unfinished.forget(self.root)
+            self._left = None
         return self._after_commit()
 
     def _after_commit(self) -> RunDir:
@@ -212,7 +204,8 @@ class Draft:
         self.before = RunDir.open(self.root)
         generation = self._current
         generations.show(self.root, generation)
-        generations.tidy(self.root, generation.number, _unfinished_folder(self.root))
+        left = Left.read(self.root)
+        generations.tidy(self.root, generation.number, None if left is None else left.folder)
         self.folder = generations.next_number(self.root)
         self.files = {name: dict(places) for name, places in generation.files.items()}
         return self.before
@@ -290,13 +283,10 @@ def _open(root: Path, from_start: bool, spool: Spool) -> Draft:
     generation = before.generation
     if generation is not None:
         generations.show(root, generation)  # a kill may have come between
-    left: dict[str, Any] = {}
-    if from_start and _draft_json(root).is_file():
-        left = _read_left(root)
+    left = Left.read(root) if from_start else None
     state = {name: value for name, value in before.read_state().items() if name not in ("stages", "generation")}
-    draft = Draft(
-        root, before, left.get("folder") or generations.next_number(root), from_start, state, spool=spool, _left=left
-    )
+    folder = generations.next_number(root) if left is None else left.folder
+    draft = Draft(root, before, folder, from_start, state, spool=spool, _left=left)
     if generation is not None:
         draft.before_refits = {digest: dict(places) for digest, places in generation.kept.items()}
         draft.log_lines, draft.refit_line = generation.log_lines, generation.refit_line
@@ -304,67 +294,3 @@ def _open(root: Path, from_start: bool, spool: Spool) -> Draft:
             draft.records = dict(before.read_state()["stages"])
             draft.files = {name: dict(places) for name, places in generation.files.items()}
     return draft
-
-
-def unfinished(root: Path) -> RunDir:
-    """The run as its writer has it now, for a process that follows it: read anew each time."""
-    return RunDir(root, _Unfinished(root))
-
-
-@dataclass(frozen=True, slots=True)
-class _Unfinished:
-    """What the latest `draft.json` names. Only the writer itself writes files."""
-
-    root: Path
-
-    def _now(self) -> Draft:
-        left = _read_left(self.root)
-        return Draft(self.root, RunDir(self.root), left["folder"], False, {}, left["records"], left["files"])
-
-    def path(self, name: str) -> Path:
-        return self._now().path(name)
-
-    def new(self, name: str) -> Path:
-        return self.unfinished(name)
-
-    def unfinished(self, name: str) -> Path:
-        return self._now().unfinished(name)
-
-    def keep(self, name: str) -> None:
-        """The writer does."""
-
-    def earlier(self) -> Files:
-        return RunDir.open(self.root).files
-
-    def run_json(self) -> dict[str, Any]:
-        return self._now().run_json()
-
-    def log(self) -> tuple[int | None, str | None]:
-        return None, None
-
-    def kept(self, digest: str) -> Folder | None:
-        return RunDir.open(self.root).kept(digest)
-
-
-def _unfinished_folder(root: Path) -> int | None:
-    return int(_read_left(root)["folder"]) if _draft_json(root).is_file() else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Left:
-    folder: Number
-    records: dict[str, dict[str, Any]]
-    files: dict[str, FilePlaces]
-
-
-def _read_left(root: Path) -> dict[str, Any]:
-    """What a draft has come to: `draft.json`. Raises RunError if it is not readable."""
-    path = _draft_json(root)
-    found: dict[str, Any] = foreign.parse_json(foreign.read_bytes(path), path)
-    with foreign.telling_of(path):
-        foreign.READER.read(_Left, found)
-    return found
-
-
-def _draft_json(root: Path) -> Path:
-    return root / FOLDER / DRAFT_JSON

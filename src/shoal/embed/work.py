@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal import draft as drafts
 from shoal import lock, records
 from shoal.embed.batches import embed_batches
 from shoal.embed.parts import PartsWriter
@@ -27,6 +26,7 @@ from shoal.kind import kind_by
 from shoal.progress import Progress
 from shoal.rundir import RunDir, digest_of
 from shoal.runfiles import LOCK, RUN_JSON
+from shoal.unfinished import unfinished_run
 
 COLUMNS: Final = ["id", "uri", "sha256", "status"]
 
@@ -77,7 +77,7 @@ class PartsElsewhere:
             raise RunError(
                 f"{root} is not there on {socket.gethostname()}; expected --out on a path that all machines see"
             )
-        run_dir = drafts.unfinished(root)
+        run_dir = unfinished_run(root)
         spec = ModelConfig.read(run_dir.unfinished(f"model/{CONFIG}")).encoder
         if spec is None or digest_of(spec.to_json()) != self.encoder:
             raise RunError(f"{root} is of another encoder by now; run the same shoal cluster again")

@@ -13,7 +13,6 @@ from typing import Final, Literal
 import numpy as np
 import threadpoolctl
 
-from shoal import draft as drafts
 from shoal import records
 from shoal.cores import core_count
 from shoal.embeddings import EmbeddingStore, Ids
@@ -23,6 +22,7 @@ from shoal.kind import kind_by
 from shoal.neighbours.approximate import Search
 from shoal.progress import Progress
 from shoal.rundir import RunDir
+from shoal.unfinished import unfinished_run
 
 MOST_THREADS: Final = 8  # each needs some 200 MB
 Pass = Literal["place", "find"]
@@ -55,7 +55,7 @@ class PassingElsewhere:
     device: str = "cpu"
 
     def start(self) -> PassWorker:
-        run_dir, folder = drafts.unfinished(Path(self.root)), Path(self.folder)
+        run_dir, folder = unfinished_run(Path(self.root)), Path(self.folder)
         if not folder.is_dir():
             raise RunError(f"{folder} is not there; run the same shoal cluster again")
         search = Search(folder, EmbeddingStore.open(run_dir.embeddings), usable(run_dir), self.k)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from shoal import atomic, pipeline
-from shoal import draft as drafts
 from shoal.config import DEFAULT_BACKBONE, ClusterConfig, ClusterCounts
 from shoal.draft import Draft
 from shoal.encoder.names import full_name
@@ -28,6 +27,7 @@ from shoal.train.decoding import open_pixels
 from shoal.train.monitor import KnnMonitor
 from shoal.train.outcome import Outcome
 from shoal.train.phases import PRETEXT, SCAN, SELFLABEL, Training, outcome_name
+from shoal.unfinished import unfinished_run
 
 ENCODER = "train/encoder.safetensors"
 
@@ -62,9 +62,9 @@ def train(request: TrainRequest, progress: Progress) -> tuple[RunDir, bool]:
     _warn_of_faults(config, progress)
     with processes.together(request.device) as device:
         if not processes.is_leader():
-            training = _training(request, config, asked, drafts.unfinished(root), device, progress)
+            training = _training(request, config, asked, unfinished_run(root), device, progress)
             processes.follow([work for _, work in _work(training)], device)
-            return drafts.unfinished(root), True
+            return unfinished_run(root), True
         index = [pipeline.index_stage(source)]
         with pipeline.writing(asked, root, index, progress) as draft:
             training = _training(request, config, asked, draft.run_dir, device, progress)
