@@ -32,7 +32,7 @@ from shoal.corrections.log import append
 from shoal.errors import DecodeError, DiskSpaceError, RequestError, RunError, RunLockedError, WorkError
 from shoal.export import JOURNAL_NAME, export, undo
 from shoal.export.journal import Journal
-from shoal.export.names import cluster_name, cluster_width, safe_name, same_file_key, unique_names
+from shoal.export.names import cluster_name, cluster_width, safe_name, same_file_key, told_apart, unique_names
 from shoal.export.placement import own_file
 from shoal.export.record import RECORD_NAME, Record
 from shoal.export.rows import Row
@@ -772,6 +772,42 @@ def test_wide_csv_has_a_column_a_cluster(run: RunDir, tmp_path: Path) -> None:
         ["X", """'=1+1,"ä\"""", ""],
         ["b/x.png", "", ""],
     ]
+
+
+def test_clusters_that_people_gave_one_name_stay_apart(run: RunDir, tmp_path: Path) -> None:
+    for cluster in (0, 11):
+        append(run, lambda log, cluster=cluster: changes.rename(read_corrected(run), cluster, "dogs"))
+    export(run, "csv", tmp_path / "out.csv", layout="wide")
+    assert read_csv(tmp_path / "out.csv")[0] == ["dogs (cluster_0)", "cluster_2", "dogs (cluster_11)"]
+    export(run, "labelstudio", tmp_path / "out.json")
+    assert choices(tmp_path / "out.xml") == ["dogs (cluster_000)", "cluster_002", "dogs (cluster_011)"]
+
+
+def test_a_name_that_is_anothers_number_stays_apart(run: RunDir, tmp_path: Path) -> None:
+    append(run, lambda log: changes.rename(read_corrected(run), 0, "cluster_2"))
+    export(run, "csv", tmp_path / "out.csv", layout="wide")
+    assert read_csv(tmp_path / "out.csv")[0] == ["cluster_2 (cluster_0)", "cluster_2", "cluster_11"]
+    append(run, lambda log: changes.rename(read_corrected(run), 0, "cluster_002"))
+    export(run, "labelstudio", tmp_path / "out.json")
+    assert choices(tmp_path / "out.xml") == ["cluster_002 (cluster_000)", "cluster_002", "cluster_011"]
+    export(run, "fiftyone", tmp_path / "fiftyone")
+    told = json.loads((tmp_path / "fiftyone/labels.json").read_bytes())["classes"]
+    assert told == ["cluster_002 (cluster_000)", "cluster_002", "cluster_011"]
+
+
+def choices(interface: Path) -> list[str]:
+    """The clusters among which Label Studio lets people choose."""
+    return [found.attrib["value"] for found in ElementTree.parse(interface).iter("Choice")]
+
+
+@given(st.lists(st.sampled_from(["dogs", "cluster_1", "dogs (cluster_1)", "cluster_1 (cluster_0)"]), max_size=4))
+def test_no_two_clusters_are_called_the_same(called: list[str]) -> None:
+    numbered = {number: cluster_name(number) for number in range(5)}
+    tags = {number: numbered[number] for number in range(len(called))}
+    found = told_apart(numbered | dict(enumerate(called)), tags)
+    assert len(set(found.values())) == len(found)
+    assert [name for number, name in found.items() if number not in tags] == list(numbered.values())[len(called) :]
+    assert all(found[number].startswith(name) for number, name in enumerate(called))
 
 
 PATHS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)

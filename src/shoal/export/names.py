@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 
 MAX_NAME_BYTES = 255  # of one name, on Linux (bytes), macOS and Windows (UTF-16 units, never more than UTF-8 bytes)
 MAX_EXTENSION_BYTES = 32  # what is longer is no extension
@@ -22,6 +22,23 @@ def cluster_name(cluster: int, width: int = 1) -> str:
 def cluster_width(highest: int) -> int:
     """Digits for the names of clusters up to `highest`, so that names sort as numbers do; at least three."""
     return max(3, len(str(highest)))
+
+
+def told_apart(names: Mapping[int, str], tags: Mapping[int, str]) -> dict[int, str]:
+    """What clusters are called, no two the same: after a name that is another's too comes its tag in brackets.
+
+    Args:
+        names: by cluster; those without a tag are distinct.
+        tags: by cluster whose name a person gave, who may have given it to several, or one that another has by its
+            number; distinct.
+    """
+    found = dict(names)
+    while len(uses := Counter(found.values())) < len(found):
+        found = {
+            number: f"{name} ({tags[number]})" if uses[name] > 1 and number in tags else name
+            for number, name in found.items()
+        }
+    return found
 
 
 def safe_name(name: str, suffix: str = "") -> str:

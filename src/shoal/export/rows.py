@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -18,7 +17,7 @@ from shoal.corrections.corrected import Corrected, corrected_columns, read_corre
 from shoal.corrections.shown import ShownName, read_shown
 from shoal.embeddings import Ids
 from shoal.errors import RunError
-from shoal.export.names import cluster_name, cluster_width
+from shoal.export.names import cluster_name, cluster_width, told_apart
 from shoal.rundir import RunDir
 
 NUMBERED: Final = re.compile(r"(?P<stem>.+)(?P<extension>\.[A-Za-z0-9]{1,5})(?P<number>#\d+)")
@@ -105,15 +104,13 @@ class Rows(Sequence[Row]):
         """What every cluster that has an image is called, in the clusters' order.
 
         A person's name; or a guess after the padded number, `07 monarch butterfly`; or, beside guesses, `08 unnamed`,
-        so that both sort by their numbers, and else `cluster_008`. Names that a person gave to several clusters are
-        told apart by their numbers.
+        so that both sort by their numbers, and else `cluster_008`. No two are the same, see `told_apart`.
         """
         numbers = self.clusters
         width = cluster_width(numbers[-1]) if numbers else 0
         called = {number: self.shown[number] for number in numbers if number in self.shown}
-        uses = Counter(shown.name for shown in called.values() if not shown.is_guess)
         has_guesses = any(shown.is_guess for shown in called.values())
-        names = {}
+        names, tags = {}, {}
         for number in numbers:
             shown, padded = called.get(number), cluster_name(number, width)
             if has_guesses and (shown is None or shown.is_guess):
@@ -121,8 +118,8 @@ class Rows(Sequence[Row]):
             elif shown is None:
                 names[number] = padded
             else:
-                names[number] = shown.name if uses[shown.name] == 1 else f"{shown.name} ({padded})"
-        return names
+                names[number], tags[number] = shown.name, padded
+        return told_apart(names, tags)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

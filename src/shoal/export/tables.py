@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shoal.cells import guarded
-from shoal.export.names import cluster_name
+from shoal.export.names import cluster_name, told_apart
 from shoal.export.rows import BLOCK, Rows, positions_by_cluster
 
 SCHEMA = pa.schema(
@@ -43,14 +43,18 @@ def long_csv(rows: Rows) -> bytes:
 
 
 def wide_csv(rows: Rows) -> bytes:
-    """One column a cluster, headed `cluster_0` …, padded with empty cells: the stem of each file, or its path.
+    """One column a cluster, padded with empty cells: the stem of each file, or its path.
 
-    The path stands where the stem would not tell which image is meant.
+    The path stands where the stem would not tell which image is meant. Heads are names that people gave, see
+    `told_apart`, and else `cluster_0` ….
     """
     texts, members = _telling(rows), positions_by_cluster(rows)
-    given = {number: shown.name for number, shown in rows.shown.items() if not shown.is_guess}
+    numbered = {number: cluster_name(number) for number in members}
+    shown = {number: rows.shown[number] for number in members if number in rows.shown}
+    given = {number: one.name for number, one in shown.items() if not one.is_guess}
+    heads = told_apart(numbered | given, {number: numbered[number] for number in given})
     columns = [texts.take(pa.array(places)) for places in members.values()]
-    return _csv_bytes([[given.get(number) or cluster_name(number) for number in members]], _side_by_side(columns))
+    return _csv_bytes([list(heads.values())], _side_by_side(columns))
 
 
 def parquet(blocks: Iterable[pa.Table]) -> bytes:
