@@ -99,7 +99,8 @@ class Edit:
         parts: for split, the images of each part; the first one keeps the cluster's number and name.
         new: numbers of the clusters that the edit makes.
         name: for rename; None takes the name away. For move: of the new cluster.
-        undone: for undo and redo, the line that it is about.
+        of: for undo and redo, the line that it is about.
+        refitted: for refit, what it did.
     """
 
     n: int
