@@ -25,7 +25,7 @@ from shoal.halves import fill, widened
 from shoal.neighbours import approximate, candidates, exact, plan, query, stage
 from shoal.neighbours.approximate import Search
 from shoal.neighbours.exact import exact_neighbours
-from shoal.neighbours.finding import Found
+from shoal.neighbours.finding import PieceOfNeighbours
 from shoal.neighbours.leading import Leading
 from shoal.neighbours.random_rows import Rows
 from shoal.neighbours.work import search_by
@@ -477,7 +477,7 @@ def test_a_piece_is_found_in_memory_that_does_not_grow_with_the_images(tmp_path:
             found = finder.find(slice(0, 700))
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
-        assert isinstance(found, Found)
+        assert isinstance(found, PieceOfNeighbours)
     assert peaks[1] < 1.5 * peaks[0]
 
 

@@ -41,7 +41,7 @@ class FoundImage:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """The images, best first, and lines for the person on words that mean several things, or are said otherwise.
 
     Attributes:
@@ -161,7 +161,7 @@ def opened_finder(run_dir: RunDir) -> Finder:
     return ByClasses.open(run_dir, ids)
 
 
-def find(run_dir: RunDir, words: str, count: int) -> Found:
+def find(run_dir: RunDir, words: str, count: int) -> SearchResult:
     """The `count` images of the run that fit the words best; copies of others are left out.
 
     Args:
@@ -184,7 +184,7 @@ def find(run_dir: RunDir, words: str, count: int) -> Found:
     clusters = corrected.cluster[corrected.rows(ids)]
     found = zip(ids.tolist(), paths, answer.scores[best].tolist(), clusters.tolist(), strict=True)
     images = tuple(FoundImage(image, path, score, cluster) for image, path, score, cluster in found)
-    return Found(images, answer.notes, finder.is_cosine)
+    return SearchResult(images, answer.notes, finder.is_cosine)
 
 
 def why_not(run_dir: RunDir) -> str | None:

@@ -94,7 +94,7 @@ class GuessList(BaseModel):
     guesses: list[Guessed]
 
 
-class Listed(BaseModel):
+class ClusterImage(BaseModel):
     id: int
     confidence: float
     unsure: bool
@@ -106,7 +106,7 @@ class Listed(BaseModel):
 class ClusterImages(BaseModel):
     version: int
     total: int
-    images: list[Listed]
+    images: list[ClusterImage]
 
 
 class Probability(BaseModel):
@@ -147,7 +147,7 @@ class Called(BaseModel):
     guess: Guess | None = Field(description="what it may show, in a word")
 
 
-class Found(BaseModel):
+class UploadMatch(BaseModel):
     cluster: int
     confidence: float
     unknown: bool

@@ -41,7 +41,7 @@ _UPLOAD = {
 }
 
 
-@router.post("/search", response_model=answers.Found, openapi_extra=_UPLOAD)
+@router.post("/search", response_model=answers.UploadMatch, openapi_extra=_UPLOAD)
 async def search(request: Request) -> dict[str, Any]:
     """The cluster of an uploaded image (field `image`, at most 20 MiB and 50 megapixels), and the nearest images."""
     site = site_of(request)

@@ -38,7 +38,7 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ListedFile:
     """A file that a listing names: its URI, and what its storage tells of it."""
 
     uri: str
@@ -163,7 +163,7 @@ class Gate:
         except Exception:  # many do not know
             return None
 
-    def list(self, uri: str) -> tuple[str, tuple[Found, ...], bool]:
+    def list(self, uri: str) -> tuple[str, tuple[ListedFile, ...], bool]:
         """What a URI that is not local names.
 
         Returns:
@@ -176,8 +176,8 @@ class Gate:
         uri = canonical(uri)
         if _is_web(uri):
             if uri.endswith("/"):
-                return uri, tuple(Found(link) for link in self._web.files_below(uri)), False
-            return uri.rpartition("/")[0], (Found(uri, *self._web.information(uri)),), True
+                return uri, tuple(ListedFile(link) for link in self._web.files_below(uri)), False
+            return uri.rpartition("/")[0], (ListedFile(uri, *self._web.information(uri)),), True
         system, path, lock = self._system_of(uri)
         with lock:
             found = _find(system, path)
@@ -185,7 +185,7 @@ class Gate:
         chain = CHAIN + uri.partition(CHAIN)[2] if _in_archive(uri) else ""
         base = system.unstrip_protocol(_parent(_fixed_part(path)) if is_single or _has_magic(path) else path)
         files = tuple(
-            Found(system.unstrip_protocol(name) + chain, _size(told), _mtime(told))
+            ListedFile(system.unstrip_protocol(name) + chain, _size(told), _mtime(told))
             for name, told in sorted(found.items())
         )
         return base, files, is_single

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from shoal.errors import SourceError
-from shoal.images.gate import CHAIN, Found, Gate, source_errors
+from shoal.images.gate import CHAIN, Gate, ListedFile, source_errors
 from shoal.images.item import Item
 from shoal.images.left_out import LeftOut, first_left_out, is_ignored_file
 from shoal.images.listed import Listed
@@ -20,7 +20,7 @@ class RemoteSource:
 
     identity: str
     name: str
-    files: tuple[tuple[str, Found], ...]  # path and object
+    files: tuple[tuple[str, ListedFile], ...]  # path and object
     left_out: tuple[tuple[str, str], ...] = ()  # URI and kind of folders that are not looked into
     spool: Spool = field(default_factory=Spool, compare=False, repr=False)
 
@@ -39,7 +39,7 @@ class Listing:
     """What a URI names: the folder that paths are relative to, and objects in the order of their URIs."""
 
     base: str
-    files: tuple[Found, ...]
+    files: tuple[ListedFile, ...]
     is_single: bool  # the URI is an object, not a folder or pattern
     left_out: LeftOut
 
@@ -64,7 +64,7 @@ def relative_path(uri: str, base: str) -> str:
     return valid_text(uri.removeprefix(base).partition(CHAIN)[0].lstrip("/"))
 
 
-def _problem(file: Found) -> str | None:
+def _problem(file: ListedFile) -> str | None:
     return "empty file" if file.size_bytes == 0 else too_large(file.size_bytes)
 
 

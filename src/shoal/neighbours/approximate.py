@@ -26,7 +26,7 @@ from shoal.disk import require_free
 from shoal.embeddings import EmbeddingStore, Ids
 from shoal.halves import widened
 from shoal.neighbours.cells import CellOrder
-from shoal.neighbours.finding import Finder, Found
+from shoal.neighbours.finding import PieceFinder, PieceOfNeighbours
 from shoal.neighbours.placing import best_of, place
 from shoal.neighbours.plan import DIMENSIONS, Plan, load_array
 from shoal.neighbours.random_rows import Rows
@@ -126,11 +126,11 @@ class Search:
         kept = _candidates_enough(memory_map(self._reduced), place_of[plan.asked], place_of[true])
         cells.save(self._joined, near=np.array(near), kept=np.array(kept), kth=similarity.min(axis=1))
 
-    def finder(self) -> Finder:
+    def finder(self) -> PieceFinder:
         """What the second pass reads."""
         near, kept = (int(load_array(self._joined, name)) for name in ("near", "kept"))
         reduced = memory_map(self._reduced)
-        return Finder(CellOrder.load(self._joined), reduced, Rows(self.store), self.ids, near, kept, self.k)
+        return PieceFinder(CellOrder.load(self._joined), reduced, Rows(self.store), self.ids, near, kept, self.k)
 
     # -- the second pass ----------------------------------------------------------------------------------------------
 
@@ -138,15 +138,15 @@ class Search:
         """Numbers of the pieces of the second pass."""
         return range(-(-len(self.ids) // FOUND_ROWS))
 
-    def find(self, finder: Finder, number: int) -> None:
+    def find(self, finder: PieceFinder, number: int) -> None:
         """Make a piece of the second pass."""
         file = self._found(number)
         if not file.is_file():
             finder.find(self._piece(number, FOUND_ROWS)).save(file)
 
-    def found(self) -> Iterator[Found]:
+    def found(self) -> Iterator[PieceOfNeighbours]:
         """All pieces: the neighbours of each image once."""
-        return (Found.load(self._found(number)) for number in self.finds())
+        return (PieceOfNeighbours.load(self._found(number)) for number in self.finds())
 
     def recall(self) -> float:
         """The share of true neighbours that was found, of images that did not choose the near cells."""

@@ -24,7 +24,7 @@ CHEAPER = 16  # times as many products by one of matrices take no longer than th
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PieceOfNeighbours:
     """Neighbours of consecutive places in the order of cells."""
 
     rows: Ids  # [m] positions whose they are
@@ -35,12 +35,12 @@ class Found:
         save_arrays(file, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
-    def load(cls, file: Path) -> Found:
+    def load(cls, file: Path) -> PieceOfNeighbours:
         return cls(**load_arrays(file))
 
 
 @dataclass(frozen=True, slots=True)
-class Finder:
+class PieceFinder:
     """What every piece of the second pass reads."""
 
     cells: CellOrder
@@ -51,7 +51,7 @@ class Finder:
     kept: int  # candidates of each row, whose true similarity is looked at
     k: int
 
-    def find(self, piece: slice) -> Found:
+    def find(self, piece: slice) -> PieceOfNeighbours:
         """The nearest others of the rows at places `piece`; the same whatever other pieces there are."""
         places = np.arange(piece.start, piece.stop)
         positions = self.cells.order[places]
@@ -64,7 +64,7 @@ class Finder:
                 part = slice(first + start, first + min(start + SCORED_ROWS, len(candidates)))
                 few = candidates[start : start + SCORED_ROWS]
                 neighbours[part], similarity[part] = self._scored(positions[part], few)
-        return Found(positions, neighbours, similarity)
+        return PieceOfNeighbours(positions, neighbours, similarity)
 
     def _candidates(self, places: npt.NDArray[np.int64]) -> NeighbourIds:
         """Places [m, kept] most similar to each of `places` in few dimensions, in no order; -1 for none."""

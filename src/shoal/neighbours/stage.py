@@ -14,7 +14,7 @@ from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows
 from shoal.executor import HERE, Executor
 from shoal.neighbours.approximate import Search
 from shoal.neighbours.exact import exact_neighbours
-from shoal.neighbours.finding import Found
+from shoal.neighbours.finding import PieceOfNeighbours
 from shoal.neighbours.work import search_by, usable
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_file, digest_of
@@ -44,7 +44,9 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress, executor: Ex
     scratch = run_dir.cache / "neighbours"
     if len(ok) <= EXACT_UP_TO:
         method, recall = "exact", 1.0
-        pieces: Iterable[Found] = [Found(np.arange(len(ok)), *exact_neighbours(_unit_rows(store, ok), k, progress))]
+        pieces: Iterable[PieceOfNeighbours] = [
+            PieceOfNeighbours(np.arange(len(ok)), *exact_neighbours(_unit_rows(store, ok), k, progress))
+        ]
     else:
         search = Search.within(scratch, store, ok, k)
         search_by(executor, search, run_dir.root, progress)
@@ -66,7 +68,7 @@ def _unit_rows(store: EmbeddingStore, ids: Ids) -> Float32:
     return rows
 
 
-def _write(run_dir: RunDir, shape: tuple[int, int], ok: Ids, pieces: Iterable[Found]) -> float | None:
+def _write(run_dir: RunDir, shape: tuple[int, int], ok: Ids, pieces: Iterable[PieceOfNeighbours]) -> float | None:
     """Spread positions among the ok images over all rows as image ids; return the mean similarity."""
     folder = run_dir.new_in("neighbours")
     total = 0.0
