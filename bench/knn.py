@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from machine import describe, machine_line, write_result
-from shoal.atomic import filling_array, write_json
+from shoal.atomic import write_json, writing_array
 from shoal.embeddings import PART_ROWS, EmbeddingStore, normalise_rows, products
 from shoal.neighbours.approximate import Search
 from shoal.neighbours.placing import best_of
@@ -107,12 +107,9 @@ def measured(method: str, work: Path, threads: int) -> dict[str, Any]:
 def write_reduced(work: Path, search: Search) -> None:
     """The rows as ours reduced them, by position, for the libraries."""
     shape = (len(search.ids), search.plan().projection.shape[1])
-    with filling_array(work / "reduced.npy", shape, np.float32) as reduced:
-        start = 0
+    with writing_array(work / "reduced.npy", shape, np.float32) as append:
         for file in sorted(search.folder.glob("placed-*.safetensors")):
-            rows = load_array(file, "reduced")
-            reduced[start : start + len(rows)] = rows
-            start += len(rows)
+            append(load_array(file, "reduced"))
 
 
 def start_anew(search: Search) -> None:

@@ -22,8 +22,11 @@ from shoal.corrections.log import append, read_log
 from shoal.corrections.refit import refit
 from shoal.errors import WorkError
 from shoal.images.sources import open_source
+from shoal.neighbours import stage as neighbours_stage
 from shoal.progress import Progress
 from shoal.rundir import RunDir
+from shoal.train import decoding
+from shoal.train.config import DataConfig
 
 SPREAD = 4  # writes to fail at, besides those around the moment that the work counts
 FAULTS = {"full": FULL, "read-only": READ_ONLY}
@@ -153,9 +156,9 @@ def test_an_array_that_cannot_be_written_to_its_end_says_why(tmp_path: Path) -> 
     atomic.write_array(tmp_path / "whole.npy", whole)
     np.save(tmp_path / "numpy.npy", whole)
     assert (tmp_path / "whole.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
-    with atomic.filling_array(tmp_path / "filled.npy", (3, 4), np.float16, -1) as filled:
-        assert (filled == -1).all()
-        filled[[2, 0, 1]] = whole[[2, 0, 1]]
+    with atomic.filling_array(tmp_path / "filled.npy", (3, 4), np.float16, -1) as fill:
+        fill(np.array([2, 0]), whole[[2, 0]])
+        fill(1, whole[1])
     assert (tmp_path / "filled.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
@@ -170,3 +173,79 @@ def test_an_array_that_cannot_be_written_to_its_end_says_why(tmp_path: Path) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not (tmp_path / "array.npy").exists()
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (5,), (0, 4), (3, 0), (0,)])
+def test_an_array_that_nobody_fills_is_of_one_value(
+    shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many bytes of it are written at a time."""
+    np.save(tmp_path / "numpy.npy", np.full(shape, -1, np.int32))
+    for size in (1, 40, 2**20):
+        monkeypatch.setattr(atomic, "FILLED_BYTES", size)
+        with atomic.filling_array(tmp_path / "filled.npy", shape, np.int32, -1) as fill:
+            fill(slice(0, 0), np.empty((0, *shape[1:]), np.int32))
+        assert (tmp_path / "filled.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+
+
+# -- files that are mapped: Windows neither renames nor removes them ---------------------------------------------------
+
+
+@pytest.fixture
+def renamed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were renamed so far; fails if one was mapped then."""
+    names, rename = [], Path.replace
+
+    def noting(path: Path, target: Path) -> Path:
+        assert not mapped(path)
+        names.append(target.name)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", noting)
+    return names
+
+
+def mapped(path: Path) -> list[str]:
+    """What is mapped of a file, or was one when it was removed, as the system lists it."""
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        pytest.skip("the system does not list what is mapped")
+    return [line for line in maps.read_text().splitlines() if str(path) in line]
+
+
+def test_an_array_is_not_mapped_when_it_gets_its_name(tmp_path: Path, renamed: list[str]) -> None:
+    with atomic.filling_array(tmp_path / "filled.npy", (3, 4), np.float32) as fill:
+        assert mapped(tmp_path)  # the list would tell
+        fill(np.arange(3), np.ones((3, 4), np.float32))
+    assert renamed == ["filled.npy"]
+    with pytest.raises(ValueError, match="closed"):
+        fill(0, np.zeros(4, np.float32))
+    assert (np.load(tmp_path / "filled.npy") == 1).all()
+
+
+def test_an_array_is_not_mapped_after_an_error(tmp_path: Path) -> None:
+    """Who holds the error holds its frames, and all that these see."""
+    with (
+        pytest.raises(ValueError, match="broadcast") as found,
+        atomic.filling_array(tmp_path / "filled.npy", (3, 4), np.float32) as fill,
+    ):
+        fill(0, np.zeros(4, np.float32))
+        fill(1, np.zeros(7, np.float32))
+    assert found.traceback
+    assert not mapped(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_file_that_a_stage_makes_is_mapped_when_it_gets_its_name(
+    tmp_path: Path, renamed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neighbours found exactly and by pieces, and decoded pictures."""
+    config = ClusterConfig((str(paint(tmp_path / "pictures", each=20)),), clusters="3")
+    stages = pipeline.clustering_stages(open_source(config.source))
+    run_dir = pipeline.run(config, RunDir(tmp_path / "exact"), stages, Progress())
+    assert {"ids.npy", "similarity.npy"} <= set(renamed)
+    decoding.open_pixels(run_dir, DataConfig(size=12), Progress())
+    assert any(name.startswith("pixels-") for name in renamed)
+    monkeypatch.setattr(neighbours_stage, "EXACT_UP_TO", 0)
+    pipeline.run(config, RunDir(tmp_path / "pieces"), stages, Progress())
+    assert "reduced.npy" in renamed

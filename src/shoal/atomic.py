@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import math
+import mmap
 import os
 import re
 import secrets
@@ -18,7 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 
-FILLED_ROWS = 65_536
+FILLED_BYTES = 2**24  # of one value that are written at a time
+
+Places = int | slice | npt.NDArray[np.int64]
+Fill = Callable[[Places, npt.NDArray[Any]], None]
 
 
 @contextmanager
@@ -108,26 +113,27 @@ def writing_array(
 
 
 @contextmanager
-def filling_array(
-    target: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, value: float = 0
-) -> Iterator[npt.NDArray[Any]]:
-    """Yield an array of one value, mapped to a file, to fill in any order; then it is what `write_array` writes.
+def filling_array(target: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, value: float = 0) -> Iterator[Fill]:
+    """Yield what puts rows at places of an array of one value, in any order; then it is what `write_array` writes.
 
-    The value is written out first, so that a full disk is told here and nobody writes to a map that has no room.
+    Several threads may put rows at once. The value is written out first, so that a full disk is told here and nobody
+    writes to a map that has no room.
     """
-    with replacing(target) as filled:
-        with filled.open("wb") as file:
-            _write_header(file, shape, dtype)
-            header = file.tell()
-            for start in range(0, shape[0], FILLED_ROWS):
-                _write_rows(file, np.full((min(FILLED_ROWS, shape[0] - start), *shape[1:]), value, dtype))
-        if 0 in shape:  # nothing to map
-            yield np.empty(shape, dtype)
-            return
-        mapped = np.memmap(filled, dtype, "r+", header, shape)
-        yield np.asarray(mapped)
-        mapped.flush()
-        del mapped  # Windows renames no file that is mapped
+    # Windows neither renames nor removes a file that is mapped: nobody is given the map, nor an array that keeps it.
+    with replacing(target) as filled, filled.open("w+b") as file:
+        _write_header(file, shape, dtype)
+        start = file.tell()
+        block = max(1, FILLED_BYTES // max(1, math.prod(shape[1:]) * np.dtype(dtype).itemsize))
+        for row in range(0, shape[0], block):
+            _write_rows(file, np.full((min(block, shape[0] - row), *shape[1:]), value, dtype))
+        file.flush()
+        with mmap.mmap(file.fileno(), 0) as mapped:
+
+            def fill(places: Places, rows: npt.NDArray[Any]) -> None:
+                np.frombuffer(mapped, dtype, math.prod(shape), start).reshape(shape)[places] = rows
+
+            yield fill
+            mapped.flush()
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:

@@ -114,9 +114,9 @@ class Search:
         cells = CellOrder.of(cell, plan.centroids, max(MOST_OF_A_CELL * even, 4 * (self.k + SPARE)))
         place_of = np.empty(len(cell), dtype=np.int64)
         place_of[cells.order] = np.arange(len(cell))
-        with atomic.filling_array(self._reduced, (len(cell), plan.projection.shape[1]), np.float16) as reduced:
+        with atomic.filling_array(self._reduced, (len(cell), plan.projection.shape[1]), np.float16) as fill:
             for number, file in enumerate(files):
-                reduced[place_of[self._piece(number, PLACED_ROWS)]] = load_array(file, "reduced")
+                fill(place_of[self._piece(number, PLACED_ROWS)], load_array(file, "reduced"))
         similarity, true = best_of(
             np.concatenate([load_array(file, "similarity") for file in files], axis=1),
             np.concatenate([load_array(file, "near_asked") for file in files], axis=1),

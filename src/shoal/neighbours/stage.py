@@ -73,12 +73,12 @@ def _write(run_dir: RunDir, shape: tuple[int, int], ok: Ids, pieces: Iterable[Pi
     folder = run_dir.new_in("neighbours")
     total = 0.0
     with (
-        atomic.filling_array(folder / "similarity.npy", shape, np.float32) as similarity,
-        atomic.filling_array(folder / "ids.npy", shape, np.int32, -1) as ids,
+        atomic.filling_array(folder / "similarity.npy", shape, np.float32) as fill_similarity,
+        atomic.filling_array(folder / "ids.npy", shape, np.int32, -1) as fill_ids,
     ):
         for piece in pieces:
             rows = ok[piece.rows]
-            ids[rows] = np.where(piece.neighbours >= 0, ok[piece.neighbours], -1)
-            similarity[rows] = piece.similarity
+            fill_ids(rows, np.where(piece.neighbours >= 0, ok[piece.neighbours], -1))
+            fill_similarity(rows, piece.similarity)
             total += float(piece.similarity.sum(dtype=np.float64))
     return round(total / (len(ok) * shape[1]), 6) if len(ok) * shape[1] else None

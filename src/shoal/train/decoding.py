@@ -60,21 +60,19 @@ def _decode_all(
     side = config.stored_size
     require_free(file.parent, len(uris) * side * side * 3, "keeping decoded images")
     is_good = np.zeros(len(uris), dtype=np.bool_)
-    with atomic.replacing(file) as temporary:
-        temporary.touch()
-        pictures = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(uris), side, side, 3))
+    with atomic.filling_array(file, (len(uris), side, side, 3), np.uint8) as fill:
 
         def decode(start: int) -> int:
             for row in range(start, min(start + CHUNK, len(uris))):
                 picture = _decoded(reader, uris[row], config)
                 if picture is not None:
-                    pictures[row], is_good[row] = picture, True
+                    fill(row, picture)
+                    is_good[row] = True
             return min(CHUNK, len(uris) - start)
 
         with progress.task("Decoding", len(uris)) as task, ThreadPoolExecutor(core_count()) as pool:
             for done in pool.map(decode, range(0, len(uris), CHUNK)):
                 task.advance(done)
-        pictures.flush()
     with atomic.replacing(good) as temporary, temporary.open("wb") as stream:
         np.save(stream, is_good)
 
