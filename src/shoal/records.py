@@ -55,6 +55,7 @@ CLUSTERS: Final = pa.schema(
 MAP: Final = pa.schema([("id", pa.int64()), ("x", pa.float32()), ("y", pa.float32())])
 MOST_ROWS: Final = 1 << 28
 GROUP_ROWS: Final = 1 << 16  # that are read together: who needs some rows of a large table need not read all
+HASHED_ROWS: Final = 1 << 16  # at a time: texts of all rows may be more than fit into one array
 _SCHEMAS: Final = {  # by the names of files
     "images.parquet": IMAGES,
     "listing.parquet": IMAGES,
@@ -80,10 +81,13 @@ def digest_of_images(images: pa.Table) -> str:
     clustered = images.filter(pc.is_in(images["status"], pa.array([OK, DUPLICATE])))
     state = hashlib.sha256()
     for name in ("id", "path", "sha256", "status", "duplicate_of"):
-        texts = pc.fill_null(clustered[name].cast(pa.string()), "None").combine_chunks()
-        update(state, pc.binary_join_element_wise(texts[:-1], "", "\0"))
-        update(state, pc.binary_join_element_wise(texts[-1:], "\n", ""))
-        state.update(b"" if len(texts) else b"\n")
+        for start in range(0, len(clustered), HASHED_ROWS):
+            some = clustered[name].slice(start, HASHED_ROWS).combine_chunks()
+            texts = pc.fill_null(some.cast(pa.string()), "None")
+            state.update(b"\0" if start else b"")
+            update(state, pc.binary_join_element_wise(texts[:-1], "", "\0"))
+            update(state, texts[-1:])
+        state.update(b"\n")
     return state.hexdigest()
 
 

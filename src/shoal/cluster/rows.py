@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal import records
+from shoal import parquet, records
 from shoal.embeddings import Ids
 
 
@@ -31,7 +31,7 @@ class ImageRows:
         place = np.searchsorted(usable, originals).clip(max=max(len(usable) - 1, 0))
         rows = np.flatnonzero(usable[place] == originals)
         rows = rows[np.argsort(ids[rows], kind="stable")]
-        return cls(ids[rows], images["path"].take(pa.array(rows)), place[rows])
+        return cls(ids[rows], parquet.take(images["path"], pa.array(rows)), place[rows])
 
     def table(self, columns: dict[str, npt.NDArray[Any]], schema: pa.Schema | None = None) -> pa.Table:
         """A table with id, with path if `schema` has it, and each column [usable images] spread over the rows."""

@@ -77,7 +77,7 @@ def read_labels(run_dir: RunDir, spec: str | None) -> Labels:
     """
     images = run_dir.read_images(["id", "path", "status"])
     counted = images.filter(pc.is_in(images["status"], pa.array([records.OK, records.DUPLICATE])))
-    ids, paths = counted["id"].combine_chunks(), counted["path"].combine_chunks()
+    ids, paths = counted["id"].combine_chunks(), counted["path"]
     if spec is None:
         labels = _of_source(run_dir, ids)
     elif spec == FOLDERS:
@@ -97,17 +97,17 @@ def _of_source(run_dir: RunDir, ids: pa.Array) -> Labels:
     return Labels(table.filter(is_label), SOURCE)
 
 
-def _of_folders(ids: pa.Array, paths: pa.Array) -> Labels:
+def _of_folders(ids: pa.Array, paths: pa.ChunkedArray) -> Labels:
     """An image at the top of the source has no folder and so no label."""
     return _labelled(ids, pc.struct_field(pc.extract_regex(paths, FOLDER), "folder"), FOLDERS)
 
 
-def _labelled(ids: pa.Array, labels: pa.Array, source: str, unmatched: int = 0) -> Labels:
+def _labelled(ids: pa.Array, labels: pa.Array | pa.ChunkedArray, source: str, unmatched: int = 0) -> Labels:
     """Without the images whose label is null."""
     return Labels(pa.table({"id": ids, "label": labels}).filter(pc.is_valid(labels)), source, unmatched)
 
 
-def _of_file(file: Path, ids: pa.Array, paths: pa.Array) -> Labels:
+def _of_file(file: Path, ids: pa.Array, paths: pa.ChunkedArray) -> Labels:
     written, labels = _read_columns(file)
     normal = _texts(map(_normal, written))
     by_path = _ByKey.of(file, normal, labels)
@@ -163,7 +163,7 @@ class _ByKey:
             )
         return cls(keys.dictionary, labels.take(pa.array(first)))
 
-    def labels_of(self, keys: pa.Array) -> pa.Array:
+    def labels_of(self, keys: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
         """The label of each key, null for one that there is not."""
         return self.labels.take(pc.index_in(keys, value_set=self.keys))
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shoal import parquet
 from shoal.corrections.corrected import Corrected, corrected_columns, read_corrected
 from shoal.corrections.shown import ShownName, read_shown
 from shoal.embeddings import Ids
@@ -89,7 +90,7 @@ class Rows(Sequence[Row]):
 
     def some(self, places: Ids) -> Rows:
         """The rows at these places, in that order."""
-        return replace(self, table=self.table.take(pa.array(places, pa.int64())))
+        return replace(self, table=parquet.take_rows(self.table, pa.array(places, pa.int64())))
 
     @property
     def clusters(self) -> list[int]:
@@ -156,8 +157,8 @@ class ClusteredRun:
                 "again"
             )
         places = pa.array(own - among.start)
-        images = images.take(places)
-        lasting = self.run_dir.read_images(["uri"], among, lasting=True)["uri"].take(places)
+        images = parquet.take_rows(images, places)
+        lasting = parquet.take(self.run_dir.read_images(["uri"], among, lasting=True)["uri"], places)
         clusters = corrected_columns(self.corrected, here)
         columns = {
             "id": images["id"],
@@ -177,7 +178,8 @@ class ClusteredRun:
         if ends["min"].as_py() is None:
             return pa.chunked_array([pa.nulls(len(ids), pa.string())])
         among = range(ends["min"].as_py(), ends["max"].as_py() + 1)
-        return self.run_dir.read_images(["path"], among)["path"].take(pc.subtract(ids, among.start))
+        places = pc.subtract(ids, among.start).combine_chunks()
+        return parquet.take(self.run_dir.read_images(["path"], among)["path"], places)
 
 
 def read_rows(run_dir: RunDir) -> Rows:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from shoal.cells import guarded
 from shoal.export.names import cluster_name, told_apart
 from shoal.export.rows import BLOCK, Rows, positions_by_cluster
+from shoal.parquet import codes, joined
 
 SCHEMA = pa.schema(
     [
@@ -53,7 +54,8 @@ def wide_csv(rows: Rows) -> bytes:
     shown = {number: rows.shown[number] for number in members if number in rows.shown}
     given = {number: one.name for number, one in shown.items() if not one.is_guess}
     heads = told_apart(numbered | given, {number: numbered[number] for number in given})
-    columns = [texts.take(pa.array(places)) for places in members.values()]
+    whole = joined(texts)
+    columns = [whole.take(pa.array(places)) for places in members.values()]
     return _csv_bytes([list(heads.values())], _side_by_side(columns))
 
 
@@ -77,12 +79,11 @@ def table(rows: Rows) -> pa.Table:
     return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
 
 
-def _telling(rows: Rows) -> pa.Array:
+def _telling(rows: Rows) -> pa.ChunkedArray:
     """By which text each image is known in a list."""
     stems = pa.array((row.stem for row in rows), pa.string())
-    paths = rows.table["path"].combine_chunks()
-    codes = stems.dictionary_encode().indices.to_numpy()
-    is_one = pa.array(np.bincount(codes)[codes] == 1)
+    paths, number = rows.table["path"], codes(stems)
+    is_one = pa.array(np.bincount(number)[number] == 1)
     is_path = pc.is_in(stems, value_set=paths)
     is_telling = pc.and_(is_one, pc.or_(pc.equal(stems, paths), pc.invert(is_path)))
     return pc.if_else(is_telling, stems, paths)

@@ -80,9 +80,9 @@ def match(earlier: pa.Table, listed: Listed, selected: Bools | None = None, is_s
     source = np.where(is_renewed, known + at, np.arange(rows))  # in a column of the earlier rows and then the entries
     told = {name: chained(earlier[name], listed.table[name]).take(pa.array(source)) for name in ("size_bytes", "mtime")}
     told["path"] = chained(earlier["path"], listed.paths.filter(pa.array(is_new)))
-    told["uri"] = chained(earlier["uri"], listed.uris).take(pa.array(source))
+    told["uri"] = parquet.take(chained(earlier["uri"], listed.uris), pa.array(source))
     of_earlier = pa.array(np.where(is_renewed, 0, np.arange(rows)), mask=is_renewed)
-    told |= {field.name: earlier[field.name].take(of_earlier) for field in CONTENTS}
+    told |= {field.name: parquet.take(earlier[field.name], of_earlier) for field in CONTENTS}
 
     status = np.zeros(rows, np.int8)
     status[:known] = codes_of(earlier["status"])
@@ -94,7 +94,7 @@ def match(earlier: pa.Table, listed: Listed, selected: Bools | None = None, is_s
     reason = np.where(is_renewed, known + at, np.arange(rows))
     reason[is_beyond], reason[~is_listed] = known + count, known + count + 1
     no_reason = is_whole | (is_renewed & ~has_problem)
-    told["reason"] = words.take(pa.array(np.where(no_reason, 0, reason), mask=no_reason))
+    told["reason"] = parquet.take(words, pa.array(np.where(no_reason, 0, reason), mask=no_reason))
     copies = np.full(rows, NONE)
     copies[:known] = _filled(earlier["duplicate_of"], NONE)
     copies[is_whole | is_renewed | is_beyond | ~is_listed] = NONE
@@ -110,7 +110,7 @@ def match(earlier: pa.Table, listed: Listed, selected: Bools | None = None, is_s
 
 def _is_kept(earlier: pa.Table, listed: Listed, at: Positions, is_same_decoder: bool) -> Bools:
     """Of which earlier rows the entry `at` is the file that they were made from, with nothing to be read again."""
-    entries = listed.table.take(pa.array(np.maximum(at, 0), mask=at == NONE))
+    entries = parquet.take_rows(listed.table, pa.array(np.maximum(at, 0), mask=at == NONE))
     same = [
         pc.equal(earlier["uri"], entries["uri"]),
         pc.or_kleene(pc.is_null(entries["size_bytes"]), pc.equal(earlier["size_bytes"], entries["size_bytes"])),
@@ -144,9 +144,9 @@ def look_up(found: Catalogue, known: pa.Table) -> Catalogue:
     """Fill in contents that a killed index has read already; what is still to be looked at stays `unread`."""
     if known.num_rows == 0 or len(found.unread) == 0:
         return found
-    wanted = found.table.select(["uri", "size_bytes", "mtime"]).take(pa.array(found.unread))
+    wanted = parquet.take_rows(found.table.select(["uri", "size_bytes", "mtime"]), pa.array(found.unread))
     at = _filled(pc.index_in(wanted["uri"], value_set=known["uri"]), NONE)
-    there = known.take(pa.array(np.maximum(at, 0), mask=at == NONE))
+    there = parquet.take_rows(known, pa.array(np.maximum(at, 0), mask=at == NONE))
     is_same = pc.is_valid(there["width"]).to_numpy() & pc.is_valid(wanted["mtime"]).to_numpy()
     for name in ("size_bytes", "mtime"):
         both_null = pc.and_(pc.is_null(wanted[name]), pc.is_null(there[name]))
@@ -167,7 +167,7 @@ def fill(table: pa.Table, ids: Positions, contents: pa.Table) -> pa.Table:
             image.
     """
     order = np.argsort(ids)
-    ids, contents = ids[order], contents.take(pa.array(order))
+    ids, contents = ids[order], parquet.take_rows(contents, pa.array(order))
     known = table["size_bytes"].take(pa.array(ids))
     sizes = pc.coalesce(known, contents["size_bytes"])
     is_image = pc.is_valid(contents["width"]).to_numpy()
@@ -185,7 +185,7 @@ def find_duplicates(table: pa.Table) -> pa.Table:
     """Of ok rows with the same content the one with the lowest id stays; the others become its duplicates."""
     status = codes_of(table["status"])
     rows = np.flatnonzero((status == OK) & pc.is_valid(table["sha256"]).to_numpy())
-    contents = table["sha256"].take(pa.array(rows)).combine_chunks().dictionary_encode().indices.to_numpy()
+    contents = parquet.codes(parquet.take(table["sha256"], pa.array(rows)))
     _, first = np.unique(contents, return_index=True)
     originals = rows[first][contents]
     is_copy = originals != rows
@@ -265,7 +265,7 @@ def _labels(listed: Listed, ids: Positions, selected: Bools) -> pa.Table:
 def _with_contents(table: pa.Table, ids: Positions, contents: pa.Table) -> pa.Table:
     order = np.argsort(ids)
     for name in CONTENTS.names:
-        table = _set(table, name, replaced(table[name], ids[order], contents[name].take(pa.array(order))))
+        table = _set(table, name, replaced(table[name], ids[order], parquet.take(contents[name], pa.array(order))))
     return table
 
 

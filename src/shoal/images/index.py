@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal import records
+from shoal import parquet, records
 from shoal.config import ClusterConfig
 from shoal.errors import NoImagesError
 from shoal.images import catalogue
@@ -110,7 +110,7 @@ def _read_contents(found: Catalogue, run_dir: RunDir, progress: Progress) -> pa.
     """Read, hash and probe the files of the unread rows, and fill the rows in."""
     if not len(found.unread):
         return found.table
-    unread = found.table.select(["path", "uri"]).take(pa.array(found.unread))
+    unread = parquet.take_rows(found.table.select(["path", "uri"]), pa.array(found.unread))
     reader = ImageReader(run_dir.spool)
     with progress.task("Reading", unread.num_rows) as task:
         contents = read_all(look_at_all(unread["path"], run_dir.located(unread["uri"]), reader), task.advance)

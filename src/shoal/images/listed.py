@@ -98,13 +98,13 @@ class Listed:
 
     def with_distinct_paths(self) -> Listed:
         """Entries whose path was seen before are numbered (`a.jpg#2`), since ids belong to paths."""
-        codes = self.paths.combine_chunks().dictionary_encode().indices.to_numpy()
+        codes = parquet.codes(self.paths)
         counts = np.bincount(codes)
         if len(counts) == len(codes):
             return self
         # No other path is given a number, or is one that is given.
         concerned = np.flatnonzero((counts[codes] > 1) | pc.match_substring_regex(self.paths, NUMBERED).to_numpy())
-        numbered = pa.array(_numbered(self.paths.take(pa.array(concerned)).to_pylist()), pa.string())
+        numbered = pa.array(_numbered(parquet.take(self.paths, pa.array(concerned)).to_pylist()), pa.string())
         return self._with("path", replaced(self.paths, concerned, numbered))
 
     def with_class_labels(self) -> Listed:
@@ -163,7 +163,7 @@ def replaced(values: Texts, places: Positions, others: Texts) -> pa.ChunkedArray
     """`values` with `others` at `places`, which rise."""
     which = np.arange(len(values))
     which[places] = len(values) + np.arange(len(places))
-    return chained(values, others).take(pa.array(which))
+    return parquet.take(chained(values, others), pa.array(which))
 
 
 def chained(*columns: Texts) -> pa.ChunkedArray:
