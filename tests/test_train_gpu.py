@@ -1,73 +1,20 @@
-"""Training on a GPU, told without one: torch's fake tensors say they are there, and refuse what the host waits for.
-
-Fake tensors have shapes and devices but no numbers: to read one, to count what a mask leaves or to mix devices is an
-error of theirs.
-"""
+"""Training on a GPU, told without one: nothing may make the host wait for it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import timm
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import small_training
-from shoal.train import encoders, views
+from fake_gpu import GPU, OnGpu, on_gpu, put
+from shoal.train import encoders, features, views
 from shoal.train.config import VIEW_SETS, ViewConfig
-from shoal.train.precision import Precision
-
-GPU = torch.device("cuda", 0)
-COPIES = {"aten::_to_copy", "aten::copy_"}
-
-
-class OnGpu(torch.Generator):
-    """A generator that says it is on a GPU; fake tensors ask it for no numbers."""
-
-    device = GPU  # type: ignore[assignment]
-
-
-class NoWaiting(TorchDispatchMode):
-    """What has to do with the GPU is fake, all else real; the host may not wait for a copy from one to the other."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func._schema.name == "aten::is_pinned":
-            return True  # only where there is a GPU can memory be so
-        if not any(one == GPU or isinstance(one, FakeTensor) for one in tree_leaves((args, kwargs))):
-            with unset_fake_temporarily():
-                return func(*args, **kwargs)
-        out = func(*args, **kwargs)
-        if func._schema.name in COPIES:
-            source = args[1] if func._schema.name == "aten::copy_" else args[0]
-            waits = not (kwargs.get("non_blocking") or (len(args) > 2 and args[2]))
-            if waits and source.device.type == "cpu" and out.device == GPU:
-                raise AssertionError(f"the host waits for a copy of {list(source.shape)} to the GPU")
-        return out
-
-
-@contextmanager
-def on_gpu() -> Iterator[None]:
-    with FakeTensorMode(allow_non_fake_inputs=True), NoWaiting():
-        yield
-
-
-def put(network: nn.Module) -> None:
-    """The weights and statistics of a network in the place of which fake ones are on the GPU."""
-    for module in network.modules():
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None:
-                    fake = torch.empty_like(tensor, device=GPU)
-                    tensors[name] = nn.Parameter(fake, tensor.requires_grad) if tensors is module._parameters else fake
 
 
 @pytest.mark.parametrize(
@@ -83,15 +30,7 @@ def test_a_step_makes_nothing_wait_for_the_gpu(kind: str) -> None:
     phase.begin_epoch(0)
     examples = phase.examples(torch.arange(16), torch.Generator())
     with on_gpu():
-        put(phase.network)
-        if kind == "moco":
-            put(phase._keys)
-            phase.kept.queue = torch.empty_like(phase.kept.queue, device=GPU)
-        if kind in ("selflabel", "taught"):
-            put(phase.result)  # the average of its weights
-        if kind == "taught":
-            phase._weights = torch.empty_like(phase._weights, device=GPU)
-        phase._precision, phase._device = Precision(GPU, torch.float32), GPU
+        put(phase)
         found = phase.losses(phase.network, examples, OnGpu())
         phase.after_step()
         assert all(value.device == GPU for value in found.values())
@@ -112,6 +51,11 @@ def test_what_would_wait_is_found() -> None:
         for wait in (lambda: rows[rows > 0], lambda: float(rows[0]), lambda: rows + torch.empty(4).to(GPU)):
             with pytest.raises((RuntimeError, AssertionError)):
                 wait()
+
+
+def test_neighbours_on_a_gpu_are_those_of_the_exact_search() -> None:
+    unit = nn.functional.normalize(torch.randn(200, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    assert torch.equal(features.nearest(unit, 5), features.mine(unit, 5, torch.device("cpu")))
 
 
 def test_norms_in_step_keep_their_activation() -> None:

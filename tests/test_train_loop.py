@@ -312,6 +312,20 @@ def test_features_that_become_one_stop_with_advice() -> None:
     assert health(spread, spread).alignment == pytest.approx(0)
 
 
+@pytest.mark.parametrize("kind", ["apart", "same", "nearly the same", "with none"])
+def test_uniformity_is_that_of_all_pairs(kind: str) -> None:
+    drawn = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    rows = {"apart": drawn, "same": torch.ones(40, 8), "nearly the same": 1 + 1e-4 * drawn, "with none": drawn.relu()}
+    rows["with none"][:3] = 0  # features of no length stay so
+    unit = nn.functional.normalize(rows[kind], dim=1)
+    wanted = torch.pdist(unit.double()).square().mul(-2).exp().mean().log()
+    assert health(rows[kind], rows[kind]).uniformity == pytest.approx(float(wanted), abs=1e-6)
+
+
+def test_one_image_has_no_pairs() -> None:
+    assert health(torch.ones(1, 4), torch.ones(1, 4)).uniformity == 0
+
+
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "padding"), [(1, 3, 2, 1), (2, 3, 2, 1), (1, 7, 2, 3), (5, 3, 1, 1)]
 )

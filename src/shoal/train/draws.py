@@ -27,9 +27,9 @@ def generator(device: torch.device | str, seed: int, *words: int | str) -> torch
 def seeded(device: torch.device, seed: int, *words: int | str) -> Iterator[None]:
     """Torch's global generators seeded within the block, for layers that know no other (dropout, initialisation).
 
-    Their state is as before after the block.
+    The state of the CPU's and of that of `device` is as before after the block.
     """
-    devices = [device] if device.type == "cuda" else []
+    devices = [device] if device.type != "cpu" else []
     with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
         torch.manual_seed(number(seed, *words))
         yield

@@ -63,12 +63,16 @@ def mine(features: Tensor, k: int, device: torch.device, progress: Progress | No
     if device.type == "cpu":
         ids, _ = exact_neighbours(unit.numpy(), k, progress)
         return torch.from_numpy(ids.astype(np.int64))
-    everything = unit.to(device)
+    return nearest(unit.to(device), k)
+
+
+def nearest(unit: Tensor, k: int) -> Tensor:
+    """The k rows of the largest product with each unit row [n, d], but for itself: int64 [n, k] on the CPU."""
     found = []
-    queries = max(1, COMPARED // len(everything))
-    for start in range(0, len(everything), queries):
-        similarity = everything[start : start + queries] @ everything.T
-        rows = torch.arange(len(similarity), device=device)
+    queries = max(1, COMPARED // len(unit))
+    for start in range(0, len(unit), queries):
+        similarity = unit[start : start + queries] @ unit.T
+        rows = torch.arange(len(similarity), device=unit.device)
         similarity[rows, rows + start] = -torch.inf
         found.append(similarity.topk(k, dim=1).indices.cpu())
     return torch.cat(found)

@@ -33,9 +33,17 @@ def health(first: Tensor, second: Tensor) -> Health:
     """Of features [B, d] of two views of the same images."""
     x, y = F.normalize(first.float(), dim=1), F.normalize(second.float(), dim=1)
     alignment = (x - y).square().sum(dim=1).mean()
-    distances = torch.pdist(x[:512]).square()
-    uniformity = distances.mul(-2).exp().mean().log() if len(distances) else torch.zeros(())
+    squared = _squared_distances(x[:512])
+    uniformity = squared.mul(-2).exp().mean().log() if len(squared) else torch.zeros(())
     return Health(float(1 - x.mean(dim=0).square().sum()), float(alignment), float(uniformity))
+
+
+def _squared_distances(rows: Tensor) -> Tensor:
+    """Of all pairs of rows float32 [n, d]: [n · (n − 1) / 2]. By their products, since Apple's GPUs have no pdist."""
+    products = rows @ rows.T
+    first, second = torch.triu_indices(len(rows), len(rows), 1, device=rows.device)
+    lengths = products.diagonal()
+    return (lengths[first] + lengths[second] - 2 * products[first, second]).clamp_min(0)
 
 
 def effective_clusters(entropy: float) -> float:
