@@ -410,6 +410,29 @@ def sizes_of(points: Points, truth: npt.NDArray[np.int64], seed: int = 0) -> Siz
     return learning.learn(ArrayRows(points), ids, k, seed, heads=16).sizes
 
 
+@pytest.mark.parametrize("images", [100, 20_000, 20_001, 60_000])
+def test_no_more_heads_are_trained_than_asked_for_and_some_of_each_sort(images: int) -> None:
+    for heads in range(2, 200):
+        of_one_size, of_their_own = learning.head_counts(heads, images)
+        assert of_one_size + of_their_own == heads
+        assert of_one_size >= of_their_own >= 1
+
+
+@pytest.mark.parametrize(
+    ("k", "images", "expected"),
+    [
+        (2, 20_000, (24, 24)),
+        (2, 20_001, (48, 10)),
+        (30, 20_000, (16, 16)),
+        (50, 20_000, (10, 10)),
+        (50, 20_001, (19, 10)),
+        (256, 60_000, (4, 2)),
+    ],
+)
+def test_many_clusters_and_many_images_have_fewer_heads(k: int, images: int, expected: tuple[int, int]) -> None:
+    assert learning.head_counts(learning.usual_heads(k, images), images) == expected
+
+
 def test_communities_are_the_same_however_many_are_asked_for() -> None:
     points, truth = tail((100, 60, 30))
     ids = np.arange(len(truth))

@@ -42,7 +42,7 @@ class GraphClustering(PlacedEstimator):
     def fit(self, X: npt.ArrayLike, y: None = None) -> Self:
         """Cluster the rows of X [n, d] by direction. Raises ValueError on parameters out of range."""
         rows = self._rows(X, reset=True)
-        self._check_count("n_clusters", len(rows))
+        self._check_clusters(len(rows))
         seed = int(check_random_state(self.random_state).randint(2**31))
         store = ArrayRows(rows)
         found = find(store, np.arange(len(rows)), int(self.n_clusters), seed)

@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 
 from shoal.cluster.estimators.placed import PlacedEstimator
 from shoal.cluster.heads.objectives import OBJECTIVES
-from shoal.cluster.learned.learning import learn
+from shoal.cluster.learned.learning import FEWEST_HEADS, learn
 from shoal.cluster.space import ArrayRows
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ class LearnedClustering(PlacedEstimator):
         objective: what the heads are trained for: `mutual_information` (Ji et al., 2019), `scan` (Van Gansbeke et al.,
             2020), `temi` (Adaloglou et al., 2023), `icon` (Alshammari et al., 2025) or `turtle` (Gadetsky et al.,
             2024). `shoal.cluster.heads.objectives` has the formulas.
-        n_heads: how many heads are trained, side by side, at the most; None takes 48, fewer for many clusters.
+        n_heads: how many heads are trained, from 2 up: half of them for clusters of one size, half for sizes of their
+            own (of more than 20,000 rows a third, 10 at the most). None takes 48, or 58 of more than 20,000 rows (48
+            and 10), and fewer for more than 20 clusters.
         random_state: seed, numpy RandomState or None.
 
     Attributes:
@@ -63,9 +65,9 @@ class LearnedClustering(PlacedEstimator):
                 f"The 'objective' parameter of LearnedClustering must be one of {', '.join(OBJECTIVES)}. "
                 f"Got {self.objective!r} instead."
             )
-        self._check_count("n_clusters", len(rows))
+        self._check_clusters(len(rows))
         if self.n_heads is not None:
-            self._check_count("n_heads", np.iinfo(np.int64).max)
+            self._check_least("n_heads", FEWEST_HEADS)
         seed = int(check_random_state(self.random_state).randint(2**31))
         store, ids = ArrayRows(rows), np.arange(len(rows))
         learned = learn(store, ids, int(self.n_clusters), seed, objective=self.objective, heads=self.n_heads)

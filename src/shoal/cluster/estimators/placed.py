@@ -19,6 +19,8 @@ from shoal.embeddings import Float32
 class PlacedEstimator(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     """Clusters whose model is taken over from a `Placed`."""
 
+    n_clusters: int
+
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.int32]:
         """The likeliest cluster of each row of X [n, d], int32 [n]."""
         check_is_fitted(self)
@@ -38,16 +40,20 @@ class PlacedEstimator(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self._model = fit_model(placed.space, placed.found, placed.points, placed.lengths, seed, plain, placed.level)
         self.labels_ = placed.found.labels
 
-    def _check_count(self, name: str, rows: int) -> None:
-        """Raise ValueError if the parameter `name` is no whole number from 1 to the number of rows."""
+    def _check_clusters(self, rows: int) -> None:
+        """Raise ValueError if `n_clusters` is no whole number from 1 to the number of rows."""
+        self._check_least("n_clusters", 1)
+        if self.n_clusters > rows:
+            raise ValueError(f"n_samples={rows} should be >= n_clusters={self.n_clusters}.")
+
+    def _check_least(self, name: str, least: int) -> None:
+        """Raise ValueError if the parameter `name` is no whole number from `least` up."""
         value = getattr(self, name)
-        if not (isinstance(value, (int, np.integer)) and value >= 1):
+        if not (isinstance(value, (int, np.integer)) and value >= least):
             raise ValueError(
-                f"The {name!r} parameter of {type(self).__name__} must be a whole number from 1 up. "
+                f"The {name!r} parameter of {type(self).__name__} must be a whole number from {least} up. "
                 f"Got {value!r} instead."
             )
-        if value > rows:
-            raise ValueError(f"n_samples={rows} should be >= {name}={value}.")
 
     def _rows(self, X: npt.ArrayLike, *, reset: bool) -> Float32:
         checked: Any = validate_data(

@@ -37,10 +37,11 @@ from shoal.progress import Progress
 LEAST_IMAGES = 1_000  # with fewer, and with fewer a cluster than the next, `auto` does not look at learned clusters
 LEAST_IMAGES_PER_CLUSTER = 20
 MOST_CLUSTERS = LARGEST_BATCH // 8  # more are not learned: a batch of pairs would tell of each by fewer than eight
-MOST_HEADS, LEAST_HEADS = 48, 4
-OUTPUTS = 960  # heads times clusters, at most: more clusters, fewer heads
-MANY_IMAGES = 20_000  # with more, all heads have clusters of one size ...
-MANY_IMAGES_FREE = 10  # ... and so few others come beside
+FEWEST_HEADS = 2  # one for each sort of sizes
+MOST_HEADS, LEAST_HEADS = 48, 4  # that are trained unless told
+OUTPUTS = 960  # heads times clusters, about, at most: more clusters, fewer heads
+MANY_IMAGES = 20_000  # with more, a third of the heads, and no more than ...
+MANY_IMAGES_FREE = 10  # ... so many, have clusters of sizes of their own
 SIDE_BY_SIDE = 8  # heads trained in the same matrix products
 SOUND = 0.9
 UNWHITENED = {"turtle"}  # looks for wide margins, which a whitening makes alike in all directions
@@ -101,17 +102,15 @@ def learn(
 
     Args:
         objective: what heads are trained for, a key of `objectives.OBJECTIVES`.
-        heads: how many are trained at the most, half of them for each sort of sizes; None takes 48, fewer for many
-            clusters.
-        most: images that heads are trained on.
+        heads: how many are trained, 2 or more, shared out as `head_counts` does; None takes 48, or 58 on more than
+            20,000 images, and fewer for many clusters.
+        most: images that heads are trained on, at the most.
     """
     sample = sample_of(ids, most, seed)
     ground = prepare(store, ids, sample, seed)
-    most = heads or max(LEAST_HEADS, min(MOST_HEADS, OUTPUTS // k))
-    half = (most + 1) // 2
-    many = len(sample) > MANY_IMAGES
-    even = by_k_means(ground, k, most if many else half, seed)
-    free = by_communities(ground, k, min(half, MANY_IMAGES_FREE) if many else half, seed)
+    even_count, free_count = head_counts(heads or usual_heads(k, len(sample)), len(sample))
+    even = by_k_means(ground, k, even_count, seed)
+    free = by_communities(ground, k, free_count, seed)
 
     def made(starts: list[Labels], keep_sizes: bool) -> tuple[Heads, Taught]:
         found = heads_on(ground, k, seed, starts, objective=objective, keep_sizes=keep_sizes, progress=progress)
@@ -127,6 +126,22 @@ def learn(
     placed = place(ground, taught, k, store, ids, sample, beside)
     agreement = _agreement(kept, ground.white, placed.found.labels[sample], k)
     return Learned(placed, sample, ground.neighbours, agreement, float(kept.losses.mean()), sizes)
+
+
+def usual_heads(k: int, images: int) -> int:
+    """How many heads of `k` clusters are trained on so many images unless told."""
+    most = max(LEAST_HEADS, min(MOST_HEADS, OUTPUTS // k))
+    half = (most + 1) // 2
+    return 2 * half if images <= MANY_IMAGES else most + min(half, MANY_IMAGES_FREE)
+
+
+def head_counts(heads: int, images: int) -> tuple[int, int]:
+    """Of so many heads, 2 or more, how many have clusters of one size, and how many sizes of their own.
+
+    Half of each; on more than 20,000 images a third of them, 10 at the most, have sizes of their own.
+    """
+    free = heads // 2 if images <= MANY_IMAGES else min(-(-heads // 3), MANY_IMAGES_FREE)
+    return heads - free, free
 
 
 def judge(learned: Learned, plain: Labels, k: int) -> Verdict:
