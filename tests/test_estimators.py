@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from shoal.cluster import LearnedClustering, SphericalKMeans
+from shoal.cluster import GraphClustering, LearnedClustering, SphericalKMeans
 from shoal.cluster.heads.objectives import OBJECTIVES
 
 
-@parametrize_with_checks([SphericalKMeans(n_clusters=3, n_init=2), LearnedClustering(n_clusters=3, n_heads=2)])
+@parametrize_with_checks(
+    [SphericalKMeans(n_clusters=3, n_init=2), GraphClustering(n_clusters=3), LearnedClustering(n_clusters=3, n_heads=2)]
+)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_scikit_learns_own_checks(estimator: object, check: object) -> None:
     check(estimator)  # type: ignore[operator]
@@ -32,6 +36,24 @@ def test_parameters_out_of_range_are_named(change: dict[str, object]) -> None:
         SphericalKMeans(**change).fit(np.eye(4))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("estimator", "method"),
+    [
+        *((SphericalKMeans(), method) for method in ("predict", "transform", "score")),
+        *((GraphClustering(), method) for method in ("predict", "predict_proba")),
+        *((LearnedClustering(), method) for method in ("predict", "predict_proba")),
+    ],
+)
+def test_what_needs_a_fit_says_so_before(estimator: BaseEstimator, method: str) -> None:
+    with pytest.raises(NotFittedError):
+        getattr(estimator, method)(np.eye(9))
+
+
+def test_names_of_features_that_come_out_need_a_fit() -> None:
+    with pytest.raises(NotFittedError):
+        SphericalKMeans().get_feature_names_out()
+
+
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_learned_clusters_and_their_probabilities(objective: str) -> None:
     generator = np.random.default_rng(0)
@@ -46,7 +68,7 @@ def test_learned_clusters_and_their_probabilities(objective: str) -> None:
     assert 0 < model.agreement_ <= 1
 
 
-@pytest.mark.parametrize("change", [{"n_clusters": 0}, {"n_heads": 0}, {"objective": "iic"}])
+@pytest.mark.parametrize("change", [{"n_clusters": 0}, {"n_heads": 1}, {"n_heads": 2.5}, {"objective": "iic"}])
 def test_parameters_of_learned_clusters_are_named(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         LearnedClustering(**change).fit(np.random.default_rng(0).random((9, 4)))  # type: ignore[arg-type]

@@ -23,16 +23,18 @@ class SphericalKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
 
     Args:
         n_clusters: how many clusters; from 1 to the number of rows.
-        n_init: k-means++ starts; the one with the least inertia is kept.
-        max_iter: rounds of Lloyd at most.
-        tol: stop when the centroids' mean squared move is at most this.
+        n_init: starts; the one with the least inertia is kept. With more than 10,000 rows, or 25 a cluster if that is
+            more, starts are compared on a sample of so many, and the best goes on with all rows. Up to 512 clusters
+            start by k-means++; more by cutting the rows into parts, each of which has a k-means++ of its own.
+        max_iter: rounds of Lloyd at most; where starts run on a sample, so many there, and so many on all rows.
+        tol: stop when the centres' mean squared move in a round is at most this.
         random_state: seed, numpy RandomState or None.
 
     Attributes:
         cluster_centers_: float32 [n_clusters, d], unit rows.
         labels_: int32 [n], cluster of each row; none of them is empty.
         inertia_: sum over rows of 1 − cosine to their centre.
-        n_iter_: rounds of the start that was kept.
+        n_iter_: rounds of the start that was kept; where starts ran on a sample, the rounds on all rows after it.
 
     Example:
         >>> import numpy as np
@@ -97,7 +99,8 @@ class SphericalKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return distances.astype(np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64)
 
     def score(self, X: npt.ArrayLike, y: None = None) -> float:
-        """Minus the inertia of X."""
+        """Minus the inertia of the rows of X [n, d]: the sum over them of cosine − 1."""
+        check_is_fitted(self)
         _, similarity = kmeans.assign(self._unit_rows(X, reset=False), self.cluster_centers_)
         return float(np.sum(similarity, dtype=np.float64) - len(similarity))
 
