@@ -45,14 +45,14 @@ class Communities:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class PlacedCommunities:
     """Communities of all images, placed by one head, and the modularity [-1, 1] of those looked at together."""
 
     placed: Placed
     modularity: float
 
 
-def find(store: Rows, ids: Ids, k: int, seed: int, most: int = MOST_IMAGES) -> Found:
+def find(store: Rows, ids: Ids, k: int, seed: int, most: int = MOST_IMAGES) -> PlacedCommunities:
     """Cut the images `ids` in `store` into `k` communities.
 
     One linear head learns them. It gives images between two communities to the likelier one, places those beyond the
@@ -64,7 +64,7 @@ def find(store: Rows, ids: Ids, k: int, seed: int, most: int = MOST_IMAGES) -> F
     own = int(np.random.default_rng([seed, k, 14]).integers(2**31))
     found = communities(graph, k, own)
     placed = place(ground, teach(ground, found.labels, k, seed), k, store, ids, sample)
-    return Found(placed, modularity(graph, placed.found.labels[sample]))
+    return PlacedCommunities(placed, modularity(graph, placed.found.labels[sample]))
 
 
 def shared_neighbours(neighbours: Neighbours) -> Graph:
