@@ -16,7 +16,7 @@ import numpy as np
 from machine import write_result
 from shoal.bench.embedded import label_places, usable_ids
 from shoal.cluster import kmeans
-from shoal.cluster.learned import learning
+from shoal.cluster.learned import judging, learning
 from shoal.cluster.space import cluster_points, fit_space
 from shoal.embeddings import EmbeddingStore, Ids
 from shoal.evaluate import metrics
@@ -47,7 +47,7 @@ def judged(run: RunDir, ids: Ids, truth: Any, seed: int) -> dict[str, Any]:
     space = fit_space(store, ids, "cosine", np.random.default_rng([seed, 3]))
     plain = kmeans.fit(cluster_points(space, store, ids)[0], k, np.random.default_rng([seed, k]), starts=4).labels
     found = learning.learn(store, ids, k, seed)
-    verdict = learning.judge(found, plain, k)
+    verdict = judging.judge(found, plain, k)
     acc = {
         name: round(100 * metrics.clustering_accuracy(truth, labels), 1)
         for name, labels in (("learned", found.placed.found.labels), ("k-means", plain))

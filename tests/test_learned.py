@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score, mutual_info_score
 
 from shoal.cluster import LearnedClustering, SphericalKMeans, stage
 from shoal.cluster.ground.ground import Ground, prepare
-from shoal.cluster.ground.information import entropy, information, own_shares, worst_cluster
+from shoal.cluster.ground.information import entropy, held_out, information, own_shares, worst_cluster
 from shoal.cluster.ground.smoothing import principal, smoothed
 from shoal.cluster.heads import objectives
 from shoal.cluster.heads.distilled import distil
@@ -27,7 +27,7 @@ from shoal.cluster.heads.objectives import (
     LinearHeads,
 )
 from shoal.cluster.heads.training import Heads, train_heads
-from shoal.cluster.learned import learning
+from shoal.cluster.learned import judging, learning
 from shoal.cluster.learned.accumulation import average, joined
 from shoal.cluster.learned.agreed import agreed, consensus_of
 from shoal.cluster.learned.sizes import Sizes
@@ -36,6 +36,7 @@ from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import ArrayRows, fit_space
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, normalise_rows
+from shoal.evaluate.metrics import clustering_accuracy
 from shoal.neighbours.exact import exact_neighbours
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult
@@ -282,8 +283,8 @@ def test_information_equals_scikit_learns() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 50).astype(np.int32)
     neighbours = random.integers(0, 50, (50, 4)).astype(np.int32)
-    held_out = np.arange(0, 50, 10)
-    first, second = np.repeat(labels[held_out], 4), labels[neighbours[held_out]].ravel()
+    aside = held_out(50)
+    first, second = np.repeat(labels[aside], 4), labels[neighbours[aside]].ravel()
     both = mutual_info_score(np.concatenate([first, second]), np.concatenate([second, first]))
     assert information(labels, neighbours, 3) == pytest.approx(both, abs=1e-9)
 
@@ -541,16 +542,38 @@ def test_clusters_that_tell_nothing_of_neighbours_are_not_taken(tmp_path: Path) 
     store = EmbeddingStore.open(write_small_run(tmp_path, points).embeddings)
     fitted = learning.learn(store, np.arange(300), 3, seed=0, heads=4)
     chance = np.random.default_rng(0).integers(0, 3, 300).astype(np.int32)
-    assert learning.judge(fitted, chance, 3).taken
-    assert "tell less" in learning.judge(relabelled(fitted, chance), truth.astype(np.int32), 3).sentence
-    same = learning.judge(fitted, fitted.placed.found.labels, 3)
+    assert judging.judge(fitted, chance, 3).taken
+    assert "tell less" in judging.judge(relabelled(fitted, chance), truth.astype(np.int32), 3).sentence
+    same = judging.judge(fitted, fitted.placed.found.labels, 3)
     assert same.taken
     assert "nearly as much" in same.sentence
     one = np.zeros(300, np.int32)
     one[:2] = 1, 2
     five = np.arange(300, dtype=np.int32) % 5
-    assert "collapsed" in learning.judge(relabelled(fitted, one), five, 5).sentence
-    assert "do not agree" in learning.judge(replace(fitted, agreement=0.1), chance, 3).sentence
+    assert "collapsed" in judging.judge(relabelled(fitted, one), five, 5).sentence
+    assert "do not agree" in judging.judge(replace(fitted, agreement=0.1), chance, 3).sentence
+
+
+def test_kinds_that_come_in_turns_are_found(tmp_path: Path) -> None:
+    """As pictures of several cameras do: what is put aside must not be all of one kind."""
+    points, truth = kinds(10, 100)
+    turns = np.argsort(np.tile(np.arange(100), 10), kind="stable")
+    run = write_small_run(tmp_path, points[turns])
+    assert (truth[turns][::10] == truth[turns][0]).all()
+    facts = cluster(run, "learned", "10").facts
+    assert "against 0.00" not in facts["why_method"]
+    found = run.read_clusters(["cluster"])["cluster"].to_numpy()
+    assert clustering_accuracy(truth[turns], found) > 0.97
+
+
+@pytest.mark.parametrize("images", [2, 10, 11, 95, 1000])
+def test_one_image_in_ten_is_put_aside_and_not_every_tenth(images: int) -> None:
+    aside = held_out(images)
+    assert len(aside) == -(-images // 10)
+    assert (np.diff(aside) > 0).all()
+    if images == 1000:
+        for period in range(2, 13):
+            assert len(np.unique(aside % period)) == period
 
 
 def relabelled(fitted: learning.Learned, labels: npt.NDArray[np.int32]) -> learning.Learned:

@@ -31,6 +31,14 @@ def sample_of(ids: Ids, most: int, seed: int) -> Ids:
     return np.sort(np.argpartition(_hashes(ids, seed), most)[:most])
 
 
+def some_of(count: int, most: int) -> Ids:
+    """`most` of the positions 0 to count - 1, rising; all, if they are no more.
+
+    Never every so many: in a source that repeats itself, as pictures taken in turns do, these would all be alike.
+    """
+    return sample_of(np.arange(count), most, 0)
+
+
 def extended(found: Clustering, points: Float32, sample: Ids, metric: str) -> Clustering:
     """The clustering of `points[sample]` for all points [N, d]: each of the others is in the nearest cluster."""
     if len(sample) == len(points):

@@ -17,7 +17,7 @@ from shoal.cluster import density, graph, kmeans, levels
 from shoal.cluster.arrays import Float64, Labels
 from shoal.cluster.heads.placed import Placed
 from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Clustering
-from shoal.cluster.learned import learning
+from shoal.cluster.learned import judging, learning
 from shoal.cluster.model import Assignment, ClusterModel, fit_model
 from shoal.cluster.number import silhouette
 from shoal.cluster.number.choose_k import Choice, automatic_counts, choose
@@ -194,7 +194,7 @@ def _better(plain: _Outcome, config: ClusterConfig, store: EmbeddingStore, ids: 
     if config.method != "learned" and not (config.method == "auto" and learning.worth_a_look(len(ids), k)):
         return plain
     fitted = learning.learn(store, ids, k, config.seed, progress=progress)
-    verdict = learning.judge(fitted, plain.found.labels, k)
+    verdict = judging.judge(fitted, plain.found.labels, k)
     if not verdict.taken:
         progress.say(f"--method {config.method}: {verdict.sentence}")
         return replace(plain, why=verdict.sentence)

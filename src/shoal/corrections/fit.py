@@ -79,7 +79,7 @@ def refit(
 
 def _sample(places: npt.NDArray[np.intp], pinned: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
     """All moved images, and at most SAMPLE of the others, evenly from every cluster."""
-    others = np.flatnonzero(~pinned)
+    others = np.random.default_rng(0).permutation(np.flatnonzero(~pinned))
     others = others[np.argsort(places[others], kind="stable")]
     evenly = np.linspace(0, len(others) - 1, min(len(others), SAMPLE)).astype(np.intp)
     return np.sort(np.concatenate([np.flatnonzero(pinned), others[evenly]]))

@@ -9,8 +9,15 @@ import numpy.typing as npt
 
 from shoal.cluster.arrays import Labels, Neighbours
 from shoal.cluster.contingency import contingency
+from shoal.cluster.sample import some_of
+from shoal.embeddings import Ids
 
-HELD_OUT: Final = 10  # one image in ten is no anchor of training
+HELD_OUT: Final = 10
+
+
+def held_out(images: int) -> Ids:
+    """Positions of the images, one in ten, that are the first of no pair that heads are trained on."""
+    return some_of(images, -(-images // HELD_OUT))
 
 
 def information(labels: Labels, neighbours: Neighbours, k: int) -> float:
@@ -18,12 +25,11 @@ def information(labels: Labels, neighbours: Neighbours, k: int) -> float:
 
     Args:
         labels: [n], from 0 to k − 1.
-        neighbours: [n, m], as positions among the n. One image in ten is held out: it was the first of no pair that
-            heads were trained on.
+        neighbours: [n, m], as positions among the n.
     """
-    held_out = np.arange(0, len(labels), HELD_OUT)
-    first = np.repeat(labels[held_out], neighbours.shape[1])
-    other = labels[neighbours[held_out]].ravel()
+    asked = held_out(len(labels))
+    first = np.repeat(labels[asked], neighbours.shape[1])
+    other = labels[neighbours[asked]].ravel()
     table = contingency(np.concatenate([first, other]), np.concatenate([other, first]), k)  # symmetric
     joint = table.count / table.count.sum()
     share = np.bincount(table.first, joint, minlength=k)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.cluster.arrays import Labels, Neighbours
-from shoal.cluster.ground.information import HELD_OUT
+from shoal.cluster.ground.information import held_out
 from shoal.cluster.heads.adam import Adam
 from shoal.cluster.heads.objectives import OBJECTIVES, LinearHeads
 from shoal.embeddings import Float32
@@ -71,7 +71,7 @@ class Heads:
 
 def plan(images: int) -> tuple[int, int, int]:
     """Images of a batch, steps of an epoch, and epochs."""
-    anchors = images - len(range(0, images, HELD_OUT))
+    anchors = images - len(held_out(images))
     batch = min(LARGEST_BATCH, max(SMALLEST_BATCH, anchors // BATCHES), anchors)
     steps = max(1, anchors // batch)
     return batch, steps, max(LEAST_EPOCHS, -(-LEAST_STEPS // steps))
@@ -103,7 +103,8 @@ def train_heads(
     begin = np.stack(starts)  # [heads, n]
     weights = random.standard_normal((count * k, d), np.float32) * np.float32(SEED_SCALE / d**0.5)
     heads = LinearHeads(weights, np.zeros(count * k, np.float32), count)
-    anchors = np.flatnonzero(np.arange(n) % HELD_OUT)
+    asked = held_out(n)
+    anchors = np.setdiff1d(np.arange(n), asked, assume_unique=True)
     batch, steps, epochs = plan(n)
     optimiser = Adam(heads.parameters, LEARNING_RATE, epochs * steps)
 
@@ -127,8 +128,7 @@ def train_heads(
                 gradient = agreeing.gradient(points[np.concatenate([images, walked(images)])])
             optimiser.step(gradient)
         watch()
-    held_out = np.arange(0, n, HELD_OUT)
-    pairs = np.tile(held_out, max(1, min(neighbours.shape[1], HELD_OUT_PAIRS // len(held_out))))
+    pairs = np.tile(asked, max(1, min(neighbours.shape[1], HELD_OUT_PAIRS // len(asked))))
     partners = neighbours[pairs, random.integers(neighbours.shape[1], size=len(pairs))]
     losses = agreeing.losses(points[np.concatenate([pairs, partners])])
     weights = heads.weights.reshape(count, k, d).transpose(2, 0, 1)

@@ -13,6 +13,7 @@ from shoal.cluster.ground.ground import Ground
 from shoal.cluster.ground.information import worst_cluster
 from shoal.cluster.heads.training import Heads
 from shoal.cluster.learned import accumulation
+from shoal.cluster.sample import some_of
 from shoal.embeddings import Float32
 
 STARTS = 32  # of k-means, each on all votes
@@ -83,6 +84,6 @@ def _random(seed: int, k: int, number: int) -> np.random.Generator:
 
 def _agreements(labellings: list[Labels], k: int) -> npt.NDArray[np.float64]:
     """Mean adjusted Rand index of each labelling with all of them."""
-    some = slice(None, None, max(1, len(labellings[0]) // COMPARED_IMAGES))
+    some = some_of(len(labellings[0]), COMPARED_IMAGES)
     tables = [[contingency(one[some], other[some], k) for other in labellings] for one in labellings]
     return np.array([np.mean([adjusted_rand(table) for table in row]) for row in tables])

@@ -29,7 +29,7 @@ from shoal.cluster.learned import sizes as cluster_sizes
 from shoal.cluster.learned.agreed import agreed
 from shoal.cluster.learned.sizes import Sizes
 from shoal.cluster.learned.starts import by_communities, by_k_means
-from shoal.cluster.sample import sample_of
+from shoal.cluster.sample import sample_of, some_of
 from shoal.cluster.space import ClusterSpace, Rows
 from shoal.embeddings import Float32, Ids
 from shoal.progress import Progress
@@ -45,12 +45,8 @@ MANY_IMAGES_FREE = 10  # ... so many, have clusters of sizes of their own
 SIDE_BY_SIDE = 8  # heads trained in the same matrix products
 SOUND = 0.9
 UNWHITENED = {"turtle"}  # looks for wide margins, which a whitening makes alike in all directions
-LEAST_AGREEMENT = 0.25  # mean adjusted Rand index of the heads with their consensus
-DOMINATING = 3.0  # a cluster this many times as large as k-means' largest is a collapse, if it holds more than ...
-MOST_EVEN, MOST_FREE = 0.5, 0.9  # ... so much of all images, where sizes are about equal, and where they differ
 TINY = 1e-9
-ASKED_IMAGES = 10_000  # how many, about, tell how far the heads agree
-NEARLY = 0.97  # of what k-means tells of neighbours: with that much, learned clusters are taken
+ASKED_IMAGES = 10_000  # how many, at the most, tell how far the heads agree
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,14 +68,6 @@ class Learned:
     agreement: float
     loss: float
     sizes: Sizes
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether learned clusters are taken, and one sentence that says why."""
-
-    taken: bool
-    sentence: str
 
 
 def worth_a_look(images: int, k: int) -> bool:
@@ -142,32 +130,6 @@ def head_counts(heads: int, images: int) -> tuple[int, int]:
     """
     free = heads // 2 if images <= MANY_IMAGES else min(-(-heads // 3), MANY_IMAGES_FREE)
     return heads - free, free
-
-
-def judge(learned: Learned, plain: Labels, k: int) -> Verdict:
-    """Compare learned clusters with those of k-means, `plain` [N], by evidence that needs no labels.
-
-    The better ones say more about which cluster an image's neighbours are in: the mutual information of the clusters
-    of neighbours, on pairs whose first image trained no head. Clusters that are less equal can tell less, so of them
-    less is asked. Nearly as much will do: k-means cuts the very space that neighbours are told by, and is flattered by
-    it; docs/decisions.md has the comparison.
-    """
-    everywhere = learned.placed.found.labels, plain
-    sampled = [labels[learned.sample] for labels in everywhere]
-    own, other = (information(labels, learned.neighbours, k) for labels in sampled)
-    possible, possible_plain = (entropy(labels) for labels in sampled)
-    asked = NEARLY * other * min(1.0, possible / max(possible_plain, TINY))
-    largest, largest_plain = (float(np.bincount(labels).max()) / len(plain) for labels in everywhere)
-    told = f"{own:.2f} against {other:.2f} nats on neighbours held out"
-    if largest > (MOST_FREE if learned.sizes.differ else MOST_EVEN) and largest > DOMINATING * largest_plain:
-        return Verdict(False, f"k-means stands: the learned clusters collapsed, one of them holds {largest:.0%} of all")
-    if learned.agreement < LEAST_AGREEMENT:
-        return Verdict(False, f"k-means stands: the learned heads do not agree (adjusted Rand {learned.agreement:.2f})")
-    if own <= asked:
-        return Verdict(False, f"k-means stands: learned clusters tell less of an image's neighbours ({told})")
-    much = "nearly as much" if own > NEARLY * other else "as much for their sizes"
-    more = "more of an image's neighbours than" if own > other else f"{much} of an image's neighbours as"
-    return Verdict(True, f"learned clusters tell {more} k-means ({told}); {learned.sizes.sentence}")
 
 
 def heads_on(
@@ -235,6 +197,6 @@ def _beside(even: Labels, free: Labels, sizes: Sizes, k: int) -> float | None:
 
 def _agreement(heads: Heads, white: Float32, labels: Labels, k: int) -> float:
     """Mean adjusted Rand index of the heads with `labels` [n], on some of the images."""
-    some = slice(None, None, max(1, len(white) // ASKED_IMAGES))
+    some = some_of(len(white), ASKED_IMAGES)
     said = heads.logits(white[some]).argmax(axis=2).astype(np.int32)  # [some, heads]
     return float(np.mean([adjusted_rand(contingency(one, labels[some], k)) for one in said.T]))
