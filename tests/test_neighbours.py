@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal import embeddings, records
-from shoal.cluster.threads import single
+from shoal.blas import single
 from shoal.config import ClusterConfig
 from shoal.embeddings import EmbeddingStore, Float32, normalise_rows, part_count, part_range, products
 from shoal.halves import fill, widened

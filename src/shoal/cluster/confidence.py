@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from shoal import blas
 from shoal.cluster import kmeans, threads
 from shoal.cluster.arrays import Float64, Labels
 from shoal.cluster.contingency import contingency, matched
@@ -109,7 +110,7 @@ def calibrate(
         level: share of the images on which another way of clustering agrees, as which all are sure on average; None
             asks average linkage.
     """
-    with threads.single():  # thousands of small matrix products
+    with blas.single():  # thousands of small matrix products
         return _calibrated(points, centroids, rng, metric, points if plain is None else plain, level)
 
 

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from shoal import blas
 from shoal.cluster import threads
 from shoal.cluster.arrays import Float64, Labels
 from shoal.cluster.consensus import Consensus
@@ -240,7 +241,7 @@ def leading_directions(
     """
     width = min(dim, count + SPARE_DIRECTIONS)
     block = np.eye(dim) if width == dim else rng.standard_normal((dim, width))
-    with threads.single():
+    with blas.single():
         orthonormal = np.linalg.qr(block)[0]
         for _ in range(0 if width == dim else rounds - 1):
             orthonormal = np.linalg.qr(apply(orthonormal))[0]

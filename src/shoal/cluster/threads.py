@@ -10,13 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
+from shoal import blas
 from shoal.cores import core_count
 
 Item = TypeVar("Item")
@@ -33,10 +32,10 @@ def each(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Resu
     if _within.is_work:
         yield from map(work, items)
     elif len(items) < 2:
-        with single():
+        with blas.single():
             yield from map(work, items)
     else:
-        with single(), ThreadPoolExecutor(core_count(), initializer=_begin_work) as pool:
+        with blas.single(), ThreadPoolExecutor(core_count(), initializer=_begin_work) as pool:
             yield from pool.map(work, items)
 
 
@@ -51,14 +50,8 @@ def _begin_work() -> None:
     _within.is_work = True
 
 
-def single() -> AbstractContextManager[object]:
-    """A BLAS of one thread: for what is too small to be spread, or spread already."""
-    limited: AbstractContextManager[object] = threadpool_limits(limits=1, user_api="blas")
-    return limited
-
-
 def eigh(matrix: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Eigenvalues [d], rising, and eigenvectors [d, d] of a symmetric matrix, on one thread."""
-    with single():
+    with blas.single():
         values, vectors = np.linalg.eigh(matrix)
     return values, vectors

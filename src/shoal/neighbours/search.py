@@ -17,8 +17,8 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
 
+from shoal import blas
 from shoal.cores import core_count
 from shoal.embeddings import Float32, products
 from shoal.neighbours.candidates import Candidates, NeighbourIds, RowNumbers
@@ -51,7 +51,7 @@ def search(
     found = _Search(x, k, blocks)
     # Each thread multiplies, compares and sorts on its own: no core waits while another picks candidates.
     with (
-        threadpoolctl.threadpool_limits(1, user_api="blas"),
+        blas.single(),
         ThreadPoolExecutor(threads or min(core_count(), MOST_THREADS)) as pool,
         progress.task("Neighbours", len(pairs) + 2 * len(blocks), unit="blocks") as task,
     ):

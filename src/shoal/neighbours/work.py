@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-import threadpoolctl
 
-from shoal import records
+from shoal import blas, records
 from shoal.cores import core_count
 from shoal.embeddings import EmbeddingStore, Ids
 from shoal.errors import RunError
@@ -80,7 +79,7 @@ class PassWorker:
         """Make the pieces with these numbers, some at a time, and tell of each."""
         threads = self.threads or min(core_count(), MOST_THREADS)
         # With several threads for one product BLAS rounds otherwise.
-        with threadpoolctl.threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        with blas.single(), ThreadPoolExecutor(threads) as pool:
             try:
                 for _ in pool.map(self.make, pieces):
                     yield 1
@@ -103,12 +102,12 @@ def search_by(executor: Executor, search: Search, root: Path, progress: Progress
     """
     search.require_room()
     with progress.task("Neighbours", len(search.places()) + len(search.finds()), unit="pieces") as task:
-        with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        with blas.single():
             search.make_plan()
         with closing(executor.run(Passing(search, root, "place"), search.places())) as done:
             for count in done:
                 task.advance(count)
-        with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        with blas.single():
             search.join()
         with closing(executor.run(Passing(search, root, "find"), search.finds())) as done:
             for count in done:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from shoal import blas
 from shoal.cluster import threads
 from shoal.cluster.model import ClusterModel
 from shoal.cluster.space import cluster_points
@@ -26,7 +27,7 @@ def principal_components(points: Float32, count: int = 2) -> Float32:
     """The points along the `count` directions in which they spread most, float32 [N, count]; signs are fixed."""
     centre = points.mean(axis=0, dtype=np.float64).astype(np.float32)
     if len(points) < points.shape[1]:
-        with threads.single():
+        with blas.single():
             left, lengths, _ = np.linalg.svd(points - centre, full_matrices=False)
         found = left * lengths
     else:

@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
+from shoal import blas
 from shoal.embeddings import Float32
 
 EXACT_POINTS: Final = 2000
@@ -42,7 +42,7 @@ def embed(neighbours: Neighbours, similarity: Float32, start: Float32) -> Float3
         [N, 2], centred.
     """
     # Every product is small: a BLAS of several threads would mostly wait for itself.
-    with threadpool_limits(1, user_api="blas"):
+    with blas.single():
         return _descend(Edges.of(neighbours, affinities(neighbours, similarity)), start)
 
 
