@@ -16,6 +16,7 @@ import pytest
 import shoal.cluster.stage
 import shoal.embed.stage
 from drafted import run_stage
+from kills import FULL, count_writes, failing
 from pictures import paint
 from shoal import draft as drafts
 from shoal import generations, pipeline, plain, records
@@ -24,7 +25,7 @@ from shoal.config import ClusterConfig
 from shoal.corrections.corrected import read_corrected
 from shoal.draft import Draft
 from shoal.embeddings import EmbeddingStore
-from shoal.errors import NoImagesError, RunError
+from shoal.errors import DiskSpaceError, NoImagesError, RunError
 from shoal.images.sources import open_source
 from shoal.model import Model
 from shoal.progress import Progress
@@ -370,3 +371,23 @@ def test_a_copy_is_a_run(root: Path, tmp_path: Path) -> None:
     assert seen_at(tmp_path / "copy").keys() - seen_at(root).keys() == {"own/failures.parquet", "own/listing.parquet"}
     assert "generation" not in json.loads((tmp_path / "copy" / "run.json").read_text())
     assert read_corrected(RunDir.open(tmp_path / "copy")).digest == read_corrected(run).digest
+
+
+@pytest.mark.parametrize("has_generations", [True, False])
+def test_a_copy_is_whole_or_not_there(has_generations: bool, root: Path, tmp_path: Path) -> None:
+    """Whichever file the disk is full at; then the same copy can be made."""
+    if not has_generations:
+        plain.copy(RunDir.open(root), tmp_path / "older")
+        root = tmp_path / "older"
+    run, places = RunDir.open(root), tmp_path / "copies"
+    assert (run.generation is not None) == has_generations
+    places.mkdir()
+    count = count_writes(places, lambda: plain.copy(run, places / "counted"))
+    whole = seen_at(places / "counted")
+    assert count > len(whole)
+    for write in {*range(0, count, count // 5), count - 1}:
+        with failing(places, write, FULL), pytest.raises(DiskSpaceError, match=f"{places / 'copy'} is full"):
+            plain.copy(run, places / "copy")
+        assert [path.name for path in places.iterdir()] == ["counted"]
+    plain.copy(run, places / "copy")
+    assert seen_at(places / "copy") == whole

@@ -50,6 +50,20 @@ def replacing(target: Path, temporary: Path | None = None) -> Iterator[Path]:
 
 
 @contextmanager
+def making_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target`, of which there is none: it gets that name, or is removed on an error."""
+    temporary = _beside(target)
+    try:
+        with _told_of(target):
+            temporary.mkdir(parents=True)
+            yield temporary
+        temporary.rename(target)
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def _told_of(target: Path) -> Iterator[None]:
     """Have errors of the operating system be OSErrors that name a file, whichever library met them."""
     try:

@@ -3,11 +3,12 @@ when they are written to."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Final
 
-from shoal import atomic, generations, records
+from shoal import atomic, disk, generations, records
 from shoal.generations import Generation
 from shoal.rundir import RunDir
 from shoal.runfiles import (
@@ -73,6 +74,7 @@ _INPUTS: Final = {
     "report": ("cluster",),
 }
 
+_LEFT_OUT: Final = shutil.ignore_patterns("*lock", "lock.guard", "cache")  # of a copy
 _PARTS: Final = {"embed": {"head": "none"}}  # of what older runs made
 
 
@@ -117,12 +119,30 @@ def _take(root: Path, number: int, stage: str, taken: set[str]) -> dict[str, int
 
 
 def copy(run_dir: RunDir, target: Path) -> None:
-    """Copy what is current of a run to a new folder, with its edits and what they can be undone to."""
-    generation = run_dir.generation
-    if generation is None:
-        shutil.copytree(run_dir.root, target, ignore=shutil.ignore_patterns("*lock", "lock.guard", "cache"))
-        return
-    target.mkdir(parents=True)
+    """Copy what is current of a run to a new folder, with its edits and what they can be undone to.
+
+    Raises:
+        DiskSpaceError: the disk is full. WorkError: anything else of the disk. There is no `target` then.
+    """
+    with disk.writing_errors(target), atomic.making_folder(target) as made:
+        if run_dir.generation is None:
+            _copy_all(run_dir.root, made)
+        else:
+            _copy_current(run_dir, run_dir.generation, made)
+
+
+def _copy_all(root: Path, target: Path) -> None:
+    for place, folders, names in os.walk(root, followlinks=True):
+        left_out = _LEFT_OUT(place, [*folders, *names])
+        folders[:] = [name for name in folders if name not in left_out]
+        here = target / Path(place).relative_to(root)
+        here.mkdir(exist_ok=True)
+        for name in names:
+            if name not in left_out:
+                _copy(Path(place, name), here / name)
+
+
+def _copy_current(run_dir: RunDir, generation: Generation, target: Path) -> None:
     for name in generation.places:
         _copy(run_dir.path(name), target / name)
     for digest, places in generation.kept.items():
@@ -131,9 +151,10 @@ def copy(run_dir: RunDir, target: Path) -> None:
     if run_dir.edits.is_file():
         _copy(run_dir.edits, target / run_dir.edits.name)
     state = {name: value for name, value in run_dir.read_state().items() if name != "generation"}
-    write_run_json(target, state)  # last: where it is, the copy is whole
+    write_run_json(target, state)
 
 
 def _copy(file: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, target)
+    atomic.sync(target)
