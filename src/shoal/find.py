@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from shoal import records
+from shoal import parquet, records
 from shoal.config import DEFAULT_BACKBONE
 from shoal.corrections.corrected import read_corrected
 from shoal.embeddings import EmbeddingStore, Float32, Ids, normalise_rows, products
@@ -180,7 +181,7 @@ def find(run_dir: RunDir, words: str, count: int) -> SearchResult:
     best = finding.best(answer.scores, count)
     ids = finder.ids[best]
     corrected = read_corrected(run_dir)
-    paths = run_dir.read_images(["path"])["path"].take(ids).to_pylist()
+    paths = parquet.take(run_dir.read_images(["path"])["path"], pa.array(ids)).to_pylist()
     clusters = corrected.cluster[corrected.rows(ids)]
     found = zip(ids.tolist(), paths, answer.scores[best].tolist(), clusters.tolist(), strict=True)
     images = tuple(FoundImage(image, path, score, cluster) for image, path, score, cluster in found)

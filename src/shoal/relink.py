@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal import draft as drafts
-from shoal import records
+from shoal import parquet, records
 from shoal.draft import Draft
 from shoal.errors import DecodeError, RunError, SourceError
 from shoal.images.folder import FolderSource
@@ -95,7 +95,7 @@ def relink(root: Path, spec: Sequence[str], progress: Progress) -> tuple[Relinke
         there = listed.where(pc.is_null(listed.table["problem"]).to_numpy()).table
         wanted = images.filter(pc.is_in(images["status"], pa.array([records.OK, records.DUPLICATE])))
         at = pc.index_in(wanted["path"], value_set=there["path"])
-        found, now = wanted.filter(pc.is_valid(at)), there.take(at.drop_null())
+        found, now = wanted.filter(pc.is_valid(at)), parquet.take_rows(there, at.drop_null().combine_chunks())
         _require_same_sizes(source, found, now)
         if found.num_rows < LEAST_FOUND * wanted.num_rows or not found.num_rows:
             missing = wanted["path"][pc.index(pc.is_null(at), True).as_py()]
@@ -104,7 +104,7 @@ def relink(root: Path, spec: Sequence[str], progress: Progress) -> tuple[Relinke
                 f"{wanted.num_rows:,}, and not {missing}, for one; expected at least half of them"
             )
         chosen = pa.array(np.arange(0, found.num_rows, -(-found.num_rows // COMPARED)))
-        _compare(source, found.take(chosen), now.take(chosen), progress)
+        _compare(source, parquet.take_rows(found, chosen), parquet.take_rows(now, chosen), progress)
         _write(draft, there)
         draft.state["source"] = place_of(root, source)
         draft.state["asked"] = {**draft.state.get("asked", {}), "source": absolute(spec)}
@@ -148,7 +148,7 @@ def _write(draft: Draft, there: pa.Table) -> None:
         others = [file for file in draft.files[stage] if file != name]
         draft.begin_stage()
         at = pc.index_in(table["path"], value_set=there["path"])
-        uris = pc.coalesce(there["uri"].take(at), table["uri"])
+        uris = pc.coalesce(parquet.take(there["uri"], at.combine_chunks()), table["uri"])
         records.write_table(run.new(name), table.set_column(table.column_names.index("uri"), "uri", uris))
         for file in others:
             run.keep(file)

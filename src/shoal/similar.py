@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal import records
+from shoal import parquet, records
 from shoal.corrections.corrected import read_corrected
 from shoal.embeddings import EmbeddingStore, Float32
 from shoal.errors import DecodeError, NoImagesError
@@ -55,7 +55,7 @@ def similar(run_dir: RunDir, image: str | Source, count: int, device: str, progr
     ids, similarity = nearest(store, images["id"].filter(is_other).to_numpy(), query, count)
     corrected = read_corrected(run_dir)
     clusters = corrected.cluster[corrected.rows(ids[0])].tolist()
-    paths = images["path"].take(pa.array(ids[0])).to_pylist()
+    paths = parquet.take(images["path"], pa.array(ids[0])).to_pylist()
     return [
         SimilarImage(*found) for found in zip(ids[0].tolist(), paths, similarity[0].tolist(), clusters, strict=True)
     ]

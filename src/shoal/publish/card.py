@@ -218,7 +218,7 @@ class Card:
     @cached_property
     def pixels(self) -> str:
         """Sizes of the images."""
-        images = self.findings.images.take(pa.array(self.findings.ids))
+        images = self.findings.images.select(["width", "height"]).take(pa.array(self.findings.ids))
         sizes = np.column_stack([images["width"].to_numpy(), images["height"].to_numpy()])
         middle, least, most = np.median(sizes, axis=0).astype(int), sizes.min(axis=0), sizes.max(axis=0)
         if (least == most).all():
