@@ -26,15 +26,16 @@ from shoal import atomic
 from shoal.config import ClusterCounts
 from shoal.progress import TerminalProgress
 from shoal.rundir import RunDir
-from shoal.train import checkpoint, encoders, log, recipe
+from shoal.train import checkpoint, encoders, learn_pretext, learn_scan, learn_selflabel, log, recipe
 from shoal.train.features import encode
 from shoal.train.outcome import Outcome
-from shoal.train.phases import PRETEXT, SCAN, SELFLABEL, Training
 from shoal.train.pixels import Pictures, Pixels
 from shoal.train.precision import Precision
+from shoal.train.training import PRETEXT, SCAN, SELFLABEL, Training
 
 TRAIN, TEST = "cifar10-train.parquet", "cifar10-test.parquet"
-SECTIONS = (PRETEXT, SCAN, SELFLABEL)
+LEARN = {PRETEXT: learn_pretext.learn, SCAN: learn_scan.learn, SELFLABEL: learn_selflabel.learn}
+SECTIONS = tuple(LEARN)
 CLUSTERS = 10
 NEAREST, TEMPERATURE = 100, 0.1  # of the weighted k-NN
 EVENT = "checkpoint"
@@ -63,11 +64,10 @@ def main() -> None:
         open_pixels=lambda run_dir, data, progress: Pixels(np.arange(len(train)), data, train),
     )
     seconds: dict[str, float] = {}
-    work = {PRETEXT: training.learn_pretext, SCAN: training.learn_scan, SELFLABEL: training.learn_selflabel}
-    for section, learn in work.items():
+    for section, learn in LEARN.items():
         if not training.outcome(section).is_file():
             began = time.perf_counter()
-            learn()
+            learn(training)
             seconds[section] = round(time.perf_counter() - began, 2)
     found = {section: judged(training, section, labels, test, test_labels) for section in SECTIONS}
     atomic.write_json(

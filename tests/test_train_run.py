@@ -25,14 +25,14 @@ from shoal.errors import ConfigError, RunError, SourceError, TooFewImagesError, 
 from shoal.progress import Progress
 from shoal.publish.publish import publish
 from shoal.rundir import RunDir
-from shoal.train import checkpoint, clusters, datasets, recipe, selflabel, show_views
+from shoal.train import checkpoint, clusters, datasets, how_many, recipe, selflabel, show_views
 from shoal.train.decoding import open_pixels
 from shoal.train.encoders import Head
 from shoal.train.outcome import Outcome
-from shoal.train.phases import Training
 from shoal.train.processes import is_launched
 from shoal.train.run import TrainRequest, train
 from shoal.train.run import show_views as show_views_of
+from shoal.train.training import Training
 from small_run import write_small_run
 from torch_twin import torch_twin
 
@@ -271,7 +271,7 @@ def test_frozen_parts_stay_as_their_weights_say(
     training = Training(config, trained, 0, ClusterCounts.parse("3"), torch.device("cpu"), Progress(), open_pixels)
     run_dir, _ = train(request, Progress())
     start = Outcome.load(weights).encoder
-    network = training._encoder("pretext")
+    network = training.encoder("pretext")
     learned = checkpoint.read_tensors(next((run_dir.train / "pretext").glob("last*.safetensors")))
     changed = {
         name
@@ -484,7 +484,7 @@ def test_more_clusters_than_features_cannot_teach(trained: RunDir, recipe_file: 
     config = recipe.load(str(recipe_file), TAUGHT)
     training = Training(config, trained, 0, ClusterCounts.parse("33"), torch.device("cpu"), Progress(), open_pixels)
     with pytest.raises(ConfigError, match=r"--clusters has value 33; expected at most 32, the dimensions"):
-        training._require_room(32)
+        how_many.require_room(training, 32)
 
 
 def test_the_embedded_backbone_at_its_own_size_teaches_the_one_that_is_tuned(source: Path, tmp_path: Path) -> None:

@@ -161,6 +161,12 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
     return position
 
 
+def take_best(phase: Phase, settings: Settings, folder: Path, position: Position) -> None:
+    """Put the best epoch's weights in place of the last's, if the phase chooses one. `folder` is that of `train`."""
+    if position.best_epoch is not None:
+        checkpoint.restore(folder / phase.name, BEST, settings.key, phase.kept, None)
+
+
 def _batch(count: int, config: LoopConfig) -> tuple[int, int]:
     """Images of an optimiser step, and parts each process takes them in; fewer where there are not enough images."""
     together = world_size() * config.accumulate

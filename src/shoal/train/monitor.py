@@ -21,8 +21,8 @@ from shoal.runfiles import KNN
 from shoal.train.config import TrainConfig
 from shoal.train.features import encode
 from shoal.train.gather import rank
-from shoal.train.phases import Training
 from shoal.train.precision import Precision
+from shoal.train.training import Training
 
 IMAGES = 12_000
 QUERIES = 2_000

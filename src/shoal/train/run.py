@@ -20,16 +20,27 @@ from shoal.pipeline import Stage
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_file, digest_of
 from shoal.runfiles import KNN, log_of
-from shoal.train import clusters, datasets, freed_memory, log, processes, recipe
+from shoal.train import (
+    clusters,
+    datasets,
+    freed_memory,
+    learn_pretext,
+    learn_scan,
+    learn_selflabel,
+    log,
+    processes,
+    recipe,
+)
 from shoal.train import show_views as show
 from shoal.train.config import TrainConfig
 from shoal.train.decoding import open_pixels
 from shoal.train.monitor import KnnMonitor
 from shoal.train.outcome import Outcome
-from shoal.train.phases import PRETEXT, SCAN, SELFLABEL, Training, outcome_name
+from shoal.train.training import PRETEXT, SCAN, SELFLABEL, Training, outcome_name
 from shoal.unfinished import unfinished_run
 
 ENCODER = "train/encoder.safetensors"
+LEARN = {PRETEXT: learn_pretext.learn, SCAN: learn_scan.learn, SELFLABEL: learn_selflabel.learn}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +169,15 @@ def _teaching(asked: ClusterConfig, training: Training) -> ClusterConfig:
 
 def _work(training: Training) -> list[tuple[str, Callable[[], None]]]:
     """Every phase the recipe has, in order, and what does it; what it frees it keeps, but not beyond its end."""
-    work = {PRETEXT: training.learn_pretext, SCAN: training.learn_scan, SELFLABEL: training.learn_selflabel}
 
-    def keeping(learn: Callable[[], None]) -> Callable[[], None]:
+    def keeping(learn: Callable[[Training], None]) -> Callable[[], None]:
         def learn_and_keep() -> None:
             with freed_memory.kept():
-                learn()
+                learn(training)
 
         return learn_and_keep
 
-    return [(phase, keeping(work[phase])) for phase in training.phases()]
+    return [(phase, keeping(LEARN[phase])) for phase in training.phases()]
 
 
 def _phase_stages(training: Training) -> list[Stage]:
