@@ -24,6 +24,7 @@ from shoal.train.encoders import Clusterer, ClusterHeads, Head
 from shoal.train.evidence import HeldOut, crosswise, split
 from shoal.train.features import encode, mine
 from shoal.train.selflabel import calibrated, probe, surest
+from shoal.train.stopwatch import Stopwatch
 from shoal.train.teacher import Teacher
 from shoal.train.watch import Watch, health
 
@@ -95,6 +96,18 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(kind: str, tmp_path: P
     chooses = {"best.json", "best"} if kind in CHOOSING else set()
     assert left == {"last.json", "last"} | chooses  # a checkpoint that nobody reads is not written
     assert (position.best_epoch is not None) == (kind in CHOOSING)
+
+
+def test_a_stopwatch_goes_on_where_another_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0, 40.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.process_time", lambda: now[1])
+    first = Stopwatch()
+    now[:] = [107.0, 42.0]
+    assert first.spent() == (7, 2)
+    second = Stopwatch(*first.spent())
+    now[:] = [108.0, 45.0]
+    assert second.spent() == (8, 5)
 
 
 def test_a_finished_phase_is_not_trained_again(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from shoal.train.config import LoopConfig, OptimiserConfig, ScheduleConfig
 from shoal.train.gather import gather_constant, rank, world_size
 from shoal.train.log import Log
 from shoal.train.precision import Precision
+from shoal.train.stopwatch import Stopwatch
 from shoal.train.watch import Watch
 
 LOOK_EVERY = 20  # steps between looks at the health of the training
@@ -69,7 +70,7 @@ class Settings:
     key: str
 
 
-def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) -> Position:  # noqa: PLR0915
+def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) -> Position:
     """Train `phase` to the end, from its last checkpoint if there is one, and return where it ended.
 
     `folder` is the run's train/; checkpoints lie in a folder of the phase's name, the log beside it. Stopped and
@@ -83,13 +84,12 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
     steps = max(1, phase.count // batch)
     optimiser = schedule.optimiser([phase.network], settings.optimiser)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision.needs_scaling)
-    position = checkpoint.restore(folder / name, LAST, settings.key, phase.kept, optimiser) or Position()
-    scaler.load_state_dict(position.facts.get("scaler", {}) or scaler.state_dict())
+    checkpoints = _Checkpoints(folder / name, phase, settings, optimiser, scaler)
+    position = checkpoints.restore()
     if device.type == "cpu":
         dead_taps.guard(phase.network)
-    network = _distributed(phase.network, device)
+    stepper = _Stepper(phase, settings, _distributed(phase.network, device), optimiser, scaler, parts)
     watch = Watch(name)
-    saved = time.monotonic()
 
     with (
         progress.task(f"Training {name}", settings.epochs * steps * batch) as task,
@@ -99,8 +99,7 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
         for epoch in range(position.epoch, settings.epochs):
             phase.begin_epoch(epoch)
             phase.network.train()
-            began, first = time.perf_counter() - position.seconds, position.step
-            processor = time.process_time() - position.processor
+            stopwatch, first = Stopwatch(position.seconds, position.processor), position.step
             shuffled = torch.randperm(phase.count, generator=draws.generator("cpu", seed, name, "order", epoch))
             mine = shuffled[: steps * batch].view(steps, parts, world_size(), -1)[:, :, rank()]  # [steps, parts, b]
             batches = _ahead(phase, mine, first, seed, epoch)
@@ -109,54 +108,31 @@ def train(phase: Phase, settings: Settings, folder: Path, progress: Progress) ->
                 rate = settings.optimiser.rate * schedule.rate_at(
                     epoch * steps + step, steps, settings.epochs, settings.schedule
                 )
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
-                with draws.seeded(device, seed, name, "layers", epoch, step, rank()):
-                    for part in range(parts):
-                        random = draws.generator(device, seed, name, "views", epoch, step, part, rank())
-                        with _synchronised(network, part == parts - 1):
-                            losses = phase.losses(network, next(batches), random)
-                            scaler.scale(losses["loss"] / parts).backward()  # type: ignore[no-untyped-call]
-                        unread.append({key: value.detach() / parts for key, value in losses.items()})
-                if settings.loop.clip is not None:
-                    scaler.unscale_(optimiser)
-                    nn.utils.clip_grad_norm_(phase.network.parameters(), settings.loop.clip)
-                scaler.step(optimiser)
-                scaler.update()
-                optimiser.zero_grad(set_to_none=True)
+                unread += stepper.step(batches, rate, epoch, step)
                 phase.after_step()
                 task.advance(batch)
 
                 if step % LOOK_EVERY == LOOK_EVERY - 1 or step == steps - 1:
                     _read(unread, position, watch, epoch, step)
                     position.facts["health"] = phase.look(watch, epoch)
-                if time.monotonic() - saved > 60 * settings.loop.checkpoint_minutes and step < steps - 1:
+                if checkpoints.are_due() and step < steps - 1:
                     _read(unread, position, watch, epoch, step)
                     position.epoch, position.step = epoch, step + 1
-                    position.seconds, position.processor = time.perf_counter() - began, time.process_time() - processor
-                    position.facts["scaler"] = scaler.state_dict()
-                    _save(folder / name, LAST, settings.key, position, phase.kept, optimiser)
-                    saved = time.monotonic()
+                    position.seconds, position.processor = stopwatch.spent()
+                    checkpoints.write_last(position)
 
             means = {key: total / steps for key, total in position.sums.items()}
             measure, values = phase.after_epoch(epoch, means)
-            seconds = time.perf_counter() - began
-            speed = {
-                "seconds": round(seconds, 3),
-                "processor_seconds": round(time.process_time() - processor, 3),
-                "images_per_second": round(steps * batch / seconds, 1),
-            }
-            log.write(epoch, **means, **position.facts.pop("health", {}), **values, rate=rate, **speed)
+            health, speed = position.facts.pop("health", {}), _speed(stopwatch, steps * batch)
+            log.write(epoch, **means, **health, **values, rate=rate, **speed)
             position.epoch, position.step, position.sums = epoch + 1, 0, {}
             position.seconds = position.processor = 0.0
-            position.facts["scaler"] = scaler.state_dict()
             if measure is None:
                 position.best = position.best_epoch = None  # an earlier Shoal called the last epoch the best
             elif position.best is None or measure < position.best:
                 position.best, position.best_epoch = measure, epoch
-                _save(folder / name, BEST, settings.key, position, phase.kept, None)
-            _save(folder / name, LAST, settings.key, position, phase.kept, optimiser)
-            saved = time.monotonic()
+                checkpoints.write_best(position)
+            checkpoints.write_last(position)
     gather_constant(torch.zeros(1, device=device))  # nobody reads a checkpoint before it is written
     return position
 
@@ -165,6 +141,85 @@ def take_best(phase: Phase, settings: Settings, folder: Path, position: Position
     """Put the best epoch's weights in place of the last's, if the phase chooses one. `folder` is that of `train`."""
     if position.best_epoch is not None:
         checkpoint.restore(folder / phase.name, BEST, settings.key, phase.kept, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stepper:
+    """Moves the weights of a phase.
+
+    Attributes:
+        network: the phase's own, which may be within DistributedDataParallel.
+        parts: of a batch, whose gradients are added up for a step.
+    """
+
+    phase: Phase
+    settings: Settings
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    parts: int
+
+    def step(self, batches: Iterator[Any], rate: float, epoch: int, step: int) -> list[dict[str, Tensor]]:
+        """A step by the next batches. Returns the losses of each part, divided so that they add up to the step's."""
+        found = self._gradients(batches, epoch, step)
+        if self.settings.loop.clip is not None:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.phase.network.parameters(), self.settings.loop.clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        return found
+
+    def _gradients(self, batches: Iterator[Any], epoch: int, step: int) -> list[dict[str, Tensor]]:
+        device, seed, name = self.settings.precision.device, self.settings.seed, self.phase.name
+        found = []
+        with draws.seeded(device, seed, name, "layers", epoch, step, rank()):
+            for part in range(self.parts):
+                random = draws.generator(device, seed, name, "views", epoch, step, part, rank())
+                with _synchronised(self.network, part == self.parts - 1):
+                    losses = self.phase.losses(self.network, next(batches), random)
+                    self.scaler.scale(losses["loss"] / self.parts).backward()  # type: ignore[no-untyped-call]
+                found.append({key: value.detach() / self.parts for key, value in losses.items()})
+        return found
+
+
+class _Checkpoints:
+    """A phase's, in a folder of its own; the first process writes them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        phase: Phase,
+        settings: Settings,
+        optimiser: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+    ) -> None:
+        self._folder, self._kept, self._key = folder, phase.kept, settings.key
+        self._optimiser, self._scaler = optimiser, scaler
+        self._every, self._written = 60 * settings.loop.checkpoint_minutes, time.monotonic()
+
+    def restore(self) -> Position:
+        """Go on with the last one; where there is none, from the beginning."""
+        position = checkpoint.restore(self._folder, LAST, self._key, self._kept, self._optimiser) or Position()
+        self._scaler.load_state_dict(position.facts.get("scaler", {}) or self._scaler.state_dict())
+        return position
+
+    def are_due(self) -> bool:
+        return time.monotonic() - self._written > self._every
+
+    def write_best(self, position: Position) -> None:
+        self._write(BEST, position, None)
+
+    def write_last(self, position: Position) -> None:
+        self._write(LAST, position, self._optimiser)
+        self._written = time.monotonic()
+
+    def _write(self, name: str, position: Position, optimiser: torch.optim.Optimizer | None) -> None:
+        position.facts["scaler"] = self._scaler.state_dict()
+        if rank() == 0:
+            checkpoint.save(self._folder, name, self._key, position, self._kept, optimiser)
 
 
 def _batch(count: int, config: LoopConfig) -> tuple[int, int]:
@@ -207,16 +262,13 @@ def _read(unread: list[dict[str, Tensor]], position: Position, watch: Watch, epo
     unread.clear()
 
 
-def _save(
-    folder: Path,
-    name: str,
-    key: str,
-    position: Position,
-    kept: nn.Module,
-    optimiser: torch.optim.Optimizer | None,
-) -> None:
-    if rank() == 0:
-        checkpoint.save(folder, name, key, position, kept, optimiser)
+def _speed(stopwatch: Stopwatch, images: int) -> dict[str, float]:
+    seconds, processor = stopwatch.spent()
+    return {
+        "seconds": round(seconds, 3),
+        "processor_seconds": round(processor, 3),
+        "images_per_second": round(images / seconds, 1),
+    }
 
 
 def _distributed(network: nn.Module, device: torch.device) -> nn.Module:
