@@ -1,6 +1,7 @@
 """Writing a finished run out as something other programs and people use."""
 
-from shoal.export.export import ExportResult, export
+from shoal.export.asked import ExportResult
+from shoal.export.export import export
 from shoal.export.journal import JOURNAL_NAME
 from shoal.export.kinds import KINDS, LAYOUTS, MODES
 from shoal.export.undo import UndoResult, undo

@@ -182,9 +182,10 @@ class ClusteredRun:
         return parquet.take(self.run_dir.read_images(["path"], among)["path"], places)
 
 
-def read_rows(run_dir: RunDir) -> Rows:
-    """All of a `ClusteredRun`. Raises RunError as it does."""
-    return ClusteredRun.open(run_dir).rows()
+def read_rows(run_dir: RunDir, by_number: bool = False) -> Rows:
+    """All of a `ClusteredRun`; `by_number`: without names of clusters. Raises RunError as it does."""
+    rows = ClusteredRun.open(run_dir).rows()
+    return rows.without_names() if by_number else rows
 
 
 def positions_by_cluster(rows: Rows) -> dict[int, npt.NDArray[np.intp]]:
