@@ -43,6 +43,16 @@ def test_the_most_confident_comes_first_and_confidence_falls() -> None:
     assert (np.diff(confidence[taken]) <= 0).all()
 
 
+def test_what_a_person_put_there_comes_after_what_the_model_is_sure_of() -> None:
+    points, confidence = _cluster_with_burst(burst=5, others=6)
+    placed = np.zeros(11, bool)
+    placed[[0, 7]] = True
+    taken = prototypes(points, confidence, 11, placed)
+    assert taken[-2:].tolist() == [0, 7]
+    assert (np.diff(confidence[taken[:-2]]) <= 0).all()
+    assert prototypes(points, confidence, 11, ~placed)[:2].tolist() == [0, 7]
+
+
 def test_near_copies_are_let_in_where_a_cluster_holds_nothing_else() -> None:
     points, confidence = _cluster_with_burst(burst=40, others=2)
     taken = prototypes(points, confidence)

@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 from PIL import Image, ImageDraw
@@ -22,6 +23,9 @@ import shoal.cluster.stage
 import shoal.neighbours.stage
 from shoal import records
 from shoal.config import ClusterConfig
+from shoal.corrections import changes
+from shoal.corrections.corrected import read_corrected
+from shoal.corrections.log import append
 from shoal.evaluate.evaluate import evaluate, write
 from shoal.pictures.pictures import Pictures
 from shoal.progress import Progress
@@ -29,6 +33,8 @@ from shoal.report import build, charts, figures, selection
 from shoal.report import map as mapping
 from shoal.report.explorer import Explorer
 from shoal.report.findings import Findings
+from shoal.report.palette import COLOURS as PALETTE
+from shoal.report.palette import NOISE, colours_by_number
 from shoal.rundir import RunDir, digest_file
 from shoal.runfiles import write_run_json
 from shoal.summary import cluster_summary
@@ -217,6 +223,57 @@ def test_every_cluster_is_shown_with_its_images(run: RunDir, page: Page) -> None
     assert summary["sentence"] in text
 
 
+def test_noise_is_no_cluster_and_what_a_person_moved_is_no_cover(tmp_path: Path) -> None:
+    run = make_run(tmp_path, count=30, clusters="3")
+    sizes = np.bincount(read_corrected(run).cluster)
+    moved = read_corrected(run).members(1)[:4].tolist()
+    append(run, lambda _: changes.move(read_corrected(run), moved, 0))
+    append(run, lambda _: changes.mark_noise(read_corrected(run), read_corrected(run).members(2)[:2].tolist()))
+    report(run)
+    page = read_page(run)
+    summary = json.loads((run.report / "summary.json").read_text(encoding="utf-8"))
+    text = " ".join("".join(page.text).split())
+    assert summary["k"] == 3
+    assert "30 images in 3 clusters" in text
+    assert "Why 3 clusters" in text
+    rows = {row["cluster"]: row for row in summary["clusters"]}
+    assert rows[0]["size"] == sizes[0] + 4
+    assert rows[0]["prototypes"][0] not in {f"shapes/{number:03d}.png" for number in moved}
+    colours = json.loads(page.scripts[-2])["colours"]
+    assert colours == [*PALETTE[:3], NOISE]
+
+
+def test_the_page_of_browse_has_the_same_colours() -> None:
+    source = (Path(__file__).parents[1] / "web" / "src" / "colours.ts").read_text(encoding="utf-8")
+    assert re.findall(r'"(#[0-9a-f]{6})"', source.split("as const")[0]) == list(PALETTE)
+    assert re.findall(r'NOISE_COLOUR = "(#[0-9a-f]{6})"', source) == [NOISE]
+    assert "COLOURS[cluster % COLOURS.length]" in source
+    assert colours_by_number(23) == [*PALETTE, *PALETTE[:3]]
+
+
+@pytest.mark.parametrize("why", ["", "learned clusters tell more of an image's neighbours"])
+def test_the_report_says_why_this_method_and_what_each_silhouette_is_of(tmp_path: Path, why: str) -> None:
+    run = make_run(tmp_path, count=24, clusters="2-4")
+    state = run.read_state()
+    state["stages"]["cluster"]["facts"] |= {"method": "learned", "why_method": why}
+    write_run_json(run.root, state)
+    table = records.read_table(run.choose_k)
+    values = [
+        0.987 if chosen else value
+        for chosen, value in zip(table["chosen"].to_pylist(), table["silhouette"].to_pylist(), strict=True)
+    ]
+    place = table.column_names.index("silhouette")
+    report(run)
+    same = " ".join("".join(read_page(run).text).split())
+    records.write_table(run.choose_k, table.set_column(place, "silhouette", pa.array(values)))
+    report(run)
+    text = " ".join("".join(read_page(run).text).split())
+    assert ("Method learned" in text) == bool(why)
+    assert why in text
+    assert "compared by the silhouettes of k-means" not in same
+    assert "compared by the silhouettes of k-means, 0.987 for the chosen one" in text
+
+
 def test_summary_agrees_with_the_tables(run: RunDir) -> None:
     summary = json.loads((run.report / "summary.json").read_text(encoding="utf-8"))
     assert summary["images"] == sum(row["size"] for row in summary["clusters"]) == 36
@@ -237,6 +294,57 @@ def test_figures_are_pictures(run: RunDir) -> None:
         assert pixels.shape[0] > 150, name
         assert pixels.shape[1] > 300, name
         assert 0.002 < np.mean(pixels < 200) < 0.9, name  # neither blank nor full
+
+
+@pytest.mark.parametrize("most", [10, 100, 300])
+@pytest.mark.parametrize("place", [0.2, 0.9])
+@pytest.mark.parametrize("slope", [-0.04, 0.04])
+def test_the_curve_does_not_run_through_its_label(place: float, slope: float, most: int) -> None:
+    ks = np.unique(np.linspace(2, most, 40).astype(int)).tolist()
+    chosen = ks[int(len(ks) * place)]
+    rows = [{"k": k, "silhouette": 0.3 + slope * np.log(k), "stability": None} for k in ks]
+    with figures.style():
+        pixels = drawn(figures.evidence(rows, chosen))
+    inside = pixels[72:].astype(int)  # below the headings
+    line = int((np.abs(inside - (217, 163, 151)).max(axis=2) < 12).sum(axis=0).argmax())
+    accent = np.abs(inside - (180, 71, 47)).max(axis=2) < 40
+    accent[:, line - 10 : line + 11] = False  # the dot
+    rows_of, columns = np.flatnonzero(accent.any(axis=1)), np.flatnonzero(accent.any(axis=0))
+    assert len(columns) > 30
+    words = inside[rows_of.min() : rows_of.max() + 1, columns.min() : columns.max() + 1]
+    assert not (words.max(axis=2) < 60).any()
+
+
+def drawn(png: bytes) -> npt.NDArray[np.uint8]:
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("count", [2, 10, 21, 60, 120])
+def test_numbers_in_a_scatter_do_not_cover_each_other(count: int) -> None:
+    rng = np.random.default_rng(count)
+    places = rng.normal(100, 12, (count, 2))
+    halves = np.where(np.arange(count)[:, None] < 10, (5.0, 6.0), (8.0, 6.0))
+    there = places + figures.apart(places, halves)
+    gaps = np.abs(there[:, None] - there[None]) - (halves[:, None] + halves[None])
+    covered = (gaps < -1e-9).all(axis=2) & ~np.eye(count, dtype=bool)
+    assert not covered.any()
+    assert (there[0] == places[0]).all()
+    far = np.arange(count)[:, None] * np.array([[100.0, 0.0]])
+    assert not figures.apart(far, halves).any()
+
+
+@pytest.mark.parametrize("count", [2, 10, 21])
+def test_a_confusion_matrix_has_its_counts_and_a_scale(count: int) -> None:
+    counts = np.eye(count, dtype=np.int64) * 40 + 10
+    names = [f"kind {number}" for number in range(count)]
+    with figures.style():
+        few, many = (drawn(figures.confusion(counts * times, range(count), names)) for times in (1, 5))
+    assert few.shape == many.shape
+    assert (few != many).any()
+    scale = few[:, few.shape[1] - int(0.78 * figures.DPI)]  # a line through the middle of it
+    blues = scale[(scale[:, 2].astype(int) - scale[:, 0]) > 40]
+    assert len(np.unique(blues, axis=0)) > 20
 
 
 def test_the_page_can_draw_every_number_looked_at(run: RunDir, page: Page) -> None:

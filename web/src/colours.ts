@@ -1,4 +1,4 @@
-/** A cluster keeps its colour as long as it keeps its number: the report's palette, and grey for noise. */
+/** A cluster keeps its colour as long as it keeps its number: the report's palette, in its order, and grey for noise. */
 
 const COLOURS = [
   "#4477b8", "#e08a3c", "#4f9d69", "#cc5a58", "#8a6bbd", "#2f9fae", "#d07fb0", "#a58a2d", "#7a8ea8", "#9b6a4f",

@@ -49,7 +49,7 @@ class Prototypes:
         start = 0
         for key, pool in zip(keys, pools, strict=True):
             inside = slice(start, start + len(pool))
-            shown = prototypes(points[inside], corrected.confidence[pool], SHOWN)
+            shown = prototypes(points[inside], corrected.confidence[pool], SHOWN, corrected.pinned[pool])
             self._found[key] = corrected.ids[pool[np.sort(shown)]].tolist()
             start += len(pool)
         while len(self._found) > KEPT + len(pools):
@@ -57,8 +57,9 @@ class Prototypes:
 
 
 def _pool(snapshot: Snapshot, rows: Rows) -> Rows:
-    """The surest originals; where all are unsure, the surest of those."""
+    """The surest originals, those that a person put there last; where all are unsure, the surest of those."""
     corrected = snapshot.corrected
     originals = rows[corrected.original[rows] == rows]
     sure = originals[~corrected.unsure[originals]]
-    return (sure if len(sure) else originals if len(originals) else rows)[:POOL]
+    pool = sure if len(sure) else originals if len(originals) else rows
+    return pool[np.argsort(corrected.pinned[pool], kind="stable")][:POOL]

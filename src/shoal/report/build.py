@@ -16,7 +16,7 @@ from shoal.progress import Progress
 from shoal.report import figures, page, payload, sheets, thumbnails, training
 from shoal.report.explorer import Explorer, Look
 from shoal.report.findings import Findings
-from shoal.report.palette import COLOURS
+from shoal.report.palette import COLOURS, colours_by_number
 from shoal.report.selection import Selection, select
 from shoal.report.thumbnails import Taken
 from shoal.rundir import RunDir, StageResult, digest_file, digest_of
@@ -81,7 +81,7 @@ def summary(findings: Findings, selection: Selection) -> dict[str, Any]:
     evaluation = findings.evaluation
     measures = ("n", "acc", "nmi", "ami", "ari", "purity")
     return {
-        "k": len(selection.clusters),
+        "k": findings.count,
         "sentence": findings.sentence,
         "images": len(findings.ids),
         "unsure": int(findings.unsure.sum()),
@@ -148,7 +148,7 @@ def _sheets(findings: Findings, selection: Selection, taken: Taken) -> dict[str,
 
 
 def _colours(findings: Findings, look: Look) -> list[str]:
-    return findings.colours if look.k == findings.k else figures.colours_by_number(look.k)
+    return findings.colours if look.k == findings.k else colours_by_number(look.k)
 
 
 def _note(explorer: Explorer) -> str:

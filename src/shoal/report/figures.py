@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from shoal.embeddings import Float32
 from shoal.report.explorer import Look
-from shoal.report.palette import COLOURS
 from shoal.report.plotting import (
     Axes,
     Figure,
@@ -36,7 +35,12 @@ KNIFE_ROWS: Final = 1500  # more rows than the figure has pixels say nothing mor
 MOST_NUMBERS: Final = 120  # of clusters written into a scatter
 MOST_BLADES: Final = 200  # of a knife; more clusters are drawn row by row
 MOST_BARS: Final = 200
+MOST_CELLS: Final = 900  # of a confusion matrix that are written into
+LABEL: Final = 7  # points: the size of a cluster's number in a scatter
+ROUND: Final = np.linspace(0, 2 * np.pi, 16, endpoint=False)  # where around its place a number that is in the way goes
+RINGS: Final = 60  # how far, in steps of half its size
 
+Float64 = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]  # left, bottom, width, height, in inches
 
 _STYLE: Final[Any] = {
@@ -71,19 +75,20 @@ def evidence(rows: Sequence[dict[str, Any]], chosen: int) -> bytes:
     upper: Box = (0.65, height - 2.75, 6.35, 2.2)
     figure, panels = canvas(7.2, height, *([upper, (0.65, 0.55, 6.35, 1.0)] if stable else [upper]))
     ks = [row["k"] for row in rows]
+    for panel in panels:
+        _count_axis(panel, ks)
     curve = panels[0]
     curve.plot(ks, [_number(row.get("silhouette")) for row in rows], color=INK, linewidth=1.4)
     curve.plot(ks, [_number(row.get("silhouette")) for row in rows], ".", color=INK, markersize=4)
     title(curve, "How well separated, by number of clusters", "mean silhouette; higher is better")
     low, high = curve.get_ylim()
     if high - low < LEAST_SPAN:  # a flat curve is to look flat
-        curve.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
+        low, high = (low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2
+    curve.set_ylim(low, high + 0.14 * (high - low))  # room for words above the curve
     best = next((_number(row.get("silhouette")) for row in rows if row["k"] == chosen), None)
     if best is not None:
         curve.plot([chosen], [best], "o", color=ACCENT, markersize=8)
-        curve.annotate(
-            f"{chosen} clusters", (chosen, best), (8, 8), textcoords="offset points", color=ACCENT, weight="bold"
-        )
+        _name_line(curve, chosen, f"{chosen:,} cluster" + "s" * (chosen != 1))
     if stable:
         panels[1].plot([row["k"] for row in stable], [row["stability"] for row in stable], color=SOFT, linewidth=1.2)
         panels[1].set_ylim(0, 1.04)
@@ -91,7 +96,6 @@ def evidence(rows: Sequence[dict[str, Any]], chosen: int) -> bytes:
     for panel in panels:
         panel.grid(axis="y", color=RULE, linewidth=0.6)
         panel.axvline(chosen, color=ACCENT, linewidth=0.8, alpha=0.5)
-        _count_axis(panel, ks)
     panels[-1].set_xlabel("number of clusters")
     return png(figure)
 
@@ -119,11 +123,11 @@ def map_of(
         panel.scatter(x, y, s=size, c=list(shades[which]), alpha=alpha, linewidths=0)
     counts = np.bincount(labels, minlength=len(colours))
     largest = np.argsort(-counts, kind="stable")[: min(MOST_NUMBERS, np.count_nonzero(counts))]
-    for cluster in np.sort(largest).tolist():
-        x, y = np.median(places[labels == cluster], axis=0)
-        _label(panel, float(x), float(y), str(cluster), colours[cluster])
     panel.set_axis_off()
     panel.set_aspect("equal", "datalim")
+    panel.apply_aspect()
+    middles = {cluster: np.median(places[labels == cluster], axis=0) for cluster in largest.tolist()}
+    _number_places(panel, middles, colours)
     numbers = "number" if len(largest) == np.count_nonzero(counts) else f"numbers of the {len(largest)} largest"
     title(panel, "Map of the images", f"near each other: alike; colour and {numbers}: cluster")
     return png(figure)
@@ -149,23 +153,27 @@ def sizes(counts: npt.NDArray[np.int64], order: Sequence[int], colours: Sequence
 
 
 def confusion(counts: npt.NDArray[np.int64], clusters: Sequence[Any], classes: Sequence[Any]) -> bytes:
-    """Shares of each cluster by label: a row a cluster, a column a label, both as they are given."""
+    """Images of each cluster by label, coloured by share: a row a cluster, a column a label, both as they are given."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    width, height = min(0.34 * len(classes), 11), min(0.28 * len(clusters), 10)
+    width, height = max(min(0.34 * len(classes), 11), 2.4), min(0.28 * len(clusters), 10)
     names = [_short(name) for name in classes]
     below = 0.25 + 0.06 * max(len(name) for name in names)  # room for names at 60 degrees
-    figure, (panel,) = canvas(max(width, 2.4) + 1.2, height + below + 0.75, (0.8, below, max(width, 2.4), height))
-    panel.imshow(shares, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    scale: Box = (0.8 + width + 0.15, below, 0.13, height)
+    figure, (panel, beside) = canvas(width + 1.75, height + below + 0.75, (0.8, below, width, height), scale)
+    image = panel.imshow(shares, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     if len(classes) <= 60:
         panel.set_xticks(range(len(classes)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
     if len(clusters) <= 60:
         panel.set_yticks(range(len(clusters)), [str(cluster) for cluster in clusters], fontsize=7)
-    if counts.size <= 256:
+    if is_written := counts.size <= MOST_CELLS:
         for row, column in zip(*np.nonzero(counts), strict=True):
             shade = PAPER if shares[row, column] > 0.55 else INK
             panel.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=6.5, color=shade)
     panel.set_ylabel("cluster")
-    title(panel, "Clusters and labels", "share of each cluster's images")
+    ticks = [0, 0.5, 1] if height > 1 else [0, 1]
+    figure.colorbar(image, beside, ticks=ticks, format=lambda share, _: f"{share * 100:.0f} %")
+    beside.tick_params(labelsize=7)
+    title(panel, "Clusters and labels", f"{'images; ' * is_written}colour: share of the cluster's images")
     return png(figure)
 
 
@@ -192,10 +200,13 @@ def _draw_knife(panel: Axes, look: Look, colours: Sequence[str]) -> None:
         floor += len(blade) + gap
     least = min(-0.05, float(look.silhouettes.min(initial=0)))
     if look.k <= 60:
+        points = 8 if look.k <= 30 else 5.5
+        least_gap = points / (72 * panel.get_window_extent().height / DPI) * (floor + gap)
+        last = -least_gap
         for cluster, middle in enumerate(middles):
-            panel.text(
-                least - 0.015, middle, str(cluster), ha="right", va="center", fontsize=8 if look.k <= 30 else 5.5
-            )
+            if middle - last >= least_gap:  # of blades thinner than a number some have none
+                panel.text(least - 0.015, middle, str(cluster), ha="right", va="center", fontsize=points)
+                last = middle
     panel.axvline(look.mean, color=ACCENT, linestyle=(0, (4, 3)), linewidth=1.1)
     panel.set_xlim(least, max(0.1, float(look.silhouettes.max(initial=0))) * 1.02)
     panel.set_ylim(-gap, max(floor, 1))
@@ -210,16 +221,60 @@ def _draw_scatter(panel: Axes, look: Look, features: Float32, colours: Sequence[
     size = float(np.clip(6000 / max(len(some), 1), 1.0, 16))
     shades = np.array(colours)[look.labels[some]]
     panel.scatter(features[some, 0], features[some, 1], s=size, c=list(shades), alpha=0.7, linewidths=0)
-    for cluster, centre in enumerate(look.centres):
-        if look.k <= MOST_NUMBERS and np.isfinite(centre).all():
-            _label(panel, float(centre[0]), float(centre[1]), str(cluster), colours[cluster])
+    if look.k <= MOST_NUMBERS:
+        known = {cluster: centre for cluster, centre in enumerate(look.centres) if np.isfinite(centre).all()}
+        _number_places(panel, known, colours)
     panel.set_xlabel("feature 1")
     panel.set_ylabel("feature 2")
 
 
-def _label(panel: Axes, x: float, y: float, text: str, colour: str) -> None:
-    box = {"boxstyle": "round,pad=0.25", "facecolor": PAPER, "edgecolor": colour, "linewidth": 1.1, "alpha": 0.92}
-    panel.text(x, y, text, ha="center", va="center", fontsize=7, weight="bold", color=INK, bbox=box, clip_on=True)
+def _number_places(panel: Axes, places: dict[int, Float32], colours: Sequence[str]) -> None:
+    """Write the number of each cluster at its place (x, y), or beside it, with a line to it, where another one is."""
+    panel.autoscale_view()
+    numbers = sorted(places)
+    middles = np.array([places[number] for number in numbers], np.float64).reshape(-1, 2)
+    points = panel.transData.transform(middles) * 72 / DPI
+    halves = np.array([(0.36 * len(str(number)) + 0.4, 0.85) for number in numbers]).reshape(-1, 2) * LABEL
+    for number, shift in zip(numbers, apart(points, halves), strict=True):
+        at: Any = {"xy": tuple(places[number]), "xytext": tuple(shift), "textcoords": "offset points"}
+        if shift.any():  # lines lie below all numbers
+            panel.annotate("", **at, arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.7}, zorder=2.5)
+        box = {"boxstyle": "round,pad=0.25", "facecolor": PAPER, "edgecolor": colours[number], "linewidth": 1.1}
+        words: Any = {"ha": "center", "va": "center", "fontsize": LABEL, "weight": "bold", "color": INK}
+        panel.annotate(str(number), **at, **words, bbox=box | {"alpha": 0.92})
+
+
+def apart(places: Float64, halves: Float64) -> Float64:
+    """By how much labels are moved so that none lies on another, [n, 2]; the first ones stay where they are.
+
+    Args:
+        places: [n, 2] their middles; halves: [n, 2] half their widths and heights; all in one unit.
+    """
+    steps = np.arange(1, RINGS + 1)[:, None, None] * np.column_stack([np.cos(ROUND), np.sin(ROUND)])
+    tried = np.vstack([np.zeros((1, 2)), steps.reshape(-1, 2)])  # nearest first
+    shifts = np.zeros_like(places)
+    for number, (place, half) in enumerate(zip(places, halves, strict=True)):
+        middles = place + tried * half.min()
+        gaps = np.abs(middles[:, None] - (places + shifts)[None, :number]) - (half + halves[None, :number])
+        free = (gaps > 0).any(axis=2).all(axis=1)
+        shifts[number] = tried[int(free.argmax())] * half.min()
+    return shifts
+
+
+def _name_line(panel: Axes, x: float, text: str) -> None:
+    """Words at the top of a vertical line, on the side where there is room."""
+    is_right = panel.transAxes.inverted().transform(panel.transData.transform((x, 0)))[0] > 0.8
+    panel.annotate(
+        text,
+        (x, 1),
+        (-8 if is_right else 8, -3),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="right" if is_right else "left",
+        va="top",
+        color=ACCENT,
+        weight="bold",
+    )
 
 
 def canvas(width: float, height: float, *boxes: Box) -> tuple[Figure, list[Axes]]:
@@ -268,8 +323,3 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 4})
     return buffer.getvalue()
-
-
-def colours_by_number(k: int) -> list[str]:
-    """Colours for clusters that lie on no map."""
-    return [COLOURS[number % len(COLOURS)] for number in range(k)]

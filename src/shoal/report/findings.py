@@ -27,7 +27,7 @@ from shoal.images.location import valid_text
 from shoal.pictures.originals import Original
 from shoal.report.evaluation import read_evaluation
 from shoal.report.map import known_neighbours
-from shoal.report.palette import colours_for
+from shoal.report.palette import NOISE, colours_by_number
 from shoal.report.space import clustering_space
 from shoal.report.tsne import Neighbours
 from shoal.rundir import RunDir
@@ -43,10 +43,11 @@ class Findings:
         state: run.json.
         images: path, uri, sha256, width, height, status, reason, duplicate_of of every image; its row is its id.
         ids: [n] ids of the ok images.
-        cluster, runner_up: [n]; confidence, silhouette: [n]; unsure: [n].
+        cluster, runner_up: [n]; confidence, silhouette: [n]; unsure, pinned (a person put it there): [n].
         places: [n, 2] on the map.
         evidence: rows of choose_k.parquet, by k.
         evaluation: report/evaluation.json, or None.
+        noise: number of the cluster that holds the noise, or None.
         names: of clusters that a person named; is_corrected: whether a person changed anything;
             is_refitted: whether the clusters were then fitted to that.
         sentence: why this number of clusters.
@@ -62,10 +63,12 @@ class Findings:
     confidence: Float32
     silhouette: Float32
     unsure: npt.NDArray[np.bool_]
+    pinned: npt.NDArray[np.bool_]
     places: Float32
     evidence: list[dict[str, Any]]
     evaluation: dict[str, Any] | None
     names: dict[int, str]
+    noise: int | None
     is_corrected: bool
     is_refitted: bool
     sentence: str
@@ -80,7 +83,7 @@ class Findings:
         log = read_log(run_dir)
         corrected = corrected_by(run_dir, read_base(run_dir), log)
         is_ok = pc.equal(images["status"].take(pa.array(corrected.ids)), records.OK).to_numpy()
-        fields = ("ids", "cluster", "confidence", "unsure", "silhouette", "runner_up")
+        fields = ("ids", "cluster", "confidence", "unsure", "pinned", "silhouette", "runner_up")
         ok: dict[str, Any] = {name: getattr(corrected, name)[is_ok] for name in fields}
         return cls(
             run_dir=run_dir,
@@ -92,10 +95,12 @@ class Findings:
             confidence=ok["confidence"],
             silhouette=_measured(run_dir, ok["ids"], ok["cluster"], ok["silhouette"]),
             unsure=ok["unsure"],
+            pinned=ok["pinned"],
             places=_read_places(run_dir, ok["ids"]),
             evidence=_read_evidence(run_dir),
             evaluation=_read_evaluation(run_dir),
             names=corrected.names,
+            noise=corrected.noise,
             is_corrected=corrected.is_changed,
             is_refitted=is_refitted(log),
             sentence=why(run_dir, corrected, log),
@@ -178,6 +183,11 @@ class Findings:
         """The number of clusters that the evidence is about, whatever people made of them."""
         return next((int(row["k"]) for row in self.evidence if row.get("chosen")), self.k)
 
+    @property
+    def compared_silhouette(self) -> float | None:
+        """The mean silhouette by which the number was chosen: of k-means, which need not have made the clusters."""
+        return next((row.get("silhouette") for row in self.evidence if row.get("chosen")), None)
+
     @cached_property
     def k(self) -> int:
         """One more than the highest number of a cluster."""
@@ -194,6 +204,11 @@ class Findings:
         order = np.argsort(-self.sizes, kind="stable")
         return [int(cluster) for cluster in order if self.sizes[cluster]]
 
+    @property
+    def count(self) -> int:
+        """How many clusters there are; the noise is none."""
+        return len(self.by_size) - (self.noise in self.by_size)
+
     def members(self, cluster: int) -> npt.NDArray[np.intp]:
         """Positions among the ok images of a cluster's members."""
         return self._sorted_positions[self._starts[cluster] : self._starts[cluster + 1]]
@@ -201,11 +216,7 @@ class Findings:
     @cached_property
     def colours(self) -> list[str]:
         """A colour for each cluster, [K]."""
-        centres = np.zeros((self.k, 2), np.float32)
-        for cluster in range(self.k):
-            if self.sizes[cluster]:
-                centres[cluster] = np.median(self.places[self.members(cluster)], axis=0)
-        return colours_for(centres)
+        return [NOISE if cluster == self.noise else colour for cluster, colour in enumerate(colours_by_number(self.k))]
 
     @cached_property
     def counts(self) -> Counter[str]:

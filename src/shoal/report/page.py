@@ -73,6 +73,7 @@ def render(
         evidence=charts.evidence(findings.evidence, findings.chosen_k),
         blade=lambda cluster: charts.blade(findings.silhouette[findings.members(cluster)], *spread),
         mean_silhouette=spread[2],
+        compared_silhouette=findings.compared_silhouette,
         largest=max(shown.size for shown in selection.clusters),
         skipped=_reasons(findings, records.SKIPPED),
         vanished=_reasons(findings, records.VANISHED),

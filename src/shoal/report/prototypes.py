@@ -17,9 +17,10 @@ TYPICAL_SHARE: Final = (
 SAME: Final = 1e-4  # squared distance of unit vectors below which two images are one for the eye
 
 Positions = npt.NDArray[np.intp]
+Bools = npt.NDArray[np.bool_]
 
 
-def prototypes(points: Float32, confidence: Float32, count: int = 8) -> Positions:
+def prototypes(points: Float32, confidence: Float32, count: int = 8, placed: Bools | None = None) -> Positions:
     """Positions of up to `count` members that show what a cluster is, most confident first.
 
     Walks down the most confident members and takes each that lies far enough from all taken before; so of a burst one
@@ -28,8 +29,10 @@ def prototypes(points: Float32, confidence: Float32, count: int = 8) -> Position
     Args:
         points: [n, d], the members' vectors; rows are compared by direction.
         confidence: [n].
+        placed: [n], those that a person put there, which come after all others: they are certain, which says nothing
+            of how typical they are.
     """
-    order = np.argsort(-confidence, kind="stable")[:POOL]
+    order = (np.argsort(-confidence, kind="stable") if placed is None else np.lexsort((-confidence, placed)))[:POOL]
     pool = _unit(points[order])
     squared = np.maximum(2.0 - 2.0 * (pool @ pool.T), 0.0)  # [pool, pool]
     apart = squared[np.triu_indices(len(pool), 1)]

@@ -88,7 +88,9 @@ def show(findings: Findings, cluster: int) -> ClusterShown:
     sure = np.flatnonzero(~findings.unsure[members])
     if not len(sure):
         sure = np.arange(len(members))
-    typical = sure[prototypes(findings.points[members[sure]], confidence[sure], PROTOTYPES)]
+    typical = sure[
+        prototypes(findings.points[members[sure]], confidence[sure], PROTOTYPES, findings.pinned[members[sure]])
+    ]
     doubtful = least_sure(confidence, typical, DOUBTFUL)
     ids = findings.ids[members]
     return ClusterShown(
