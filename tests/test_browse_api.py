@@ -174,7 +174,7 @@ def test_images_come_from_surest_to_least_sure_in_pages(client: TestClient) -> N
         for image in client.get("/api/clusters/0/images", params={"offset": offset, "limit": 3}).json()["images"]
     ]
     assert paged == [image["id"] for image in whole["images"]]
-    assert members(client, 0, order="doubtful") == paged[::-1]
+    assert members(client, 0, order="least_sure") == paged[::-1]
     assert sorted(members(client, 0, only="sure") + members(client, 0, only="unsure")) == sorted(paged)
 
 
@@ -195,6 +195,30 @@ def test_copies_point_at_each_other(client: TestClient) -> None:
     (group,) = client.get("/api/evidence").json()["duplicates"]
     for image in group:
         assert client.get(f"/api/images/{image}").json()["duplicates"] == [one for one in group if one != image]
+
+
+def test_an_image_that_a_person_moved_is_no_cover(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal.browse.prototypes.POOL", 4)
+    number, *others = clusters(client)
+    own = members(client, number)
+    moved = [image for other in others for image in members(client, other)[:-3]]
+    assert len(moved) > 4
+    assert edit(client, "move", ids=moved, cluster=number).status_code == 200
+    assert clusters(client)[number]["size"] == len(own) + len(moved)
+    for level in ("chosen", "coarse"):
+        assert all(card["prototypes"][0] not in moved for card in clusters(client, level).values()), level
+    assert edit(client, "move", ids=own, cluster=None).status_code == 200
+    assert set(clusters(client)[number]["prototypes"]) <= set(moved)  # where there is no other
+
+
+def test_the_silhouette_says_of_how_many_images_it_is(client: TestClient) -> None:
+    quality = client.get("/api/evidence").json()["quality"]
+    assert quality["silhouette_images"] == quality["images"]
+    first, other, *_ = clusters(client)
+    changed = len(members(client, first)) + len(members(client, other))
+    edit(client, "move", ids=members(client, first)[:1], cluster=other)
+    quality = client.get("/api/evidence").json()["quality"]
+    assert quality["silhouette_images"] == quality["images"] - changed
 
 
 def test_among_many_clusters_prototypes_are_told_when_they_are_asked_for(

@@ -50,7 +50,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real run: three kinds of pictures in four clusters, three of them doubtful, a copy, and a broken file."""
+    """A real run: three kinds of pictures in four clusters, three of them unsure, a copy, and a broken file."""
     folder = tmp_path_factory.mktemp("page")
     source = paint(folder / "pictures", each=20)
     shutil.copy(source / "kind0" / "3.png", source / "kind0" / "copy.png")
@@ -241,9 +241,9 @@ def test_granularity_goes_from_coarse_to_fine(opened: Open) -> None:
     expect(page.get_by_role("button", name="Rename")).to_be_visible()
 
 
-def test_a_cluster_goes_from_surest_to_least_sure_with_doubtful_ones_apart(opened: Open) -> None:
+def test_a_cluster_goes_from_surest_to_least_sure_with_unsure_ones_apart(opened: Open) -> None:
     page = opened("clusters", (1280, 1600))
-    doubtful = 0
+    unsure = 0
     for number in range(4):
         go(page, f"cluster/{number}")
         expect(options(page).first).to_have_attribute("aria-label", re.compile("Image"))
@@ -251,12 +251,12 @@ def test_a_cluster_goes_from_surest_to_least_sure_with_doubtful_ones_apart(opene
         expect(options(page)).to_have_count(total)
         shares = [int(found) for found in re.findall(r"confidence (\d+) %(?!, perhaps)", labels(page))]
         assert shares == sorted(shares, reverse=True)
-        apart = page.get_by_role("listbox", name=re.compile("Doubtful")).locator("[role=option]")
+        apart = page.get_by_role("listbox", name=re.compile("Unsure")).locator("[role=option]")
         for option in apart.all():
             assert re.search("perhaps Cluster", option.get_attribute("aria-label") or "")
-            doubtful += 1
-    assert doubtful == 3
-    assert go_and_read(page, "clusters").startswith("3 doubtful")
+            unsure += 1
+    assert unsure == 3
+    assert go_and_read(page, "clusters").startswith("3 unsure")
 
 
 def test_the_grid_holds_only_what_is_seen(opened: Open) -> None:
@@ -417,6 +417,36 @@ def test_evidence_tells_why_and_what_was_left_out(opened: Open) -> None:
     expect(page.get_by_role("region", name="How good they are").get_by_role("listitem")).to_have_count(4)
 
 
+def test_evidence_says_why_this_method_when_and_of_what_each_silhouette_is(
+    opened: Open, run: Path, tmp_path: Path
+) -> None:
+    copy = RunDir.open(Path(shutil.copytree(run, tmp_path / "run")))
+    (copy.root / "edits.jsonl").unlink(missing_ok=True)
+    state = json.loads(copy.run_json.read_text(encoding="utf-8"))
+    state["stages"]["cluster"]["facts"]["why_method"] = "other ways tell less"
+    copy.run_json.write_text(json.dumps(state), encoding="utf-8")
+    table = records.read_table(copy.choose_k)
+    place = table.schema.get_field_index("silhouette")
+    records.write_table(copy.choose_k, table.set_column(place, "silhouette", pa.array([0.123] * len(table))))
+    with served(copy.root) as address:
+        page = opened("evidence", at=address)
+        expect(page.locator(".how")).to_contain_text("other ways tell less.")
+        expect(page.locator(".how")).to_contain_text("by the silhouettes of k-means, 0.123 for the chosen one")
+        expect(page.get_by_text("mean over the clusters shown")).to_be_visible()
+        expect(page.get_by_role("region", name="How it was made")).to_contain_text(
+            re.compile(r"\d [A-Z]\w+ 20\d\d, \d")
+        )
+        go(page, "image/5")
+        page.get_by_role("button", name="Noise").click()
+        said(page, "Marked")
+        go(page, "evidence")
+        expect(
+            page.get_by_text(re.compile(r"mean over \d+ images in clusters that you did not change, of 61"))
+        ).to_be_visible()
+        expect(page.locator(".how")).not_to_contain_text("k-means, 0.123")
+        page.context.close()
+
+
 # -- correcting ------------------------------------------------------------------------------------------------------
 
 
@@ -451,6 +481,23 @@ def test_merge_puts_two_clusters_together(opened: Open) -> None:
     page.get_by_role("status").get_by_role("button", name="Undo").click()
     expect(page.locator("article")).to_have_count(4)
     assert sizes(page) == before
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_cluster_is_merged_into_the_one_that_is_chosen(opened: Open) -> None:
+    page = opened("clusters")
+    before = sizes(page)
+    go(page, "cluster/1")
+    page.get_by_role("button", name="Merge", exact=True).click()
+    dialog = page.get_by_role("dialog", name="Merge Cluster 1 into…")
+    expect(dialog).to_contain_text("The cluster that you choose stays")
+    dialog.get_by_label("Find a cluster").fill("cluster 3")
+    page.keyboard.press("Enter")
+    said(page, "Merged Cluster 1 into Cluster 3.")
+    expect(page.locator("main")).to_have_attribute("data-view", "cluster/3")
+    go(page, "clusters")
+    both = before.pop("Cluster 1") + before.pop("Cluster 3")
+    wait_for_sizes(page, before | {"Cluster 3": both})
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -511,24 +558,70 @@ def test_selected_images_move_to_a_cluster_a_new_one_or_noise(opened: Open) -> N
     assert after["Cluster 2"] == before["Cluster 2"] + 2
     assert sorted(size for name, size in after.items() if name not in before) == [1, 3]
     assert list(after)[-1] == "Noise"
+    for level, called in ((1, "is for looking"), (2, "Fine is for looking")):
+        page.get_by_label("Granularity").fill(str(level))
+        expect(page.get_by_text(called)).to_have_count(level - 1)
+        named = [name for name in sizes(page) if not name.startswith("Noise")]
+        expect(page.locator("h1")).to_have_text(f"61 images in {len(named)} clusters")
 
 
 @pytest.mark.usefixtures("unchanged")
-def test_a_doubtful_image_is_kept_where_it_is(opened: Open) -> None:
+def test_an_unsure_image_is_kept_where_it_is(opened: Open) -> None:
     page = opened("clusters", (1280, 1600))
-    page.get_by_label("Which clusters").select_option("doubtful")
+    page.get_by_label("Which clusters").select_option("unsure")
     expect(page.locator("article")).to_have_count(3)
     page.locator("article a").first.click()
-    doubtful = page.get_by_role("listbox", name=re.compile("Doubtful")).locator("[role=option]")
-    expect(doubtful.first).to_have_attribute("aria-label", re.compile("perhaps"))
-    image, before = doubtful.first.get_attribute("data-id"), doubtful.count()
-    doubtful.first.hover()
-    doubtful.first.locator(".tick").click()
+    unsure = page.get_by_role("listbox", name=re.compile("Unsure")).locator("[role=option]")
+    expect(unsure.first).to_have_attribute("aria-label", re.compile("perhaps"))
+    image, before = unsure.first.get_attribute("data-id"), unsure.count()
+    unsure.first.hover()
+    unsure.first.locator(".tick").click()
     page.keyboard.press("k")
     said(page, "Kept 1 image in")
-    expect(doubtful).to_have_count(before - 1)
+    expect(unsure).to_have_count(before - 1)
     kept = page.get_by_role("listbox", name=re.compile("surest first")).locator(f"[data-id='{image}']")
     expect(kept).to_have_attribute("aria-label", re.compile("confidence 100 %.*placed here by you"))
+
+
+def test_unsure_images_move_to_their_runners_up_and_back_as_one_change(opened: Open, run: Path, tmp_path: Path) -> None:
+    copy = RunDir.open(Path(shutil.copytree(run, tmp_path / "run")))
+    table = copy.read_clusters()
+    (copy.root / "edits.jsonl").unlink(missing_ok=True)
+    rows = [row for row, cluster in enumerate(table["cluster"].to_pylist()) if cluster == 0][:3]
+    unsure = [row in rows for row in range(len(table))]
+    runner_up = [2 if row == rows[1] else 1 for row in range(len(table))]
+    for name, values in (("unsure", unsure), ("runner_up", runner_up)):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, pa.array(values, table.schema.field(name).type))
+    records.write_table(copy.clusters, table)
+    with served(copy.root) as address:
+        page = opened("clusters", (1280, 1600), at=address)
+        before = sizes(page)
+        go(page, "cluster/0")
+        apart = page.get_by_role("listbox", name=re.compile("Unsure")).locator("[role=option]")
+        expect(apart).to_have_count(3)
+        for option in apart.all():
+            option.hover()
+            option.locator(".tick").click()
+        expect(page.get_by_text("3 images selected")).to_be_visible()
+        page.keyboard.press("u")
+        said(page, "Moved 3 images to their runners-up.")
+        expect(apart).to_have_count(0)
+        go(page, "clusters")
+        moved = {**before, "Cluster 0": before["Cluster 0"] - 3}
+        moved |= {"Cluster 1": before["Cluster 1"] + 2, "Cluster 2": before["Cluster 2"] + 1}
+        wait_for_sizes(page, moved)
+        page.get_by_role("status").get_by_role("button", name="Undo").click()
+        said(page, "Undone.")
+        wait_for_sizes(page, before)
+        page.keyboard.press("Control+Shift+z")
+        said(page, "Done again.")
+        wait_for_sizes(page, moved)
+        page.keyboard.press("Control+z")
+        said(page, "Undone.")
+        wait_for_sizes(page, before)
+        expect(page.get_by_role("button", name="Undo", exact=True).first).to_be_disabled()
+        page.context.close()
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -632,7 +725,7 @@ def test_what_was_corrected_is_exported(opened: Open, tmp_path: Path) -> None:
     page.get_by_role("textbox", name="Name").fill("To take away")
     page.keyboard.press("Enter")
     said(page, "Renamed")
-    for kind, check in (("Table (CSV)", _is_csv), ("Folders", _is_zip)):
+    for kind, check in (("Table (CSV)", _is_csv), ("Table (Parquet)", _is_parquet), ("Folders", _is_zip)):
         page.keyboard.press("e")
         page.get_by_role("radio", name=re.compile(f"^{re.escape(kind)}")).check()
         with page.expect_download() as download:
@@ -658,6 +751,7 @@ def test_corrections_are_learned_from(opened: Open, run: Path, tmp_path: Path) -
         page.keyboard.press("h")
         page.get_by_role("button", name="Apply my corrections").click()
         expect(page.get_by_role("dialog").get_by_role("listitem").first).to_contain_text("Applied the corrections")
+        expect(page.get_by_role("dialog")).to_contain_text("3 corrections in force")
         page.keyboard.press("Escape")
         go(page, f"image/{ids[0]}")
         where = page.locator(".where a").inner_text()
@@ -1122,6 +1216,12 @@ def _is_csv(file: Path) -> None:
     assert rows[0].startswith("path,cluster,")
     assert len(rows) == 62
     assert any("To take away" in row for row in rows)
+
+
+def _is_parquet(file: Path) -> None:
+    table = records.read_table(file)
+    assert table.num_rows == 61
+    assert "To take away" in table["name"].to_pylist()
 
 
 def _is_zip(file: Path) -> None:

@@ -127,9 +127,17 @@ export interface Evidence {
   skipped_reasons: { reason: string; count: number }[];
   duplicates: number[][];
   duplicates_total: number;
-  /** Of the clusters as they are now; the silhouette of the images that no correction has touched. */
-  quality: { confidence: number; confidence_histogram: number[]; silhouette: number | null; unsure: number; moved: number };
-  stages: Record<string, { seconds: number | null }>;
+  /** Of the clusters as they are now; the silhouette of the images whose clusters no correction has changed. */
+  quality: {
+    images: number;
+    confidence: number;
+    confidence_histogram: number[];
+    silhouette: number | null;
+    silhouette_images: number;
+    unsure: number;
+    moved: number;
+  };
+  stages: Record<string, { seconds: number | null; facts: Record<string, unknown> | null }>;
 }
 
 export interface EditLine {
@@ -288,7 +296,7 @@ async function post<T>(path: string, body: unknown): Promise<T> {
 
 export interface ImageQuery {
   level: Level;
-  order: "surest" | "doubtful";
+  order: "surest" | "least_sure";
   only: "all" | "sure" | "unsure";
 }
 

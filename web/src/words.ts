@@ -41,6 +41,13 @@ export function seconds(value: number): string {
   return `${Math.round(value / 60)} min`;
 }
 
+/** A moment with its whole date, for what is looked at long after. */
+export function dated(time: string): string {
+  const date = new Date(time);
+  if (Number.isNaN(date.getTime())) return time;
+  return date.toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
+}
+
 export function when(time: string): string {
   const date = new Date(time);
   if (Number.isNaN(date.getTime())) return time;

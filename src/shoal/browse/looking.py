@@ -91,7 +91,7 @@ def cluster_images(
     request: Request,
     cluster: Number,
     level: str = CHOSEN,
-    order: Literal["surest", "doubtful"] = "surest",
+    order: Literal["surest", "least_sure"] = "surest",
     only: Literal["all", "sure", "unsure"] = "all",
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 200,
@@ -105,7 +105,7 @@ def cluster_images(
     corrected = snapshot.corrected
     if only != "all":
         rows = rows[corrected.unsure[rows] == (only == "unsure")]
-    if order == "doubtful":
+    if order == "least_sure":
         rows = rows[::-1]
     return {
         "version": corrected.version,

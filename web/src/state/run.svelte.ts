@@ -34,6 +34,8 @@ class Run {
   /** By the chosen clusters: how many parts each has at the level shown, the largest first. */
   private partsOf: Map<number | null, Cluster[]> = $derived(Map.groupBy(this.shown, (cluster) => cluster.parent));
   private queue: Promise<unknown> = Promise.resolve();
+  /** Edits that were one change to the person, as long as nothing came after: how many are undone, or redone, at once. */
+  private together = { version: -1, count: 1, next: "undo" };
 
   get isEditable(): boolean {
     return this.shownLevel === EDITED && this.info?.kind === "run";
@@ -57,6 +59,12 @@ class Run {
 
   titleById(id: number): Title {
     return titleOf(this.byId.get(id) ?? { id, name: null, guess: null });
+  }
+
+  /** Whether a cluster of any level is what was marked as noise, which counts as no cluster. */
+  isNoise(cluster: Cluster): boolean {
+    const of = cluster.parent ?? (cluster.children.length === 1 ? cluster.children[0] : undefined);
+    return cluster.noise || (of !== undefined && this.byId.get(of)?.noise === true);
   }
 
   /** What a cluster of any level is called: parts and groups, by the chosen clusters that they are made of. */
@@ -144,23 +152,39 @@ class Run {
    *
    * Returns whether it was made; if not, the person has been told why.
    */
-  edit(edit: Edit, done: string, undoable = true): Promise<boolean> {
-    const made = this.queue.then(() => this.make(edit, done, undoable));
+  edit(edit: Edit, done: string): Promise<boolean> {
+    return this.edits([edit], done);
+  }
+
+  /** Make edits that are one change to the person, as `edit` makes one: they are undone and redone together. */
+  private edits(edits: Edit[], done: string): Promise<boolean> {
+    return this.queued(() => this.make(edits, done));
+  }
+
+  private queued(make: () => Promise<boolean>): Promise<boolean> {
+    const made = this.queue.then(make);
     this.queue = made;
     return made;
   }
 
-  private async make(edit: Edit, done: string, undoable: boolean): Promise<boolean> {
+  private async make(edits: Edit[], done: string): Promise<boolean> {
     this.isBusy = true;
+    const op = edits[0]?.op;
+    const undo = op === "undo" || op === "redo" ? null : { label: "Undo", run: () => void this.undo() };
+    let [seen, count]: [Version, number] = [this.seen, 0];
     try {
-      await api.edit(edit, this.seen);
+      for (const edit of edits) {
+        seen = await api.edit(edit, seen);
+        this.together = { version: seen.version, count: ++count, next: op === "undo" ? "redo" : "undo" };
+      }
       await this.refresh();
-      notices.say(done, undoable ? { label: "Undo", run: () => void this.undo() } : null);
+      notices.say(done, undo);
       return true;
     } catch (error) {
       // Another window may have changed what this one still shows.
       await this.refresh().catch(() => undefined);
       notices.complain(error);
+      if (count) notices.say("Only a part of it was done.", undo);
       return false;
     } finally {
       this.isBusy = false;
@@ -168,13 +192,20 @@ class Run {
   }
 
   async undo(): Promise<void> {
-    if (this.info?.can_undo) await this.edit({ op: "undo" }, "Undone.", false);
+    if (this.info?.can_undo) await this.queued(() => this.make(this.asMany("undo"), "Undone."));
     else notices.say("Nothing to undo.");
   }
 
   async redo(): Promise<void> {
-    if (this.info?.can_redo) await this.edit({ op: "redo" }, "Done again.", false);
+    if (this.info?.can_redo) await this.queued(() => this.make(this.asMany("redo"), "Done again."));
     else notices.say("Nothing to redo.");
+  }
+
+  /** As many of `op` as take back the last change, or bring it again. */
+  private asMany(op: "undo" | "redo"): Edit[] {
+    const { version, count, next } = this.together;
+    const isLast = version === this.seen.version && next === op;
+    return Array.from({ length: isLast ? count : 1 }, () => ({ op }));
   }
 
   rename(cluster: number, name: string): Promise<boolean> {
@@ -193,9 +224,10 @@ class Run {
     if (guess && !this.isBusy) void this.rename(id, guess.name);
   }
 
-  merge(clusters: number[]): Promise<boolean> {
-    const names = clusters.map((id) => this.nameOf(id)).join(" and ");
-    return this.edit({ op: "merge", clusters }, `Merged ${clusters.length > 3 ? words.plural(clusters.length, "cluster") : names}.`);
+  /** Merge clusters into one of them, which keeps its number. */
+  merge(others: number[], into: number): Promise<boolean> {
+    const names = others.length > 2 ? words.plural(others.length, "cluster") : others.map((id) => this.nameOf(id)).join(" and ");
+    return this.edit({ op: "merge", clusters: [into, ...others] }, `Merged ${names} into ${this.nameOf(into)}.`);
   }
 
   /** Say of images that they are where they belong. */
@@ -206,6 +238,15 @@ class Run {
   move(ids: number[], cluster: number | null): Promise<boolean> {
     const to = cluster === null ? "a new cluster" : this.nameOf(cluster);
     return this.edit({ op: "move", ids, cluster }, `Moved ${words.images(ids.length)} to ${to}.`);
+  }
+
+  /** Move images to the clusters that they may belong to instead, given by image. */
+  moveToRunnersUp(runnersUp: ReadonlyMap<number, number>): Promise<boolean> {
+    const groups = [...Map.groupBy(runnersUp.keys(), (id) => runnersUp.get(id) ?? -1)];
+    const [first, ...others] = groups;
+    if (first && !others.length) return this.move(first[1], first[0]);
+    const moves = groups.map(([cluster, ids]): Edit => ({ op: "move", ids, cluster }));
+    return this.edits(moves, `Moved ${words.images(runnersUp.size)} to their runners-up.`);
   }
 
   noise(ids: number[]): Promise<boolean> {
