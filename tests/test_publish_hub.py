@@ -211,6 +211,7 @@ def test_no_network(place: str, hub: Hub, run: RunDir, monkeypatch: pytest.Monke
         ) as told:
             use()
         assert "\n" not in str(told.value)
+        assert "Errno" not in str(told.value)
 
 
 def test_offline_by_wish(hub: Hub, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def test_what_is_missing_in_the_new_place_is_told_and_keeps_its_place(home: Path
     shutil.move(home / "pictures", home / "moved")
     (home / "moved" / "kind0" / "0.png").unlink()
     found, source = relink(home / "run.shoal", (str(home / "moved"),), Progress())
-    assert found.summary(home / "run.shoal", source).endswith("; 1 are not there")
+    assert found.summary(home / "run.shoal", source).endswith("; 1 is not there")
     uris = RunDir.open(home / "run.shoal").read_images()["uri"].to_pylist()
     assert sum("/moved/" in uri for uri in uris) == KINDS * EACH - 1
 

@@ -13,6 +13,7 @@ from shoal import cache
 from shoal.errors import RequestError, RunError, ShoalError, WorkError
 from shoal.progress import Progress
 from shoal.runfiles import GUESSES
+from shoal.wording import in_words
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -32,6 +33,7 @@ MODEL_FILES: Final = (
     "names.json",
     GUESSES,
 )
+LETTERS: Final = 200  # of what the Hub says
 NO_TOKEN: Final = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -151,8 +153,7 @@ def _told(error: Exception, name: str) -> ShoalError:
         return WorkError(f"the Hub does not take {name}: {_first(error)}")
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
     return WorkError(
-        f"{name} could not be reached at {constants.ENDPOINT} ({type(cause).__name__}: {_first(cause)}); "
-        "is there a network?"
+        f"{name} could not be reached at {constants.ENDPOINT} ({in_words(cause, LETTERS)}); is there a network?"
     )
 
 
@@ -171,4 +172,4 @@ def _refused(error: Any, name: str) -> ShoalError:
 
 def _first(error: BaseException) -> str:
     """The error's text without empty lines, cut."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+    return (" ".join(str(error).split()) or type(error).__name__)[:LETTERS]

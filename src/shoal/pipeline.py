@@ -6,7 +6,6 @@ the stages of one command leave becomes current together (`shoal.draft`).
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from shoal.images.in_memory import InMemorySource
 from shoal.images.sources import Source
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_of, versions
+from shoal.wording import command
 
 # Raised when a stage writes something else than before from the same inputs, so that old runs are brought up to date.
 STAGE_VERSION = {"index": 1, "embed": 3, "images": 1, "neighbours": 3, "cluster": 11, "map": 1, "report": 3}
@@ -261,8 +261,8 @@ def _require_same_source(draft: Draft, config: ClusterConfig, source: Source) ->
         return
     how = "give another --out for it"
     if source.identity != InMemorySource.identity and not relink.holds_its_source(draft.before):
-        command = shlex.join(["shoal", "relink", str(draft.root), *config.source])
-        how += f"; or, if that is where the images are now: {command}"
+        again = command("shoal", "relink", draft.root, *config.source)
+        how += f"; or, if that is where the images are now: {again}"
     raise RunError(
         f"{draft.root} is a run of {known['identity']}; expected the same source, not {source.identity} ({how})"
     )

@@ -29,6 +29,7 @@ from shoal.images.tar import TarSource
 from shoal.progress import Progress
 from shoal.rundir import RunDir, digest_bytes
 from shoal.runfiles import LISTING
+from shoal.wording import counted
 
 COMPARED: Final = 50  # images whose bytes are read and compared
 LEAST_FOUND: Final = 0.5  # of the images that have clusters
@@ -43,10 +44,11 @@ class Relinked:
     compared: int
 
     def summary(self, root: Path, source: Source) -> str:
-        missing = f"; {self.images - self.found:,} are not there" if self.found < self.images else ""
+        missed = self.images - self.found
+        missing = f"; {missed:,} {'is' if missed == 1 else 'are'} not there" if missed else ""
         return (
-            f"{root}: {self.found:,} of {self.images:,} images found in {source.identity}, {self.compared:,} of them "
-            f"compared byte for byte{missing}"
+            f"{root}: {self.found:,} of {counted(self.images, 'image')} found in {source.identity}, "
+            f"{self.compared:,} of them compared byte for byte{missing}"
         )
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import re
-import shlex
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -43,6 +42,7 @@ from shoal.runfiles import (
     read_run_json,
 )
 from shoal.spool import Spool
+from shoal.wording import command
 
 _PICTURE = re.compile(rf"^{IN_RUN}(?P<name>{PICTURES}/[0-9a-f]{{64}}\.parquet)")
 VERSIONED = ("shoal", "numpy", "pillow", "openvino", "torch", "timm", "scikit-learn")
@@ -201,7 +201,8 @@ class RunDir:
         """
         run, missed = cls(Path(root)), None
         if not run.run_json.is_file():
-            how = f"shoal cluster {root}" if run.root.exists() else f"shoal cluster SOURCE --out {root}"
+            words = (root,) if run.root.exists() else ("SOURCE", "--out", root)
+            how = command("shoal", "cluster", *words)
             raise RunError(f"{root} is not a Shoal run: it has no run.json (make one with: {how})")
         while True:
             state = read_run_json(run.root)
@@ -253,7 +254,7 @@ class RunDir:
             said = ", ".join(f"{name}={value!r}" for name, value in {**options, "out": str(self.root)}.items())
             return f"ImageClusterer({said}).fit(…) with what it was called with"
         words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", _as_word(value))]
-        return shlex.join(["shoal", "cluster", *map(str, source), *words, "--out", str(self.root)])
+        return command("shoal", "cluster", *source, *words, "--out", self.root)
 
     # -- tables -------------------------------------------------------------------------------------------------
 
@@ -288,19 +289,19 @@ class RunDir:
     def _where_it_is(self, table: pa.Table, files: Files) -> pa.Table:
         if "uri" not in table.column_names:
             return table
-        uris, moved = table["uri"], self._moved()
+        uris, moved = table["uri"], self.moved_source()
         if moved is not None:
-            uris = _moved_uris(uris, *moved)
+            uris = _moved_uris(uris, *(folder.as_uri() for folder in moved))
         return table.set_column(table.column_names.index("uri"), "uri", _located_all(uris, files))
 
-    def _moved(self) -> tuple[str, str] | None:
-        """The URI of the source's folder as it was, and as it is beside a run that was moved together with it."""
+    def moved_source(self) -> tuple[Path, Path] | None:
+        """The source's folder as it was, and as it is beside a run that was moved together with it."""
         source = self.read_state().get("source", {})
         folder, beside = source.get("folder"), source.get("beside")
         if folder is None or beside is None or not Path(folder).is_absolute() or Path(folder).exists():
             return None
         now = Path(os.path.normpath(self.root.absolute() / beside))
-        return (Path(folder).as_uri(), now.as_uri()) if now.exists() else None
+        return (Path(folder), now) if now.exists() else None
 
 
 def _as_word(value: Any) -> str:

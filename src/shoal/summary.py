@@ -15,6 +15,7 @@ from shoal.corrections.shown import read_shown
 from shoal.corrections.why import why
 from shoal.images import left_out
 from shoal.rundir import RunDir
+from shoal.wording import command, counted
 
 
 def cluster_summary(run_dir: RunDir) -> str:
@@ -24,8 +25,8 @@ def cluster_summary(run_dir: RunDir) -> str:
     corrected = read_corrected(run_dir)
     unsure = corrected.unsure[np.unique(corrected.original)].sum()  # copies are not counted again
     lines = [
-        f"{embed.get('images', 0):,} images in {corrected.k:,} cluster{'s' * (corrected.k != 1)}, "
-        f"{unsure:,} images unsure.",
+        f"{counted(embed.get('images', 0), 'image')} in {counted(corrected.k, 'cluster')}, "
+        f"{counted(unsure, 'image')} unsure.",
         why(run_dir, corrected),
         *_recall(mined.get("recall", 1.0)),
         *_given(embed.get("given")),
@@ -33,17 +34,21 @@ def cluster_summary(run_dir: RunDir) -> str:
         *_names(run_dir, corrected),
         *_skipped(run_dir.read_images(["status", "reason"])),
         *_left_out(stages),
-        f"Run:    {run_dir.root}   (shoal browse {run_dir.root})",
+        f"Run:    {run_dir.root}   ({command('shoal', 'browse', run_dir.root)})",
     ]
     if "report" in stages:
-        lines.append(f"Report: {run_dir.shown('report/index.html')}   (shoal report {run_dir.root} --open)")
+        how = command("shoal", "report", run_dir.root, "--open")
+        lines.append(f"Report: {run_dir.shown('report/index.html')}   ({how})")
     return "\n".join(lines)
 
 
 SPECIAL = {
-    "skipped": "skipped",
-    "duplicate": "exact duplicates, clustered with their originals",
-    "vanished": "vanished",
+    "skipped": ("skipped", "skipped"),
+    "duplicate": (
+        "exact duplicate, clustered with its original",
+        "exact duplicates, clustered with their originals",
+    ),
+    "vanished": ("vanished", "vanished"),
 }
 REASONS_TOLD = 5
 NAMES_TOLD = 12
@@ -63,7 +68,9 @@ def _given(told: dict[str, Any] | None) -> list[str]:
         return []
     rows = [f"row {row:,} for {told[end]}" for row, end in ((0, "first"), (told["rows"] - 1, "last")) if end in told]
     unused = f"; {told['unused']:,} of no image of the source" if told["unused"] else ""
-    return [f"{told['rows']:,} embeddings given in {told['name']}{': ' if rows else ''}{', '.join(rows)}{unused}"]
+    return [
+        f"{counted(told['rows'], 'embedding')} given in {told['name']}{': ' if rows else ''}{', '.join(rows)}{unused}"
+    ]
 
 
 def _names(run_dir: RunDir, corrected: Corrected) -> list[str]:
@@ -75,9 +82,11 @@ def _names(run_dir: RunDir, corrected: Corrected) -> list[str]:
         return []
     told = [f"{number} {shown[number].name} ({sizes[number]:,})" for number in named[:NAMES_TOLD]]
     if len(named) > NAMES_TOLD:
-        told.append(f"{len(named) - NAMES_TOLD:,} more names")
+        told.append(counted(len(named) - NAMES_TOLD, "more name"))
     head = "Names, guessed" if any(shown[number].is_guess for number in named) else "Names"
-    return [f"{head}: {', '.join(told)}"]
+    copies = int(np.count_nonzero(corrected.original != np.arange(len(corrected.original))))
+    also = f"; sizes with {counted(copies, 'exact duplicate')}" if copies else ""
+    return [f"{head}: {', '.join(told)}{also}"]
 
 
 def _edits(run_dir: RunDir, corrected: Corrected) -> list[str]:
@@ -85,9 +94,11 @@ def _edits(run_dir: RunDir, corrected: Corrected) -> list[str]:
     kept, _ = in_force(read_log(run_dir))
     if not kept:
         return []
-    line = f"{len(kept) - len(corrected.conflicts):,} edits kept: {corrected.k:,} clusters with them"
+    kept_count = counted(len(kept) - len(corrected.conflicts), "edit")
+    line = f"{kept_count} kept: {counted(corrected.k, 'cluster')} with them"
     if corrected.conflicts:
-        line += f"; {len(corrected.conflicts):,} could not be carried over (shoal browse {run_dir.root} shows why)"
+        how = command("shoal", "browse", run_dir.root)
+        line += f"; {len(corrected.conflicts):,} could not be carried over ({how} shows why)"
     return [line]
 
 
@@ -103,8 +114,8 @@ def _skipped(images: pa.Table) -> list[str]:
         ordered = sorted(reasons.most_common(), key=lambda pair: not (pair[0] or "").startswith(NEEDS))
         told = [f"{count:,} {reason}" for reason, count in ordered[:REASONS_TOLD] if reason]
         if len(reasons) > REASONS_TOLD:
-            told.append(f"{len(reasons) - REASONS_TOLD} more reasons")
-        lines.append(f"{reasons.total():,} {words}" + (f": {'; '.join(told)}" if told else ""))
+            told.append(counted(len(reasons) - REASONS_TOLD, "more reason"))
+        lines.append(counted(reasons.total(), *words) + (f": {'; '.join(told)}" if told else ""))
     return lines
 
 

@@ -21,6 +21,7 @@ from shoal.browse.run_view import stamp
 from shoal.browse.snapshot import Snapshot
 from shoal.corrections.base import Bools, Float32, Int32, Int64
 from shoal.rundir import digest_file
+from shoal.wording import command
 
 MOST: Final = 50_000  # places in an answer
 CELLS: Final = 128  # of the grid, a side
@@ -113,7 +114,7 @@ class MapReader:
         if not snapshot.run_dir.map.is_file():
             raise MissingError(
                 "this run has no map of its images as they are now; make one with: "
-                f"shoal report {snapshot.run_dir.root}"
+                f"{command('shoal', 'report', snapshot.run_dir.root)}"
             )
         with self._lock:
             seen = (snapshot.run_dir, snapshot.corrected.source)

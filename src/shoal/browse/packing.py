@@ -17,6 +17,7 @@ from shoal.export.kinds import KINDS_OF_FILES
 from shoal.export.placement import own_file
 from shoal.export.record import RECORD_NAME
 from shoal.export.rows import read_rows
+from shoal.wording import counted
 
 OLD_SECONDS: Final = 24 * 3600
 NAMES: Final = {
@@ -57,7 +58,7 @@ def pack(opened: OpenedRun, kind: str, layout: str, job: Job) -> str:
             job.file, job.file_name = folder / f"{job.id}.zip", f"{base}-{kind}.zip"
             _zip(written, dest if dest.is_dir() else Path(scratch), job)
     left_out = f", {len(result.left_out):,} left out" if result.left_out else ""
-    return f"{result.images - len(result.left_out):,} images{left_out}"
+    return f"{counted(result.images - len(result.left_out), 'image')}{left_out}"
 
 
 def _clear_old(folder: Path) -> None:

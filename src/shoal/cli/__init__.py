@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         code, line = _explain(error)
-        click.echo(f"shoal: {valid_text(' '.join(line.split()))}", err=True)
+        click.echo(f"shoal: {valid_text(' '.join(filter(None, map(str.strip, line.splitlines()))))}", err=True)
         raise SystemExit(code) from None
     raise SystemExit(status if isinstance(status, int) else 0)
 

@@ -135,6 +135,7 @@ def report(run: Path, show: bool, all_k: bool) -> None:
     from shoal import pipeline
     from shoal.progress import TerminalProgress
     from shoal.rundir import RunDir
+    from shoal.wording import counted
 
     run_dir = RunDir.open(run)
     run_dir.require("index", "embed", "neighbours", "cluster")
@@ -144,7 +145,7 @@ def report(run: Path, show: bool, all_k: bool) -> None:
     page = run_dir.shown("report/index.html")
     if all_k:
         count = run_dir.read_state()["stages"]["figures"]["facts"]["pictures"]
-        click.echo(f"{count} silhouette pictures in {page.parent}")
+        click.echo(f"{counted(count, 'silhouette picture')} in {page.parent}")
     click.echo(str(page))
     if show:
         click.launch(page.absolute().as_uri())

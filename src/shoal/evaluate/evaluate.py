@@ -26,6 +26,7 @@ from shoal.names.classifier import words_of
 from shoal.neighbours.mined import check_among, read_ids
 from shoal.rundir import RunDir, StageResult, digest_file
 from shoal.runfiles import HEAD
+from shoal.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,8 @@ class Evaluation(Agreement):
     def summary_line(self) -> str:
         return (
             f"ACC {self.acc:.3f}  NMI {self.nmi:.3f}  ARI {self.ari:.3f}  purity {self.purity:.3f}  "
-            f"({self.n:,} images, {self.clusters:,} clusters, {self.classes:,} labels from {self.labels})"
+            f"({counted(self.n, 'image')}, {counted(self.clusters, 'cluster')}, {counted(self.classes, 'label')} "
+            f"from {self.labels})"
         )
 
     def text(self) -> str:
@@ -64,7 +66,11 @@ class Evaluation(Agreement):
         if self.names is not None:
             lines.append(self.names.text())
         if self.unlabelled or self.unmatched:
-            lines.append(f"{self.unlabelled:,} images have no label; {self.unmatched:,} labels have no image")
+            verbs = ["has" if count == 1 else "have" for count in (self.unlabelled, self.unmatched)]
+            lines.append(
+                f"{counted(self.unlabelled, 'image')} {verbs[0]} no label; "
+                f"{counted(self.unmatched, 'label')} {verbs[1]} no image"
+            )
         lines += ["", "cluster     size  accuracy  majority label"]
         for row in sorted(self.table, key=lambda row: -row.size):
             lines.append(f"{row.cluster:7d} {row.size:8,d}  {row.accuracy:8.3f}  {row.majority}")

@@ -11,6 +11,7 @@ from shoal.evaluate.agreement import Clusters, Names
 from shoal.names.agreement import agrees
 from shoal.names.guesses_file import Guesses
 from shoal.names.kinds import Vocabulary
+from shoal.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,9 @@ class NamesAgreement:
     def text(self) -> str:
         """A line for a terminal."""
         return (
-            f"names: {self.named:.1%} of {self.n:,} images are in clusters with a guessed name; it agrees with the "
-            f"cluster's most frequent label for {self.with_most:.1%}, with the image's own for {self.with_own:.1%}"
+            f"guessed names: of {counted(self.n, 'image')} whose labels are words, {self.named:.1%} are in a cluster "
+            f"that was given a name; the name fits the cluster's most frequent label for {self.with_most:.1%} of them, "
+            f"their own for {self.with_own:.1%}"
         )
 
 

@@ -34,6 +34,7 @@ from shoal.export.transfer import (
 )
 from shoal.progress import Progress
 from shoal.rundir import digest_file
+from shoal.wording import command, counted
 
 COPY: Final = "copy"
 LINK: Final = "link"
@@ -118,7 +119,8 @@ def describe(checked: Checked, say: Callable[[str], None]) -> None:
     both = (checked.pending, checked.finishing)
     count, folders = sum(map(len, both)), len(frozenset[Path]().union(*(plan.folders for plan in both)))
     size = sum(pc.sum(plan.rows.table["size_bytes"]).as_py() or 0 for plan in both) / 2**20
-    say(f"would {checked.mode} {count:,} images ({size:,.1f} MiB) into {folders:,} folders of {checked.dest}")
+    into = f"{counted(folders, 'folder')} of {checked.dest}"
+    say(f"would {checked.mode} {counted(count, 'image')} ({size:,.1f} MiB) into {into}")
     for placement in islice(chain(*both), SHOWN_LINES):
         say(f"  {placement.row.path} -> {placement.target.relative_to(checked.dest)}")
     if count > SHOWN_LINES:
@@ -272,7 +274,7 @@ def _record_for(plan: Plan, kind: str) -> Record:
 
 def _to_undo(dest: Path) -> str:
     if os.path.lexists(dest / JOURNAL_NAME):
-        return f"undo that export first (shoal undo {dest}), or choose another DEST"
+        return f"undo that export first ({command('shoal', 'undo', dest)}), or choose another DEST"
     return "delete that export first, or choose another DEST"
 
 

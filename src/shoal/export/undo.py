@@ -31,6 +31,7 @@ from shoal.export.transfer import (
 )
 from shoal.progress import Progress
 from shoal.rundir import digest_file
+from shoal.wording import command, counted
 
 RESTORED: Final = "restored"
 ALREADY: Final = "already"
@@ -46,9 +47,8 @@ class UndoResult:
 
     def summary(self) -> str:
         """Lines for the person: how many files are back, and which are not."""
-        lines = [
-            f"{self.restored:,} files put back; {self.already:,} had not left; {len(self.left):,} cannot be put back"
-        ]
+        back, not_back = counted(self.restored, "file"), len(self.left)
+        lines = [f"{back} put back; {self.already:,} had not left; {not_back:,} cannot be put back"]
         return "\n".join(lines + [f"  {shown(source)}: {why}" for source, why in self.left])
 
 
@@ -80,7 +80,7 @@ class Fence:
         elif not move.is_sealed_by(self.key):
             return (
                 f"it was not written by your own Shoal here (by the key in {key_file()}); if you trust it, name the "
-                f"folder that the files came from: shoal undo {self.folder} --source FOLDER"
+                f"folder that the files came from: {command('shoal', 'undo', self.folder, '--source', 'FOLDER')}"
             )
         elif place != source.parent:
             return f"{shown(str(source.parent))} has become a link to elsewhere since; name it with --source FOLDER"

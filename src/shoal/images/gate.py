@@ -28,6 +28,7 @@ from shoal.images.storage import (
     too_large,
 )
 from shoal.spool import Spool
+from shoal.wording import in_words
 
 CHAIN: Final = "::"  # between an archive's member and where the archive lies
 LOCAL: Final = ("file", "local")
@@ -247,8 +248,7 @@ def source_errors(uri: str, doing: str) -> Iterator[None]:
     except DecodeError as error:
         raise SourceError(f"{uri} {doing}: {error}") from error
     except Exception as error:  # network file systems raise what they like
-        text = " ".join(str(error).split())[:200] or type(error).__name__
-        raise SourceError(f"{uri} {doing}: {text}") from error
+        raise SourceError(f"{uri} {doing}: {in_words(error, 200)}") from error
 
 
 def _is_web(uri: str) -> bool:

@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 from shoal.errors import DecodeError
 from shoal.images.formats import HEAD_BYTES
 from shoal.images.location import local_path
+from shoal.wording import in_words
 
 LARGEST_FILE: Final = 1 << 30  # bytes
 LOCAL: Final = "file:"  # how URIs of this machine begin
@@ -36,7 +37,7 @@ def look_at(path: str, most_bytes: int | None = LARGEST_FILE) -> tuple[os.stat_r
     except ValueError:
         return None, "not a possible path"
     except OSError as error:
-        return None, "link loop" if error.errno == errno.ELOOP else _unreadable(error)
+        return None, "link loop" if error.errno == errno.ELOOP else f"{UNREADABLE} ({in_words(error)})"
     if stat.S_ISDIR(found.st_mode):
         return found, "a folder, not a file"
     kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), None)
@@ -94,11 +95,4 @@ def reading_errors() -> Iterator[None]:
     except FileNotFoundError as error:
         raise DecodeError(GONE) from error
     except Exception as error:  # network filesystems raise what they like
-        raise DecodeError(_unreadable(error)) from error
-
-
-def _unreadable(error: Exception) -> str:
-    text = (
-        (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split()) or type(error).__name__
-    )
-    return f"{UNREADABLE} ({text[:120]})"
+        raise DecodeError(f"{UNREADABLE} ({in_words(error)})") from error

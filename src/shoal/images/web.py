@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
 import threading
 import time
@@ -21,6 +20,7 @@ import psutil
 
 from shoal.errors import DecodeError
 from shoal.images.storage import GONE, LARGEST_FILE, UNREADABLE, too_large
+from shoal.wording import in_words
 
 if TYPE_CHECKING:
     import httpx
@@ -111,7 +111,7 @@ class Web:
                     url = _led_to(url, response.headers["Location"], first_is_own)
             raise DecodeError(f"{UNREADABLE} (more than {MOST_REDIRECTS} redirects)")
         except httpx.HTTPError as error:
-            raise DecodeError(f"{UNREADABLE} ({_words(error)})") from error
+            raise DecodeError(f"{UNREADABLE} ({in_words(error)})") from error
         except (httpx.InvalidURL, ValueError) as error:
             raise DecodeError("not a possible URL") from error
 
@@ -199,12 +199,6 @@ def _time(text: str | None) -> float | None:
         return parsedate_to_datetime(text).timestamp() if text else None
     except ValueError:
         return None
-
-
-def _words(error: Exception) -> str:
-    """What went wrong, without the numbers and brackets of the system."""
-    text = re.sub(r"^\[[^]]*\]\s*", "", " ".join(str(error).split()))
-    return text[:120] or re.sub(r"(?<!^)(?=[A-Z])", " ", type(error).__name__).lower()
 
 
 class _Links(HTMLParser):

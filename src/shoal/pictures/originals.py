@@ -15,6 +15,7 @@ from shoal.images.location import display_path, local_path, split_fragment
 from shoal.images.reading import ImageReader
 from shoal.images.storage import GONE, UNREADABLE, is_local
 from shoal.rundir import RunDir
+from shoal.wording import command
 
 READERS: Final = 16  # at once: waiting for a network is not work, but what is read takes memory
 MOST_FAILURES: Final = 16  # in a row, after which a network is left alone for a while
@@ -88,7 +89,8 @@ class Originals:
         if place is None or state is None:
             return "gone from the source"
         name = self._run.absolute().name
-        return f"the source {display_path(place)} is {state} (shoal relink {name} SOURCE says where it is now)"
+        how = command("shoal", "relink", name, "SOURCE")
+        return f"the source {display_path(place)} is {state} ({how} says where it is now)"
 
 
 def _state_of(place: str) -> str | None:

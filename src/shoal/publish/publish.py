@@ -16,6 +16,7 @@ from shoal.publish.folder import Wanted, encoder_of, write
 from shoal.publish.licences import checked
 from shoal.publish.placing import check_replaceable, put
 from shoal.rundir import RunDir
+from shoal.wording import command
 
 FIGURES_BYTES = 16 * 2**20
 
@@ -40,7 +41,7 @@ class Published:
                 f"{self.address}: {self.files} files, {self.size_bytes / 1e6:,.1f} MB{seen}, {images}",
                 *self.notes,
                 f"Open:   ImageClusterer.load({self.address!r})",
-                f"Use:    shoal assign {self.address} images/",
+                f"Use:    {command('shoal', 'assign', self.address, 'images/')}",
             ]
         )
 
