@@ -12,6 +12,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
@@ -40,6 +41,7 @@ from shoal.export.transfer import Place, rename_into_place
 from shoal.images import manifest
 from shoal.lock import alone
 from shoal.rundir import RunDir
+from shoal.runfiles import write_run_json
 from small_export import (
     EXPECTED,
     FILES,
@@ -394,6 +396,88 @@ def test_a_source_that_is_in_its_place_already_stays(tmp_path: Path, mode: str) 
     assert images_in(tmp_path / "out") == {"cluster_000/x.png": b"picture"}
 
 
+def of_source(run: RunDir, *words: Path | str) -> RunDir:
+    """The run, made of these words."""
+    state = run.read_state()
+    write_run_json(run.root, {**state, "asked": {"source": [str(word) for word in words]}})
+    return run
+
+
+@pytest.mark.parametrize("mode", ["copy", "link", "move"])
+@pytest.mark.parametrize("kind", ["folders", "imagefolder", "fiftyone"])
+@pytest.mark.parametrize(
+    ("dest", "why"),
+    [
+        ("source", "is the source of the run"),
+        ("source/sorted", "lies in .*source, the source of the run"),
+        ("linked/sorted", "lies in .*source, the source of the run"),
+        ("run", "is the run itself"),
+        ("run/report/sorted", "lies in the run"),
+    ],
+)
+def test_nothing_is_exported_to_where_it_would_be_found_as_images_again(
+    run: RunDir, source: Path, tmp_path: Path, kind: str, mode: str, dest: str, why: str
+) -> None:
+    (tmp_path / "linked").symlink_to("source")
+    before = tree(tmp_path)
+    of_source(run, source)
+    state = tree(run.root)
+    if mode == "move" and "source" in why:
+        return  # an image that is moved within its source is found once: see below
+    for dry_run in (True, False):
+        with pytest.raises(RequestError, match=why) as refused:
+            export(run, kind, tmp_path / dest, mode=mode, dry_run=dry_run)
+        assert "\n" not in str(refused.value)
+    assert tree(source) == {path[7:]: data for path, data in before.items() if path.startswith("source/")}
+    assert tree(run.root) == state
+
+
+def test_a_source_can_be_sorted_in_its_place(run: RunDir, source: Path) -> None:
+    before = sorted(tree(source).values())
+    assert export(of_source(run, source), "folders", source, mode="move").written == len(FILES)
+    assert sorted(images_in(source).values()) == before
+    assert {path.parent.name.rpartition("_")[0] for path in source.rglob("*.png")} == {"cluster"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "dest", "is_read"),
+    [
+        ("source/*.png", "source/sorted", False),
+        ("source/*", "source/sorted", True),
+        ("source/*/*.png", "source", True),
+        ("**/*.png", "out", True),
+        ("*.png", "out", False),
+    ],
+)
+def test_an_export_lies_where_no_pattern_looks(
+    run: RunDir, tmp_path: Path, pattern: str, dest: str, is_read: bool
+) -> None:
+    of_source(run, tmp_path / pattern)
+    with pytest.raises(RequestError, match="the source of the run") if is_read else nullcontext():
+        assert export(run, "folders", tmp_path / dest).written == len(FILES)
+
+
+def test_a_run_that_moved_with_its_source_knows_where_that_is(run: RunDir, source: Path, tmp_path: Path) -> None:
+    of_source(run, tmp_path / "earlier/source")
+    place = {"folder": str(tmp_path / "earlier/source"), "beside": "../source"}
+    write_run_json(run.root, {**run.read_state(), "source": place})
+    with pytest.raises(RequestError, match="the source of the run"):
+        export(run, "folders", source / "sorted")
+    assert export(run, "folders", tmp_path / "sorted").written == len(FILES)
+
+
+def test_tables_may_lie_beside_the_images(run: RunDir, source: Path) -> None:
+    assert export(of_source(run, source), "csv", source).dest == source / "clusters.csv"
+
+
+def test_images_that_are_in_their_places_may_be_the_source(tmp_path: Path) -> None:
+    file = tmp_path / "out/cluster_000/x.png"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"picture")
+    run = write_run(tmp_path / "run", [("cluster_000/x.png", uri_of(file), 0)])
+    assert export(of_source(run, tmp_path / "out"), "folders", tmp_path / "out").already == 1
+
+
 @pytest.mark.parametrize("mode", ["copy", "link", "move"])
 def test_a_vanished_source_is_listed(run: RunDir, source: Path, tmp_path: Path, mode: str) -> None:
     (source / "a/y.png").unlink()
@@ -488,6 +572,10 @@ def test_a_symbolic_link_is_not_moved(source: Path, tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "run", [("link.png", uri_of(source / "link.png"), 0)])
     with pytest.raises(RequestError, match=r"would break .*link\.png, which is a symbolic link"):
         export(run_dir, "folders", tmp_path / "out", mode="move")
+    (source / "more.png").symlink_to("a/y.png")
+    two = [(name, uri_of(source / name), 0) for name in ("top.png", "link.png", "more.png")]
+    with pytest.raises(RequestError, match=r"would break .*link\.png and 1 more, which are symbolic links"):
+        export(write_run(tmp_path / "two", two), "folders", tmp_path / "out", mode="move")
     assert export(run_dir, "folders", tmp_path / "copy").written == 1
     assert export(run_dir, "folders", tmp_path / "linked", mode="link").written == 1
     assert images_in(tmp_path / "linked") == {"cluster_000/link.png": (source / "top.png").read_bytes()}

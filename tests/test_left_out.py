@@ -174,3 +174,9 @@ def test_what_is_told_fits_a_line() -> None:
     kinds = counted({str(number): f"kind{number % 7}" for number in range(7000)})
     assert told(kinds).startswith("7,000 folders not looked into: 1,000 kind0, ")
     assert told(kinds).endswith("1,000 kind4, 2 more kinds")
+
+
+def test_what_shoal_itself_writes_among_images_is_no_image_that_was_skipped(tmp_path: Path) -> None:
+    for name in (".shoal-export.jsonl", ".shoal-moves.jsonl", f".{'0' * 32}.12345678.shoal-part"):
+        (put(tmp_path / "sorted" / "a.jpg").parent / name).write_bytes(b"{}")
+    assert open_source([str(tmp_path / "sorted")]).listed().paths.to_pylist() == ["a.jpg"]

@@ -56,7 +56,8 @@ def export(
         executor: of the blocks of a Parquet table.
 
     Raises:
-        RequestError: an argument has a value it cannot have, or a file is in the way.
+        RequestError: an argument has a value it cannot have, or a file is in the way; or images would lie in the run,
+            or where its source is read.
         RunError: the run has no clusters yet.
         WorkError: not one image is left in the source.
         RunLockedError: another process is writing into DEST.

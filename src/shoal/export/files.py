@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from shoal.disk import nearest_existing, require_free
 from shoal.errors import DecodeError, RequestError, WorkError
 from shoal.export.journal import JOURNAL_NAME, Journal, Move, shown
+from shoal.export.own_files import require_own_files
 from shoal.export.placement import Placement, Plan, State, state_of
 from shoal.export.record import Record, holds_files, plan_digest
 from shoal.export.rows import Row
@@ -89,7 +90,7 @@ def check(plan: Plan, mode: str, kind: str) -> Checked:
     folders = plan.folders
     _require_inside(folders, dest)
     if mode != COPY:
-        _require_own_files(plan, mode)
+        require_own_files(plan, mode, breaks_links=mode == MOVE)
     distinct = _once_each(plan) if mode == MOVE else plan
     moved = _moved_before(distinct) if mode == MOVE else frozenset[str]()
     places = {state: array("q") for state in State}
@@ -283,19 +284,6 @@ def _require_inside(folders: Iterable[Path], dest: Path) -> None:
     for folder in sorted(folders):
         if not folder.resolve().is_relative_to(root):
             raise RequestError(f"{folder} is a link that leads out of DEST; move it away or choose another DEST")
-
-
-def _require_own_files(plan: Plan, mode: str) -> None:
-    for placement in plan:
-        if placement.source is None:
-            raise RequestError(
-                f"--mode {mode} needs images that are files on this machine; {placement.row.path} "
-                f"({placement.row.uri}) lies in a table, a tar or a bucket: use --mode copy"
-            )
-        if mode == MOVE and placement.source.is_symlink():
-            raise RequestError(
-                f"--mode move would break {placement.source}, which is a symbolic link: use --mode copy or link"
-            )
 
 
 def _once_each(plan: Plan) -> Plan:

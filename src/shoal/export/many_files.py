@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from shoal import lock
+from shoal.apart import require_outside_run, require_outside_source
 from shoal.export import fiftyone
 from shoal.export.asked import Asked, ExportResult, Means, Say
 from shoal.export.files import MOVE, NO_LONGER_THERE, Checked, Outcome, carry_out, check, describe
@@ -33,6 +34,10 @@ def write_files(run_dir: RunDir, asked: Asked, means: Means) -> ExportResult:
     """Copy, link or move every image to where its cluster has it."""
     rows, is_fiftyone = read_rows(run_dir, asked.by_number), asked.kind == "fiftyone"
     plan = plan_fiftyone(rows, asked.dest) if is_fiftyone else plan_folders(rows, asked.dest)
+    if any(placement.source != placement.target for placement in plan):  # else all are in their places already
+        require_outside_run(run_dir, asked.dest, "DEST")
+        if asked.mode != MOVE:  # what was moved is found once
+            require_outside_source(run_dir, asked.dest, "DEST")
     if asked.kind == "imagefolder":
         _warn_of_extensions(rows, means.say)
     if asked.dry_run:

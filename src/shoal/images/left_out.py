@@ -84,8 +84,11 @@ def first_left_out(folders: Sequence[str], parent: str = "") -> tuple[int, str] 
 
 
 def is_ignored_file(name: str) -> bool:
-    """True for what systems leave in every folder, and for the resource forks of macOS (`._a.jpg`)."""
-    return name.startswith("._") or name.lower() in _JUNK
+    """True for what systems leave in every folder, for the resource forks of macOS (`._a.jpg`), and for Shoal's own.
+
+    Those are what an export writes down (`.shoal-export.jsonl`), and files that a killed one left half-written.
+    """
+    return name.startswith(("._", ".shoal-")) or name.endswith(".shoal-part") or name.lower() in _JUNK
 
 
 def counted(left_out: LeftOut) -> dict[str, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shoal import hub
+from shoal.apart import require_outside_run, require_outside_source
 from shoal.disk import require_free
 from shoal.errors import RequestError
 from shoal.progress import Progress
@@ -67,7 +68,8 @@ def publish(
 
     Raises:
         RunError: the run is unfinished, or has no encoder.
-        RequestError: `to` is no name, or is taken; the Hub refuses. WorkError: it cannot be reached.
+        RequestError: `to` is no name, or is taken, or lies in the run or where its source is read; the Hub refuses.
+        WorkError: it cannot be reached.
         DiskSpaceError: there is no room.
     """
     progress = progress or Progress()
@@ -82,6 +84,10 @@ def publish(
         raise RequestError("--public goes with --to hf://OWNER/NAME, not with a folder")
     target = Path(to).resolve()
     check_replaceable(target)
+    require_outside_run(run_dir, target, "--to")
+    require_outside_source(run_dir, target, "--to")
+    if run_dir.root.resolve().is_relative_to(target):
+        raise RequestError(f"--to {target} holds the run {run_dir.root}; expected a folder that does not")
     require_free(target.parent, _model_bytes(run_dir), f"the model in {target}")
     # The card calls its folder by its name alone: where it lies is nobody's business.
     wanted = Wanted(target.name, target.name, with_images, with_labels, license)
