@@ -30,7 +30,7 @@ from shoal.errors import RequestError, RunError
 from shoal.evaluate.evaluate import evaluate
 from shoal.export import export
 from shoal.export.rows import read_rows
-from shoal.find import find
+from shoal.find import LEAST_FIT, NONE_FITS, find, opened_finder
 from shoal.names import classes, guesses_file
 from shoal.names.classifier import LOGITS, MAP, POOLED, PROBABILITIES, Classifier, words_of
 from shoal.names.kinds import vocabulary
@@ -303,6 +303,7 @@ def test_the_last_lines_tell_names_and_sizes(kept: RunDir) -> None:
     (line,) = [line for line in cluster_summary(kept).splitlines() if line.startswith("Names, guessed: ")]
     for number, name in names(kept).items():
         assert f"{number} {name} ({len(read_corrected(kept).members(number))})" in line
+    assert line.endswith("; sizes with 1 exact duplicate")  # which the count of images above is without
 
 
 def test_the_report_s_summary_tells_names_and_strengths(run: RunDir) -> None:
@@ -358,6 +359,25 @@ def test_python_finds_what_the_command_finds(kept: RunDir, capsys: pytest.Captur
     assert head.split() == ["score", "cluster", "path"]
     assert [line.split(maxsplit=2)[2] for line in lines] == table["path"].tolist()
     assert [float(line.split()[0]) for line in lines] == pytest.approx(table["score"].tolist(), abs=1e-3)
+
+
+def test_what_no_image_shows_is_not_found(kept: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    clusterer = ImageClusterer.load(kept.root)
+    some = clusterer.find("banana", n=5 * EACH)
+    assert set(some["id"]) == set(ids_of_kind("banana"))
+    assert some["score"].min() >= LEAST_FIT
+    none = clusterer.find("school bus", n=3)
+    assert none.empty
+    assert list(none.dtypes.items()) == list(some.dtypes.items())
+    assert shoal("find", kept.root, "school", "bus", "-n", 3) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1] == NONE_FITS
+
+
+def test_the_page_says_of_no_image_what_the_command_says() -> None:
+    page = Path(__file__).parent.parent / "web/src/views/SearchView.svelte"
+    assert f">{NONE_FITS}<" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -451,8 +471,10 @@ def test_a_copy_that_comes_later_is_named_like_its_original(tmp_path: Path) -> N
     ImageClusterer(clusters=3, out=tmp_path / "run.shoal").fit(source)
     shutil.copy(source / "kind0" / "0.png", source / "kind0" / "copy.png")
     run = ImageClusterer(clusters=3, out=tmp_path / "run.shoal").fit(source).run_dir_
-    found = find(run, "dog", 100).images
-    assert {one.path for one in found} == {path for path in paths_of(source) if not path.endswith("copy.png")}
+    finder = opened_finder(run)
+    assert len(finder.look("dog").scores) == len(finder.ids)
+    found = run.read_images(["path"])["path"].take(finder.ids).to_pylist()
+    assert set(found) == {path for path in paths_of(source) if not path.endswith("copy.png")}
 
 
 def paths_of(source: Path) -> set[str]:

@@ -29,6 +29,7 @@ from shoal.runfiles import NO_BACKBONE, TEXT_TOWER
 
 MINUS: Final = 0.5  # part of a minus text's cosine that counts: one whole would find what shows neither
 LEAST_FIT: Final = 0.02  # score of an image that known words fit at all
+NONE_FITS: Final = "No image here shows that, as far as the classifier can tell."
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ def opened_finder(run_dir: RunDir) -> Finder:
 
 
 def find(run_dir: RunDir, words: str, count: int) -> SearchResult:
-    """The `count` images of the run that fit the words best; copies of others are left out.
+    """The `count` images of the run that fit the words best, as far as they fit at all; copies of others are left out.
 
     Args:
         words: see `shoal.names.words.parse`; of a run with a text tower `shoal.names.free_text.parse`.
@@ -178,7 +179,7 @@ def find(run_dir: RunDir, words: str, count: int) -> SearchResult:
     answer = finder.look(words)
     if answer.scores is None:
         raise RequestError(". ".join(one.told for one in answer.unknown))
-    best = finding.best(answer.scores, count)
+    best = finding.best(answer.scores, min(count, int(np.count_nonzero(answer.scores >= finder.least))))
     ids = finder.ids[best]
     corrected = read_corrected(run_dir)
     paths = parquet.take(run_dir.read_images(["path"])["path"], pa.array(ids)).to_pylist()

@@ -57,6 +57,7 @@ def assign(
     from shoal.images.sources import open_source
     from shoal.model import Model
     from shoal.progress import TerminalProgress
+    from shoal.wording import counted
 
     progress = TerminalProgress()
     if target is not None:
@@ -66,7 +67,7 @@ def assign(
     given = None if embeddings is None else open_given(embeddings)
     opened = open_source(source)
     given = given and given.of_source(source)
-    summary = AssignSummary()
+    summary, listed = AssignSummary(), ""
     with ExitStack() as until_written:
         executor = until_written.enter_context(executing(ray, mixed, device, progress))
         model = Model.open(run, device, progress, with_encoder=given is None and executor.is_here)
@@ -75,7 +76,8 @@ def assign(
         else:
             images = until_written.enter_context(assigned(executor, model, opened, target, device, summary, progress))
         if wanted is not None:
-            images = iter(of_cluster(images, cluster_called(model.clusters, wanted)).to_batches())
+            found = of_cluster(images, cluster_called(model.clusters, wanted))
+            images, listed = iter(found.to_batches()), f"; listed: {found.num_rows:,} of cluster {wanted}"
         if target is None:
             write_csv(images, sys.stdout)
         else:
@@ -84,8 +86,8 @@ def assign(
         click.echo(f"skipped {path}: {reason}", err=True)
     where = f" -> {target}" if target else ""
     click.echo(
-        f"{summary.assigned:,} images assigned, {summary.unknown:,} of them unknown, "
-        f"{len(summary.skipped):,} skipped{where}",
+        f"{counted(summary.assigned, 'image')} assigned, {summary.unknown:,} of them unknown, "
+        f"{len(summary.skipped):,} skipped{listed}{where}",
         err=True,
     )
 
@@ -123,7 +125,8 @@ def find(run: Path, words: tuple[str, ...], count: int) -> None:
     """List the images of RUN that show what WORDS say, the likeliest first.
 
     The words are those of the classifier that the backbone came with, their synonyms and plurals, and what they are
-    kinds of: bird finds all birds. Several words: all of them together. -WORD: but not that.
+    kinds of: bird finds all birds. Several words: all of them together. -WORD: but not that. Images that they fit by
+    less than 2 % are not listed.
 
     In a RUN that was made with --backbone clip:…, WORDS are one free text, and scores are cosines.
 
@@ -134,6 +137,7 @@ def find(run: Path, words: tuple[str, ...], count: int) -> None:
       shoal find photos.shoal bird -penguin
       shoal find clip.shoal "two people in the rain" -umbrella
     """
+    from shoal.find import NONE_FITS
     from shoal.find import find as look
     from shoal.rundir import RunDir
 
@@ -141,6 +145,9 @@ def find(run: Path, words: tuple[str, ...], count: int) -> None:
     found = look(RunDir.open(run), query, count)
     for line in found.notes:
         click.echo(line, err=True)
+    if not found.images:
+        click.echo(NONE_FITS, err=True)
+        return
     click.echo(f"{'cosine' if found.is_cosine else ' score'}  cluster  path")
     for image in found.images:
         click.echo(f"{image.score:6.3f}  {image.cluster:7d}  {image.path}")
