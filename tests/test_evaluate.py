@@ -101,8 +101,10 @@ def test_a_run_without_clusters_is_unfinished(run: RunDir) -> None:
 def test_folders_without_any_folder(run: RunDir) -> None:
     images = run.read_images()
     records.write_table(run.images, images.set_column(1, "path", pa.array([f"{n}.png" for n in range(8)])))
-    with pytest.raises(RequestError, match="not one of the 6 images has a label from folders"):
+    with pytest.raises(RequestError, match="not one of the 6 images has a label from folders") as refused:
         evaluate(run, "folders")
+    assert "--labels folders" not in str(refused.value)
+    assert "--labels FILE.csv" in str(refused.value)
 
 
 def by_id(labels: Labels) -> dict[int, str]:
@@ -166,7 +168,8 @@ def test_names_that_are_not_unique_are_not_guessed_at(run: RunDir, tmp_path: Pat
         ("labels.csv", "path,label\ncat/0.png,A\ncat/0.png,B\n", "gives 'cat/0.png' two labels, 'A' and 'B'"),
         ("labels.csv", "path,label\n\xff,A\n", "not one of the 6 images has a label"),
         ("labels.parquet", "no parquet", "cannot be read"),
-        ("labels.csv", "path,label\nnowhere.png,A\n", "not one of the 6 images has a label"),
+        ("labels.csv", "path,label\nnowhere.png,A\n", "not one of the 6 images .*: none of the 1 paths in it is one"),
+        ("labels.csv", "path,label\n", "not one of the 6 images .*, which gives none"),
     ],
 )
 def test_a_file_that_will_not_do(run: RunDir, tmp_path: Path, name: str, text: str, message: str) -> None:

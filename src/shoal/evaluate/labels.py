@@ -28,7 +28,8 @@ FOLDERS = "folders"
 FOLDER: Final = r"(?:^|/)(?P<folder>[^/]+)/[^/]*\z"  # the last one of a path
 TEXTS = (".csv", ".tsv")
 LABEL_COLUMNS = ("label", "class", "category")
-HINT = "give them with --labels folders (each image's parent folder) or --labels FILE.csv (columns path,label)"
+IN_FILE: Final = "--labels FILE.csv (columns path,label)"
+HINT: Final = f"give them with --labels folders (each image's parent folder) or {IN_FILE}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,8 +86,21 @@ def read_labels(run_dir: RunDir, spec: str | None) -> Labels:
     else:
         labels = _of_file(Path(spec), ids, paths)
     if not labels.table.num_rows:
-        raise RequestError(f"not one of the {len(ids):,} images has a label from {labels.source}; {HINT}")
+        raise RequestError(f"not one of the {len(ids):,} images has a label from {labels.source}{_why_none(labels)}")
     return labels
+
+
+def _why_none(labels: Labels) -> str:
+    """Why nothing has a label, and what else can be done, after what was done."""
+    if labels.source == SOURCE:
+        return f"; {HINT}"
+    if labels.source == FOLDERS:
+        return f": they lie in no folder of the source; give labels with {IN_FILE}"
+    if not labels.unmatched:
+        return ", which gives none; expected a path and a label in each row"
+    return (
+        f": none of the {labels.unmatched:,} paths in it is one of theirs; expected paths as shoal export --to csv has"
+    )
 
 
 def _of_source(run_dir: RunDir, ids: pa.Array) -> Labels:
