@@ -105,11 +105,12 @@ def bench(names: tuple[str, ...], out: Path, **options: Any) -> None:
     from shoal.bench.request import BenchRequest
     from shoal.errors import NothingMeasuredError
     from shoal.progress import TerminalProgress
+    from shoal.wording import counted
 
     given = {name: value for name, value in options.items() if value != ()}
     tally = benches.run(BenchRequest(names=names, out=out, **given), TerminalProgress())
     click.echo(table.write(out))
-    click.echo(f"{tally.results:,} results -> {out / 'table.md'}")
+    click.echo(f"{counted(tally.results, 'result')} -> {out / 'table.md'}")
     if not tally.results:
         raise NothingMeasuredError(f"nothing was measured: {'; '.join(absence.why for absence in tally.absences)}")
 
@@ -117,10 +118,10 @@ def bench(names: tuple[str, ...], out: Path, **options: Any) -> None:
 @click.command()
 def doctor() -> None:
     """Say what is installed, which engine and device will be used, and what is missing."""
-    from shoal.doctor import findings
+    from shoal.doctor import State, findings
 
     found = findings()
-    for well, line in found:
-        click.echo(f"{'ok  ' if well else 'FAIL'}  {line}")
-    if not all(well for well, _ in found):
+    for state, line in found:
+        click.echo(f"{state.value:4}  {line}")
+    if any(state is State.FAILED for state, _ in found):
         raise SystemExit(1)

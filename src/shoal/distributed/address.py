@@ -8,11 +8,12 @@ from importlib.util import find_spec
 from typing import Final
 
 from shoal.errors import ConfigError, WorkError
+from shoal.wording import command
 
 LOCAL: Final = "local"  # a cluster of this machine alone, for as long as the command lasts
 AUTO: Final = "auto"
 CLIENT: Final = "ray://"
-PACKAGE: Final = "ray[client]"
+HOW_TO_INSTALL: Final = command("pip", "install", "ray[client]")
 PLACE: Final = "RAY_ADDRESS"  # what auto means, if it is set
 TLS: Final = "RAY_USE_TLS"
 SECONDS: Final = 5.0
@@ -30,10 +31,15 @@ def check(address: str) -> None:
             f"--ray has value {address!r}; expected none, {AUTO}, HOST:PORT or {CLIENT}HOST:PORT (without a value it "
             "stands last, or before another option)"
         )
-    absent = [package for package, module in (("ray", "ray"), ("grpcio", "grpc")) if find_spec(module) is None]
+    absent = missing()
     if absent:
         verb = "is" if len(absent) == 1 else "are"
-        raise ConfigError(f"--ray needs {', '.join(absent)}, which {verb} not installed: pip install '{PACKAGE}'")
+        raise ConfigError(f"--ray needs {', '.join(absent)}, which {verb} not installed: {HOW_TO_INSTALL}")
+
+
+def missing() -> list[str]:
+    """Packages that `--ray` needs and that are not installed."""
+    return [package for package, module in (("ray", "ray"), ("grpcio", "grpc")) if find_spec(module) is None]
 
 
 def require_answer(address: str) -> None:
