@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from patience import PATIENCE
 from pictures import paint
+from shoal.distributed import address
+from shoal.doctor import OPTIONAL, State, findings
+from shoal.encoder import needs
+from shoal.errors import ConfigError
 
 COMMANDS = (
     *("assign", "bench", "browse", "cluster", "demo", "doctor", "evaluate"),
@@ -200,8 +206,29 @@ def test_an_encoder_that_cannot_be_had_is_refused_before_any_image_is_read(
 def test_more_clusters_than_images_is_work_that_fails(tmp_path: Path) -> None:
     paint(tmp_path / "few", each=1)
     done = shoal("cluster", tmp_path / "few", "--clusters", "10", "--out", tmp_path / "run")
-    assert done.returncode == 1
-    assert "10" in done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "--clusters asks for 10 clusters, but the source has only 3 usable images" in done.stderr
+    (left,) = (tmp_path / "run").rglob("draft.json")
+    assert list(json.loads(left.read_bytes())["records"]) == ["index"]  # nothing was embedded for it
+    done = shoal("evaluate", tmp_path / "run")
+    assert f"finish it with: shoal cluster {tmp_path / 'few'} --clusters 10 --out {tmp_path / 'run'}" in done.stderr
+
+
+def test_a_command_that_fails_before_it_has_made_anything_leaves_no_run(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    paint(tmp_path / "pictures", each=1)
+    np.save(tmp_path / "short.npy", np.ones((2, 8), np.float32))
+    for words in (("empty",), ("pictures", "--embeddings", "short.npy")):
+        done = shoal("cluster", *words, "--out", "run.shoal", cwd=tmp_path)
+        assert done.returncode in (1, 2)
+        assert not (tmp_path / "run.shoal").exists()
+    (tmp_path / "mine.shoal").mkdir()
+    assert shoal("cluster", "empty", "--out", "mine.shoal", cwd=tmp_path).returncode == 1
+    assert (tmp_path / "mine.shoal").is_dir()  # it was there before
+
+
+def test_an_error_tells_a_name_as_it_is(tmp_path: Path) -> None:
+    assert "two  blanks does not exist" in shoal("cluster", "two  blanks", cwd=tmp_path).stderr
 
 
 def test_debug_shows_a_traceback(tmp_path: Path) -> None:
@@ -214,6 +241,23 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     done = shoal(command, "--help")
     assert done.returncode == 0
     assert command in ("demo", "doctor") or f"shoal {command} " in done.stdout
+
+
+def test_the_doctor_and_the_option_say_the_same_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = importlib.util.find_spec
+    monkeypatch.setattr(address, "find_spec", lambda name: None if name in ("ray", "grpc") else known(name))
+    with pytest.raises(ConfigError, match="which are not installed: ") as refused:
+        address.check("auto")
+    how = str(refused.value).partition("not installed: ")[2]
+    assert (State.ABSENT, f"ray: not installed; {how} adds --ray: many machines") in findings()
+
+
+def test_the_doctor_marks_what_is_absent_and_optional_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(needs, "is_there", lambda package: package == "s3fs")
+    told = {line.partition(":")[0]: state for state, line in findings()}
+    assert {told[package] for package in OPTIONAL if package != "s3fs"} == {State.ABSENT}
+    assert told["s3fs"] is State.WELL
+    assert State.FAILED not in told.values()
 
 
 def test_the_default_run_name_is_the_sources(tmp_path: Path) -> None:

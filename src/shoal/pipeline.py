@@ -35,6 +35,8 @@ from shoal.images.in_memory import InMemorySource
 from shoal.images.sources import Source
 from shoal.progress import Progress
 from shoal.rundir import RunDir, StageResult, digest_of, versions
+from shoal.runfiles import FORMAT_VERSION, write_run_json
+from shoal.stub import removed_on_failure
 from shoal.wording import command
 
 # Raised when a stage writes something else than before from the same inputs, so that old runs are brought up to date.
@@ -111,8 +113,12 @@ def names_stage() -> Stage:
 
 def _embed_stage(executor: Executor) -> Stage:
     embed = shoal.embed.stage
-    run, check = partial(embed.run, executor=executor), partial(embed.check, executor=executor)
-    return Stage("embed", run, embed.key, ("index",), check=check)
+
+    def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResult:
+        shoal.cluster.stage.require_images(config.counts, run_dir.read_listing(["status", "reason"]))  # before hours
+        return embed.run(config, run_dir, progress, executor)
+
+    return Stage("embed", run, embed.key, ("index",), check=partial(embed.check, executor=executor))
 
 
 def _take_stage(given: Given) -> Stage:
@@ -191,7 +197,7 @@ def writing(config: ClusterConfig, root: Path, stages: Sequence[Stage], progress
     if source is not None:
         _require_room_of_its_own(root, source)
     spool = None if source is None else source.spool
-    with drafts.writing(root, from_start=source is not None, spool=spool) as draft:
+    with removed_on_failure(root), drafts.writing(root, from_start=source is not None, spool=spool) as draft:
         if source is not None:
             _require_same_source(draft, config, source)
             draft.state.update(
@@ -200,6 +206,8 @@ def writing(config: ClusterConfig, root: Path, stages: Sequence[Stage], progress
                 source=relink.place_of(root, source),
                 versions=versions(),
             )
+            if not draft.before.read_state()["stages"]:  # a first run that is killed can say how to finish it
+                write_run_json(root, {"format_version": FORMAT_VERSION, "asked": draft.state["asked"], "stages": {}})
         yield draft
 
 
@@ -242,7 +250,7 @@ def _key(stage: Stage, config: ClusterConfig, draft: Draft) -> str:
 
 def _keep_reasons(draft: Draft, failed: Stage, config: ClusterConfig, progress: Progress) -> None:
     """Of a first run in which no image is usable, images.parquet says why. A run that has clusters stays as it was."""
-    if draft.before.stage("cluster") is None:
+    if draft.before.stage("cluster") is None and draft.run_dir.listing.is_file():
         record = draft.record("", failed.after, StageResult(""), 0.0)
         draft.end_stage(failed.name, {**record, "state": "failed"})
         join = Stage("images", shoal.embed.join.run, _nothing, ("index",), always=True)

@@ -20,7 +20,7 @@ from shoal.cluster.kmeans import COSINE, EUCLIDEAN, Clustering
 from shoal.cluster.learned import judging, learning
 from shoal.cluster.model import Assignment, ClusterModel, fit_model
 from shoal.cluster.number import silhouette
-from shoal.cluster.number.choose_k import Choice, automatic_counts, choose
+from shoal.cluster.number.choose_k import Choice, automatic_counts, choose, possible
 from shoal.cluster.rows import ImageRows
 from shoal.cluster.sample import LOOKED_AT, PER_CLUSTER, extended, sample_of
 from shoal.cluster.space import ClusterSpace, Rows, centroids_of, cluster_points, fit_space
@@ -56,7 +56,7 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     """
     images = run_dir.read_images(["id", "path", "status", "reason", "duplicate_of"])
     ids = images.filter(pc.equal(images["status"], records.OK))["id"].to_numpy()
-    _require_images(config.counts, images)
+    require_images(config.counts, images)
     store = EmbeddingStore.open(run_dir.embeddings)
     sample = sample_of(ids, max(LOOKED_AT, PER_CLUSTER * max(config.counts.values, default=0)), config.seed)
     space = fit_space(store, ids[sample], config.metric, np.random.default_rng([config.seed, 3]))
@@ -105,8 +105,11 @@ def run(config: ClusterConfig, run_dir: RunDir, progress: Progress) -> StageResu
     )
 
 
-def _require_images(counts: ClusterCounts, images: pa.Table) -> None:
-    """Where copies, or files that are skipped, are why there are too few images, say so; `choose` says the rest."""
+def require_images(counts: ClusterCounts, images: pa.Table) -> None:
+    """Raise TooFewImagesError if there are fewer usable ones than clusters; no usable one at all is others' to tell.
+
+    Where copies, or files that are skipped, are why, it says so.
+    """
     statuses = Counter({pair["values"]: pair["counts"] for pair in images["status"].value_counts().to_pylist()})
     usable, copies = statuses[records.OK], statuses[records.DUPLICATE]
     least = max(2, min(counts.values, default=2))
@@ -122,6 +125,7 @@ def _require_images(counts: ClusterCounts, images: pa.Table) -> None:
             f"clusters need at least {least}"
         )
     if not copies:
+        possible(counts, usable)
         return
     files = images.num_rows - statuses[records.VANISHED]
     what = f"{files:,} files" if files == usable + copies else f"{usable + copies:,} usable files of {files:,}"

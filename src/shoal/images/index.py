@@ -45,7 +45,7 @@ def run(
 
     Raises:
         SourceError: the source is not there, or cannot be listed.
-        NoImagesError: not one image is usable; the tables say why.
+        NoImagesError: not one image is usable; the tables say why, if there is a file at all.
     """
     left_out: LeftOut = {}
     listed = _listed(source, run_dir, left_out)
@@ -55,6 +55,8 @@ def run(
     found = catalogue.match(_rows(run_dir.earlier.listing), listed, selected, _is_same_decoder(run_dir.earlier))
     found = catalogue.look_up(found, _rows(run_dir.unfinished(LISTING)))
     images = catalogue.find_duplicates(_read_contents(found, run_dir, progress))
+    if not images.num_rows:
+        raise NoImagesError(_nothing_usable(source, images, counted(left_out)))
     digest = catalogue.digest(images)
     if config.embeddings is not None:
         digest = hashlib.sha256(f"{digest} {_write_order(listed, found, run_dir)}".encode()).hexdigest()

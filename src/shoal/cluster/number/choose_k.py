@@ -100,7 +100,7 @@ def choose(
     Raises:
         TooFewImagesError: fewer points than the least number of clusters, or fewer than two.
     """
-    wanted = _checked(counts, len(points))
+    wanted = possible(counts, len(points))
     look = _Look(points, seed, metric, watch)
     if counts.is_auto and _all_equal(points):
         look.at([1])
@@ -229,7 +229,8 @@ def _also(chosen: Candidate, others: Sequence[Candidate]) -> str:
     return f"; also defensible: {numbers}" if others else ""
 
 
-def _checked(counts: ClusterCounts, images: int) -> list[int]:
+def possible(counts: ClusterCounts, images: int) -> list[int]:
+    """The numbers of clusters asked for that so many images allow; TooFewImagesError if they allow none."""
     if images < 2:
         raise TooFewImagesError(f"the source has {images} usable image{'s' * (images != 1)}; clusters need at least 2")
     possible = [k for k in counts.values if k <= images]
