@@ -152,7 +152,7 @@ def _bad_files() -> dict[str, tuple[str, Build]]:
         "truncated.heic": ("HEIF", lambda: encode_heic(picture(58))[:300]),
         "truncated.avif": ("AVIF", lambda: encode(picture(59), "AVIF")[:200]),
         "bomb.png": ("too many pixels", bomb_png),
-        "text.jpg": ("not an image (.jpg)", lambda: b"this is not a picture\n" * 20),
+        "text.jpg": ("not an image (text)", lambda: b"this is not a picture\n" * 20),
         "page.jpg": ("not an image (HTML page)", lambda: b"<!DOCTYPE html><title>404</title>"),
         "zeros.jpg": ("zero bytes only", lambda: bytes(5000)),
         "notes.txt": ("not an image (.txt)", lambda: b"notes"),

@@ -298,8 +298,12 @@ def test_a_missing_extra_is_named_by_its_packages(
     absent = [needs.MODULES.get(package, package) for package in packages]
     monkeypatch.setattr(needs, "find_spec", lambda name: None if name in absent else spec(name))
     monkeypatch.setattr(metadata, "version", version_of)
+    said: list[str] = []
+    progress = Progress()
+    monkeypatch.setattr(progress, "say", said.append)
     with pytest.raises(ConfigError) as caught:
-        prepare(backbone, None, "default", "crop", Progress())
+        prepare(backbone, None, "default", "crop", progress)
+    assert said == []  # nothing of preparing, which cannot begin
     assert str(caught.value) == f"the backbone {backbone} {told}"
 
 

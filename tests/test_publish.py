@@ -36,7 +36,7 @@ from shoal.publish import licences
 from shoal.publish.card import plain, recipe_of
 from shoal.publish.placing import put
 from shoal.publish.publish import publish
-from shoal.rundir import RunDir, digest_file
+from shoal.rundir import RunDir, digest_file, versions
 from shoal.runfiles import write_run_json
 from shoal.train import recipe
 from shoal.train.run import TrainRequest, train
@@ -227,7 +227,10 @@ def test_the_cards_tables_tell_the_runs_own_figures(folder: Path, run: RunDir) -
     assert data["exact duplicates, looked at once"] == "1"
     assert data["left out"] == "1: 1 corrupt PNG"
     assert data["sizes in pixels"] == "96 × 96"
-    assert dict(table(text, "Hyper-parameters"))["seed"] == "0"
+    settings = dict(table(text, "Hyper-parameters"))
+    assert settings["seed"] == "0"
+    known = {name: version for name, version in versions().items() if name not in ("machine", "system")}
+    assert settings["versions"] == ", ".join(f"{name} {version}" for name, version in sorted(known.items()))
 
 
 @pytest.mark.parametrize("is_evaluated", [True, False])
@@ -351,8 +354,12 @@ def test_strangers_are_no_cluster_s_images(folder: Path, tmp_path: Path) -> None
 
 def test_assign_lists_one_cluster(folder: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert shoal("assign", folder, source, "--cluster", 1) == 0
-    lines = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
     assert {line.split(",")[1] for line in lines[1:]} == {"1"}
+    assert f" images assigned, 0 of them unknown, 1 skipped; listed: {len(lines) - 1} of cluster 1\n" in err
+    assert shoal("assign", folder, source / "kind0" / "0.png") == 0
+    assert "1 image assigned, 0 of them unknown" in capsys.readouterr().err
     assert shoal("assign", folder, source, "--cluster", "cats") == 2
     assert "cluster has value 'cats', which none is called; expected one of 0, 1, 2" in capsys.readouterr().err
 
@@ -394,6 +401,15 @@ def test_a_file_a_run_and_its_model_are_no_places_to_publish_to(run: RunDir, tmp
             publish(run, target)
         assert snapshot(run.root) == before
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_model_with_pictures_is_not_put_among_the_images(copied: RunDir, source: Path) -> None:
+    before = snapshot(source)
+    with pytest.raises(RequestError, match="the source of the run"):
+        publish(copied, source / "model")
+    with pytest.raises(RequestError, match="lies in the run"):
+        publish(copied, copied.root / "mine" / "model")
+    assert snapshot(source) == before
 
 
 def test_an_empty_folder_is_filled(run: RunDir, tmp_path: Path) -> None:

@@ -140,6 +140,13 @@ def encoder_name(spec: EncoderSpec, weights: Path) -> str:
     return key(digest_of(spec.to_json()), digest_file(weights))
 
 
+def require(wanted: Wanted) -> None:
+    """Raise ConfigError if packages that `make` needs are not installed."""
+    if not wanted.is_embedded and not wanted.is_onnx:
+        check = needs.require_open_clip if is_clip(wanted.backbone) else needs.require_torch
+        check(f"the backbone {wanted.backbone}")
+
+
 def make(wanted: Wanted, cache_folder: Path) -> Path:
     """Make the prepared folder of an encoder in `cache_folder`, and return it.
 
@@ -149,11 +156,8 @@ def make(wanted: Wanted, cache_folder: Path) -> Path:
     """
     if wanted.is_embedded:
         return _make(wanted, cache_folder)
-    if not wanted.is_onnx:
-        require = needs.require_open_clip if is_clip(wanted.backbone) else needs.require_torch
-        require(f"the backbone {wanted.backbone}")
-        if "torch" in sys.modules:  # its memory is taken already
-            return _make(wanted, cache_folder)
+    if not wanted.is_onnx and "torch" in sys.modules:  # its memory is taken already
+        return _make(wanted, cache_folder)
     # Not by multiprocessing: a script of the user's that lacks a main guard would be run once more.
     asked = {"wanted": dataclasses.asdict(wanted), "folder": str(cache_folder), "told": cache.is_told()}
     try:

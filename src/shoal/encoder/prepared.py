@@ -97,8 +97,7 @@ def prepare_saved(spec: EncoderSpec, weights: Path, progress: Progress) -> Prepa
     """Find or make the prepared encoder of a finished run or model folder, from its own weights."""
     folder = _find(making.encoder_name(spec, weights))
     if folder is None:
-        progress.say(f"Preparing {spec.backbone} for this machine (first time only) …")
-        folder = _make(Wanted.saved(spec, weights))
+        folder = _make(Wanted.saved(spec, weights), progress)
     return _load(folder)
 
 
@@ -107,8 +106,7 @@ def _prepare(wanted: Wanted, key: str, progress: Progress) -> PreparedEncoder:
     known = cache.find(f"{PREPARED}/{request}")
     folder = _find(json.loads(known.read_bytes())["encoder"]) if known is not None else None
     if folder is None:
-        progress.say(f"Preparing {wanted.backbone} for this machine (first time only) …")
-        folder = _make(wanted, request)
+        folder = _make(wanted, progress, request)
     return _load(folder)
 
 
@@ -125,8 +123,10 @@ def _find(name: str) -> Path | None:
     return None if found is None else found.parent
 
 
-def _make(wanted: Wanted, request: str | None = None) -> Path:
+def _make(wanted: Wanted, progress: Progress, request: str | None = None) -> Path:
     """Make a prepared folder in the cache, and note there what it was asked for by."""
+    making.require(wanted)
+    progress.say(f"Preparing {wanted.backbone} for this machine (first time only) …")
 
     def make(place: Path) -> Path:
         folder = making.make(wanted, place / PREPARED)

@@ -18,7 +18,8 @@ from shoal import records
 from shoal.cores import core_count
 from shoal.errors import DecodeError
 from shoal.images.decode import Header, probe
-from shoal.images.listed import Texts
+from shoal.images.formats import NO_IMAGE, TEXT
+from shoal.images.listed import Texts, is_image_name
 from shoal.images.reading import ImageReader
 from shoal.images.storage import LOCAL
 
@@ -94,5 +95,7 @@ def _look_at(reader: ImageReader, path: str, uri: str) -> Content:
 
 
 def _with_extension(reason: str, path: str) -> str:
+    """Other files go by their extensions; what is called like an image, and is a text, by that."""
     extension = PurePosixPath(path).suffix
-    return f"{reason} ({extension})" if reason == "not an image" and extension else reason
+    is_other = reason == NO_IMAGE or (reason == TEXT and not is_image_name(path))
+    return f"{NO_IMAGE} ({extension})" if is_other and extension else reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,6 +55,8 @@ _MAGIC: Final = (
     (b"8BPS", _PSD),
 )
 _BMP_HEADERS: Final = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
+NO_IMAGE: Final = "not an image"
+TEXT: Final = "not an image (text)"
 _OTHER_MAGIC: Final = (
     (b"%PDF-", "not an image (PDF document)"),
     (b"\x1a\x45\xdf\xa3", "not an image (video)"),
@@ -95,7 +98,17 @@ def why_not(head: bytes) -> str:
         return "not an image (video)"
     if not head.strip(b"\0"):
         return "not an image (zero bytes only)" if head else "empty file"
-    return next((reason for magic, reason in _OTHER_MAGIC if head.startswith(magic)), "not an image")
+    reason = next((reason for magic, reason in _OTHER_MAGIC if head.startswith(magic)), None)
+    return reason or (TEXT if _is_text(head) else NO_IMAGE)
+
+
+def _is_text(head: bytes) -> bool:
+    """Is it UTF-8, as far as it goes, without characters that no text has?"""
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter in "\t\n\r\f" for letter in text)
 
 
 def _isobmff(head: bytes) -> ImageFormat | None:
