@@ -165,7 +165,7 @@ def test_what_cannot_be_decoded_is_clustered_all_the_same(pictures: Path, tmp_pa
     (pictures / "kind0" / "1.png").write_bytes(b"nothing")
     run = cluster(pictures, vectors(), tmp_path / "run")
     assert "kind0/0.png" in stored(run)
-    assert reasons(run) == {"kind0/1.png": "not an image (.png)"}
+    assert reasons(run) == {"kind0/1.png": "not an image (text)"}
 
 
 # -- whose they are ----------------------------------------------------------------------------------------------------
