@@ -147,6 +147,12 @@ class Findings:
         return float(stage.get("facts", {}).get("recall", 1.0))
 
     @property
+    def method(self) -> str:
+        """How the clusters were found, and why so where there was something to choose; empty if there was not."""
+        why = self.facts.get("why_method", "")  # a trained head's clusters have none
+        return f"{self.facts['method']}: {why}" if why else ""
+
+    @property
     def metric(self) -> str:
         metric: str = self.facts.get("metric") or self.asked.get("metric", "cosine")
         return metric
