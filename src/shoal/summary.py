@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal.corrections.corrected import Corrected, read_corrected
+from shoal.corrections.base import read_base
+from shoal.corrections.corrected import Corrected, corrected_by
+from shoal.corrections.edit import Edit
 from shoal.corrections.log import in_force, read_log
 from shoal.corrections.shown import read_shown
 from shoal.corrections.why import why
@@ -22,15 +25,16 @@ def cluster_summary(run_dir: RunDir) -> str:
     """A few lines: how many clusters and why, what was skipped or left out and why, where everything lies."""
     stages = run_dir.read_state()["stages"]
     embed, mined = (stages.get(name, {}).get("facts", {}) for name in ("embed", "neighbours"))
-    corrected = read_corrected(run_dir)
+    log = read_log(run_dir)
+    corrected = corrected_by(run_dir, read_base(run_dir), log)
     unsure = corrected.unsure[np.unique(corrected.original)].sum()  # copies are not counted again
     lines = [
         f"{counted(embed.get('images', 0), 'image')} in {counted(corrected.k, 'cluster')}, "
         f"{counted(unsure, 'image')} unsure.",
-        why(run_dir, corrected),
+        why(run_dir, corrected, log),
         *_recall(mined.get("recall", 1.0)),
         *_given(embed.get("given")),
-        *_edits(run_dir, corrected),
+        *_edits(run_dir, corrected, log),
         *_names(run_dir, corrected),
         *_skipped(run_dir.read_images(["status", "reason"])),
         *_left_out(stages),
@@ -89,9 +93,9 @@ def _names(run_dir: RunDir, corrected: Corrected) -> list[str]:
     return [f"{head}: {', '.join(told)}{also}"]
 
 
-def _edits(run_dir: RunDir, corrected: Corrected) -> list[str]:
+def _edits(run_dir: RunDir, corrected: Corrected, log: Sequence[Edit]) -> list[str]:
     """A line on people's edits if there are any, and one on each that could not be carried over."""
-    kept, _ = in_force(read_log(run_dir))
+    kept, _ = in_force(log)
     if not kept:
         return []
     kept_count = counted(len(kept) - len(corrected.conflicts), "edit")
